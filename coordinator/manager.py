@@ -73,6 +73,9 @@ class RunManager:
             clocks=clocks,
         )
         self._take(self._parts)
+        self.store = self._parts.shared.store
+        """The store that this manager was given, as a coordination store. A write to it bypasses the manager,
+        which learns of it as of any other worker's."""
         self.assistants = self._parts.shared.assistants
         """The assistants of this worker, by name or UUID; `register` more before the manager opens."""
         self.threads, self.runs = threads_of(self._parts), runs_of(self._parts)
@@ -83,7 +86,7 @@ class RunManager:
     def _take(self, parts: Assembly) -> None:
         """Sets the collaborators that the methods of this class call."""
         shared, runs = parts.shared, parts.runs
-        self._store, self._home = shared.store, shared.home
+        self._home = shared.home
         self._runs, self._values, self._worker = shared.registry.records, shared.values, shared.worker
         self._admissions, self._execution, self._lifecycle = runs.admissions, runs.execution, runs.lifecycle
         self._cancellations, self._queries, self._readers = runs.cancellations, runs.queries, runs.readers
@@ -99,7 +102,7 @@ class RunManager:
     async def open(self) -> None:
         """Open the store, register this worker, start its loops. Raises StoreError."""
         self._home.check()
-        await self._store.open()
+        await self.store.open()
         await self._worker.ready()
 
     async def aclose(self) -> None:

@@ -44,11 +44,11 @@ async def confirmed(settings: Settings, epoch: int, *, yes: bool, as_json: bool)
                 f"Kill the process (kill -9 {worker.pid}): that proves its death and ends its tasks.",
                 epoch=str(epoch),
             )
-    _confirm(worker, yes=yes, as_json=as_json)
+    confirm(worker, yes=yes, as_json=as_json)
     return worker
 
 
-def _confirm(worker: WorkerRow, *, yes: bool, as_json: bool) -> None:
+def confirm(worker: WorkerRow, *, yes: bool, as_json: bool) -> None:
     if yes:
         return
     if as_json or not sys.stdin.isatty():

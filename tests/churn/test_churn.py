@@ -10,6 +10,7 @@ from coordinator.notifier import Connectivity
 from coordinator.servers.valkey import ValkeyServer
 from tests.churn.workload import churning
 from tests.support.builders import worker_row
+from tests.support.inside import assembly_of, bookkeeping_of, threads_in
 from tests.support.teams import keys_without_ttl
 from tests.support.waiting import wait_until
 
@@ -24,10 +25,10 @@ async def connected(manager: RunManager) -> None:
     is a beat for the heart's, and a look at one row for the event loop's."""
 
     async def beaten() -> bool:
-        return (await worker_row(manager._parts.shared.store, manager.worker.epoch)).hb_seq > 0
+        return (await worker_row(assembly_of(manager).shared.store, manager.worker.epoch)).hb_seq > 0
 
     await wait_until(beaten, description="the first beat")
-    assert await manager._parts.shared.store.standing("nobody") is None
+    assert await assembly_of(manager).shared.store.standing("nobody") is None
 
 
 async def test_churn_leaves_no_state_and_no_growth(
@@ -64,7 +65,7 @@ async def test_churn_leaves_no_state_and_no_growth(
         await wait_until(calm, description="what was under way is over")
         rest = await churn.held()
         assert (rest.unsettled, rest.files) == (0, early.files)
-        assert churn.manager._parts.shared.registry.settling._supervised == {}
-        assert len(churn.manager._parts.shared.registry._by_thread) <= KEPT + 1
+        assert not any(map(len, bookkeeping_of(churn.manager).values()))
+        assert threads_in(churn.manager) <= KEPT + 1
     assert not keys_without_ttl(own_valkey, namespace)
     assert len(os.listdir("/proc/self/fd")) == files  # noqa: PTH208 - as above

@@ -23,6 +23,7 @@ from coordinator import (
     open_coordinator,
 )
 from coordinator.servers.valkey import ValkeyServer
+from tests.support.inside import assembly_of, bookkeeping_of, records_of
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -150,13 +151,9 @@ class Churn:
         # What eviction and the drainer of sockets have to do, they have done.
         await asyncio.sleep(0)
         gc.collect()  # what is garbage is not held
-        registry = self.manager._parts.shared.registry
-        maps = {name: len(getattr(registry, name)) for name in ("_admitting", "_arriving", "_early")}
-        maps |= {
-            "settling": len(registry.settling._futures),
-            "outbox": self.manager.worker.pending_writes,
-            "jobs": len(self.manager._parts.shared.jobs._tasks),
-        }
+        registry = assembly_of(self.manager).shared.registry
+        maps = {what: len(things) for what, things in bookkeeping_of(self.manager).items()}
+        maps["outbox"] = self.manager.worker.pending_writes
         return Held(
             at=round(time.monotonic() - self._began, 1),
             rss=_resident(),
@@ -164,7 +161,7 @@ class Churn:
             files=len(os.listdir("/proc/self/fd")),  # noqa: PTH208 - one call, so that its own descriptor counts once
             redis_keys=int(self._server.command("DBSIZE").strip(b":\r\n")),
             redis_connections=self._server.command("CLIENT", "LIST").count(b"\nid=") + 1,
-            runs_in_memory=len(self.manager._runs),
+            runs_in_memory=len(records_of(self.manager)),
             unsettled=len(registry.unsettled()),
             waiting=maps,
             ended=self.ended,

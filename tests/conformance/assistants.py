@@ -26,6 +26,7 @@ from coordinator import (
     StateView,
     open_coordinator,
 )
+from tests.support.inside import assembly_of
 from tests.support.teams import QUICK
 from tests.support.waiting import wait_until
 
@@ -255,8 +256,8 @@ class AssistantSuite:
         await self.done(a, tag="a")
         run = await self.begun(a, **FOR_EVER, tag="s")
         await self.steps(b, 3)
-        await a._parts.loops.stop()
-        await a._parts.pacemaker.stop()
+        await assembly_of(a).loops.stop()
+        await assembly_of(a).pacemaker.stop()
 
         async def ended() -> bool:
             return (await b.runs.explain(run.run_id)).run.status is RunStatus.error

@@ -23,6 +23,7 @@ from coordinator import (
 from tests.conformance.assistants import FOR_EVER, AssistantSuite, held
 from tests.graphlike import CheckpointStates, GraphLikeAssistant
 from tests.graphlike.states import Checkpoint, ClockBehind, Writer
+from tests.support.inside import assembly_of
 from tests.support.waiting import wait_until
 
 
@@ -189,8 +190,8 @@ class GraphSuite(AssistantSuite):
         monkeypatch.setattr(self.graph(a).states, "restore", hangs)
         assert await b.cancel(undone.run_id, action="rollback")
         await reached.wait()
-        await a._parts.loops.stop()
-        await a._parts.pacemaker.stop()
+        await assembly_of(a).loops.stop()
+        await assembly_of(a).pacemaker.stop()
 
         async def undone_by_peer() -> bool:
             return (await b.runs.explain(undone.run_id)).run.rollback_state == "done"
@@ -255,7 +256,7 @@ class GraphSuite(AssistantSuite):
         assert self.rows(b) == rows
 
     def jobs(self, run_id: str, manager: RunManager) -> int:
-        entry = manager._parts.shared.registry.entry(run_id)
+        entry = assembly_of(manager).shared.registry.entry(run_id)
         return 0 if entry is None else len(entry.work.tracked or ())
 
     # -- the port itself

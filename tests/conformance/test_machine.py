@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -99,6 +100,16 @@ def test_so_does_postgres(over: Over, shared_postgres: Database) -> None:
     run_machine(over, postgres(shared_postgres), 10)
 
 
+def rewrite(
+    patch: pytest.MonkeyPatch, module: ModuleType, name: str, part: str | re.Pattern[str], by: str
+) -> None:
+    """Replaces a part of a statement. The part has to be there."""
+    statement: str = getattr(module, name)
+    weak = statement.replace(part, by) if isinstance(part, str) else part.sub(by, statement)
+    assert weak != statement
+    patch.setattr(module, name, weak)
+
+
 def no_live_epoch_in_claim(patch: pytest.MonkeyPatch) -> None:
     def nobody_is_dead(cx: Any, epoch: int) -> bool:
         return False
@@ -107,16 +118,15 @@ def no_live_epoch_in_claim(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_buried_owner_finishes(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ownership, "_FINISH", ownership._FINISH.replace(f" AND {ownership.LIVE}", ""))
+    rewrite(patch, ownership, "_FINISH", f" AND {ownership.LIVE}", "")
 
 
 def an_old_fence_finishes(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ownership, "_FINISH", ownership._FINISH.replace(" AND fence = :fence", ""))
+    rewrite(patch, ownership, "_FINISH", " AND fence = :fence", "")
 
 
 def finish_frees_before_the_undo(patch: pytest.MonkeyPatch) -> None:
-    weak = ownership._FINISH.replace("cancel_action IS NOT 'rollback'", "1")
-    patch.setattr(ownership, "_FINISH", weak)
+    rewrite(patch, ownership, "_FINISH", "cancel_action IS NOT 'rollback'", "1")
 
 
 def the_heartbeat_is_not_compared(patch: pytest.MonkeyPatch) -> None:
@@ -130,15 +140,15 @@ def the_heartbeat_is_not_compared(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_last_run_is_pruned(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(pruning, "_DATED", re.sub(r"run_id = \(SELECT.*?LIMIT 1\)", "0", pruning._DATED))
+    rewrite(patch, pruning, "_DATED", re.compile(r"run_id = \(SELECT.*?LIMIT 1\)"), "0")
 
 
 def keys_are_forgotten_with_the_rest(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(pruning, "_DATED", pruning._DATED.replace("idempotency_key IS NULL", "1"))
+    rewrite(patch, pruning, "_DATED", "idempotency_key IS NULL", "1")
 
 
 def threads_expire_under_their_runs(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(threads, "_EXPIRED", re.sub(r" AND NOT EXISTS.*(?= ORDER)", "", threads._EXPIRED))
+    rewrite(patch, threads, "_EXPIRED", re.compile(r" AND NOT EXISTS.*(?= ORDER)"), "")
 
 
 COMMON = (no_live_epoch_in_claim, the_heartbeat_is_not_compared, the_last_run_is_pruned)

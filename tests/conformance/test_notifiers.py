@@ -14,6 +14,7 @@ from coordinator.servers.valkey import ValkeyServer
 from coordinator.testing.conformance import Check
 from coordinator.testing.conformance.notifiers import CANCEL, NOTIFIER, MakeNotifier, Worker
 from stores.postgres import Options
+from tests.support.inside import channels_of
 from tests.support.postgres import Database
 from tests.support.waiting import wait_until
 
@@ -125,11 +126,12 @@ class TestPostgresNotifier(NotifierSuite):
         notifier = make()
         assert isinstance(notifier, PostgresNotifier)
         worker = await Worker(notifier).start(1)
+        *others, broadcast = channels_of(notifier, 1)
         async with shared_postgres.connection() as cx:
             for forged in ("", "{}", "x" * 5000, '{"kind":"later"}', "[" * 7000, "proof:1"):
-                for channel in (notifier._abort_channel(1), notifier._threads):
+                for channel in others:
                     await cx.execute("SELECT pg_notify($1, $2)", channel, forged)
-            await cx.execute("SELECT pg_notify($1, $2)", notifier._broadcast, '{"kind":"claim"}')
+            await cx.execute("SELECT pg_notify($1, $2)", broadcast, '{"kind":"claim"}')
         await wait_until(lambda: worker.signals, description="the broadcast after them")
         assert [signal.kind for signal in worker.signals] == ["claim"]
         assert notifier.rejected == 5

@@ -16,6 +16,7 @@ from coordinator.schemas import Json
 from stores.rows import Ownership
 from tests.faults.mortal import Points
 from tests.histories import Recorder
+from tests.support.inside import assembly_of
 from tests.support.kit import Body, failed_group
 from tests.support.waiting import wait_until
 
@@ -60,7 +61,7 @@ class Agents:
         self._record.step("began", **ids, values=ctx.values)
 
         async def past_the_checks(values: Json) -> None:
-            await self._manager._store.save(own, values)
+            await self._manager.store.save(own, values)
 
         async def scribble(save: Callable[[Json], Awaitable[None]]) -> None:
             nonlocal number, refused
@@ -314,7 +315,7 @@ class Workload:
         thread, run = self._rng.choice(self._known)
         with self._record.call("get", thread=thread, run=run) as call:
             record = await self._manager.get(run, raise_on_store_error=True)
-            entry = self._manager._parts.shared.registry.entry(run)
+            entry = assembly_of(self._manager).shared.registry.entry(run)
             if entry is not None and entry.elsewhere:
                 call.unknown("the record of a lost run shows error, whatever became of the run")
             elif record is None:

@@ -19,20 +19,21 @@ from coordinator import (
     open_coordinator,
 )
 from tests.support.agents import Agent, launched, running
+from tests.support.inside import assembly_of
 from tests.support.teams import QUICK, team_of
 from tests.support.waiting import wait_until
 
 
 def answer_slowly(monkeypatch: pytest.MonkeyPatch, manager: RunManager, name: str) -> asyncio.Event:
     """The write is committed, its answer never comes."""
-    write, committed = getattr(manager._store, name), asyncio.Event()
+    write, committed = getattr(manager.store, name), asyncio.Event()
 
     async def slowly(*args: Any, **kwargs: Any) -> Any:
         await write(*args, **kwargs)
         committed.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(manager._store, name, slowly)
+    monkeypatch.setattr(manager.store, name, slowly)
     return committed
 
 
@@ -113,7 +114,7 @@ async def test_cancelled_while_the_replaced_ones_are_told(
     a, b = team
     old = await a.create_or_reject("t")
     told = asyncio.Event()
-    deliver = a._parts.runs.delivery.deliver
+    deliver = assembly_of(a).runs.delivery.deliver
 
     async def slowly(decision: Any) -> None:
         await deliver(decision)
@@ -121,7 +122,7 @@ async def test_cancelled_while_the_replaced_ones_are_told(
             told.set()
             await asyncio.sleep(0)
 
-    monkeypatch.setattr(a._parts.runs.delivery, "deliver", slowly)
+    monkeypatch.setattr(assembly_of(a).runs.delivery, "deliver", slowly)
     admitting = asyncio.create_task(a.create_or_reject("t", multitask_strategy="interrupt"))
     await told.wait()
     admitting.cancel()
@@ -137,14 +138,14 @@ async def test_a_lost_claim_is_made_good_by_the_tick(
     a, _ = team
     first_run, first = await running(a, "t")
     _, second = await launched(a, "t", multitask_strategy="enqueue")
-    claim, lost = a._store.claim, asyncio.Event()
+    claim, lost = a.store.claim, asyncio.Event()
 
     async def lose(*args: Any, **kwargs: Any) -> Any:
         claimed = await claim(*args, **kwargs)
         if claimed is not None:
             lost.set()
 
-    monkeypatch.setattr(a._store, "claim", lose)
+    monkeypatch.setattr(a.store, "claim", lose)
     first.may_end.set()
     await a.wait(first_run.run_id, timeout=20)
     await lost.wait()
@@ -168,7 +169,7 @@ async def test_retries_exhausted_on_a_unique_violation(
         tries.append(None)
         raise UniqueViolation
 
-    monkeypatch.setattr(team[0]._store, "admit", lose)
+    monkeypatch.setattr(team[0].store, "admit", lose)
     with pytest.raises(ConflictError):
         await team[0].create_or_reject("t", multitask_strategy="enqueue")
     assert len(tries) == 3
@@ -208,13 +209,13 @@ async def test_the_store_does_not_say_whether_it_wrote(
 ) -> None:
     """Its caller was told that there is no run: a row that is there all the same must not hold the thread."""
     a, b = team
-    write = getattr(a._store, name)
+    write = getattr(a.store, name)
 
     async def and_fails(*args: Any, **kwargs: Any) -> Any:
         await write(*args, **kwargs)
         raise StoreUnavailable("the connection broke")
 
-    monkeypatch.setattr(a._store, name, and_fails)
+    monkeypatch.setattr(a.store, name, and_fails)
     with pytest.raises(StoreUnavailable):
         await (a.create_or_reject("t") if name == "admit" else a.create("t"))
     await wait_until(lambda: free(b), description="the thread is free")
@@ -226,7 +227,7 @@ class Silent:
     """The store writes admissions and does not say so, nor takes any back before it `answers`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, manager: RunManager) -> None:
-        store = manager._store
+        store = manager.store
         self._admit, self._withdraw = store.admit, store.withdraw
         self.answers = False
         monkeypatch.setattr(store, "admit", self.admit)
@@ -280,10 +281,10 @@ async def test_a_claim_that_is_owed_does_not_wait_for_what_is_owed_behind_it(
     async with team_of(1, tmp_path, tick=60.0, short_tick=60.0) as (alone,):
         _, first = await running(alone, "t")
         stray = await alone.create_or_reject("t", multitask_strategy="enqueue")
-        entry = alone._parts.shared.registry.entry(stray.run_id)
+        entry = assembly_of(alone).shared.registry.entry(stray.run_id)
         assert entry is not None
-        alone._parts.runs.settlement.hand_over(entry)
-        claim, asked = alone._store.claim, asyncio.Event()
+        assembly_of(alone).runs.settlement.hand_over(entry)
+        claim, asked = alone.store.claim, asyncio.Event()
 
         async def late(*args: Any, **kwargs: Any) -> Any:
             claimed = await claim(*args, **kwargs)
@@ -299,10 +300,10 @@ async def test_a_claim_that_is_owed_does_not_wait_for_what_is_owed_behind_it(
             if len(tries) == 1:
                 raise StoreUnavailable("away")
 
-        monkeypatch.setattr(alone._store, "claim", late)
+        monkeypatch.setattr(alone.store, "claim", late)
         first.may_end.set()
         await asked.wait()
-        await alone._parts.shared.outbox.offer(
+        await assembly_of(alone).shared.outbox.offer(
             stray.run_id, None, "something of the stray run", written_at_last
         )
         await wait_until(lambda: free(alone), description="the thread is free")
@@ -313,12 +314,12 @@ async def test_a_claim_that_is_owed_does_not_wait_for_what_is_owed_behind_it(
 
 def answers_of(monkeypatch: pytest.MonkeyPatch, manager: RunManager, name: str) -> asyncio.Queue[object]:
     """What the store answers from here on."""
-    ask, answers = getattr(manager._store, name), asyncio.Queue[object]()
+    ask, answers = getattr(manager.store, name), asyncio.Queue[object]()
 
     async def asking(*args: Any, **kwargs: Any) -> Any:
         answer = await ask(*args, **kwargs)
         answers.put_nowait(answer)
         return answer
 
-    monkeypatch.setattr(manager._store, name, asking)
+    monkeypatch.setattr(manager.store, name, asking)
     return answers

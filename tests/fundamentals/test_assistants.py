@@ -380,7 +380,7 @@ async def test_an_update_holds_the_thread(team: list[RunManager]) -> None:
     """A run of another worker begins behind it, and sees what it wrote."""
     a, b = team
     await a.threads.replace_values("t", {"n": 1})
-    held = hold_calls(a._store, "save")
+    held = hold_calls(a.store, "save")
     updating = asyncio.create_task(a.threads.update_state("t", {"n": 2}))
     await held.reached.wait()
     with pytest.raises(ConflictError):
@@ -431,7 +431,7 @@ async def test_progress_refuses_an_unknown_name_and_changes_nothing(manager: Run
 
 async def test_model_name_that_a_run_reports_is_written(manager: RunManager) -> None:
     run, agent = await running(manager, "t")
-    held = hold_calls(manager._store, "update_model_name")
+    held = hold_calls(manager.store, "update_model_name")
     agent.ctx.progress(model_name="first", total_tokens=3)
     await held.reached.wait()
     agent.ctx.progress(model_name=" second ")
@@ -440,7 +440,7 @@ async def test_model_name_that_a_run_reports_is_written(manager: RunManager) -> 
     held.go_on.set()
 
     async def written() -> bool:
-        row = await manager._store.row(run.run_id)
+        row = await manager.store.row(run.run_id)
         assert row is not None
         return (row.model_name, row.counters["total_tokens"]) == ("second", 4)
 

@@ -20,6 +20,7 @@ from coordinator import (
 from coordinator.notifier import Signal
 from tests.support.agents import Agent, launched, quick, running
 from tests.support.held import hold_answers, hold_calls
+from tests.support.inside import assembly_of
 from tests.support.teams import on_every_store
 
 pytestmark = on_every_store
@@ -62,7 +63,7 @@ async def test_a_waiting_run_ends_at_once(team: list[RunManager], canceller: int
 @ANYWHERE
 async def test_a_cancel_while_running_is_being_written(team: list[RunManager], canceller: int) -> None:
     """Reported failure 4: the agent's first line must not run."""
-    held = hold_answers(team[0]._store, "start")
+    held = hold_answers(team[0].store, "start")
     run, agent = await launched(team[0], "t")
     await held.reached.wait()
     assert await team[canceller].cancel(run.run_id)
@@ -132,7 +133,7 @@ async def test_a_lost_hint_is_found_at_the_next_tick(
     def lose(epoch: int, signal: Signal) -> None:
         """As a broker does whose listener is just reconnecting."""
 
-    monkeypatch.setattr(b._parts.shared.notifier, "notify_worker", lose)
+    monkeypatch.setattr(assembly_of(b).shared.notifier, "notify_worker", lose)
     assert await b.cancel(run.run_id, wait=5)
     assert agent.stopped.is_set()
 
@@ -142,7 +143,7 @@ async def test_while_the_owner_drains(team: list[RunManager], canceller: int) ->
     """Reported failure 7."""
     run, agent = await running(team[0], "t")
     leaving = asyncio.create_task(team[0].shutdown(timeout=20))
-    await team[0]._parts.shared.worker.drain_event.wait()
+    await assembly_of(team[0]).shared.worker.drain_event.wait()
     assert await team[canceller].cancel(run.run_id, reason="now", wait=5)
     await leaving
     assert agent.cancels == 1
@@ -156,7 +157,7 @@ async def test_if_the_cancel_cannot_be_written_the_owner_stops_its_task_and_says
     a, b = team
     await a.threads.replace_values("t", {"turn": 1})
     run, agent = await running(a, "t", Agent(saves={"turn": 2}, stubborn=True))
-    decide, away = a._store.decide, asyncio.Event()
+    decide, away = a.store.decide, asyncio.Event()
 
     async def unavailable(*args: Any, **kwargs: Any) -> Any:
         if away.is_set():
@@ -164,7 +165,7 @@ async def test_if_the_cancel_cannot_be_written_the_owner_stops_its_task_and_says
         return await decide(*args, **kwargs)
 
     away.set()
-    monkeypatch.setattr(a._store, "decide", unavailable)
+    monkeypatch.setattr(a.store, "decide", unavailable)
     with pytest.raises(CancelNotDurable):
         await a.cancel(run.run_id, action="rollback", reason="enough")
     await agent.cancelled.wait()
@@ -184,7 +185,7 @@ async def test_a_caller_who_goes_away_does_not_take_the_cancel_with_him(
     """The request that asked for the stop is dropped just after the commit."""
     a, _ = team
     run, agent = await running(a, "t")
-    decide, committed = a._store.decide, asyncio.Event()
+    decide, committed = a.store.decide, asyncio.Event()
 
     async def slow_answer(*args: Any, **kwargs: Any) -> Any:
         decision = await decide(*args, **kwargs)
@@ -192,7 +193,7 @@ async def test_a_caller_who_goes_away_does_not_take_the_cancel_with_him(
         await asyncio.sleep(0)
         return decision
 
-    monkeypatch.setattr(a._store, "decide", slow_answer)
+    monkeypatch.setattr(a.store, "decide", slow_answer)
     asking = asyncio.create_task(a.cancel(run.run_id))
     await committed.wait()
     asking.cancel()
@@ -223,7 +224,7 @@ async def test_waiting_run_cancelled_while_its_claim_is_unanswered_never_starts(
     a, b = team
     first_run, first = await running(a, "t")
     run, agent = await launched(a, "t", multitask_strategy="enqueue")
-    held = hold_answers(a._store, "claim", lambda claimed: claimed is not None)
+    held = hold_answers(a.store, "claim", lambda claimed: claimed is not None)
     first.may_end.set()
     await a.wait(first_run.run_id, timeout=20)
     await held.reached.wait()
@@ -237,7 +238,7 @@ async def test_waiting_run_cancelled_while_its_claim_is_unanswered_never_starts(
 async def test_who_waits_is_answered_where_the_run_is_removed_before_he_looks(team: list[RunManager]) -> None:
     owner, other = team
     run, _ = await running(owner, "t")
-    looking = hold_calls(other._store, "row")
+    looking = hold_calls(other.store, "row")
     stopping = asyncio.create_task(other.cancel(run.run_id, wait=20))
     async with asyncio.timeout(10):
         await looking.reached.wait()

@@ -28,6 +28,7 @@ from coordinator.servers.valkey import ValkeyServer
 from stores.base import CoordinationStore
 from stores.rows import Finish, Outcome, Ownership, ThreadRow
 from tests.support.agents import Agent, launched, quick, running
+from tests.support.inside import assembly_of, records_of
 from tests.support.runs import managing
 from tests.support.teams import QUICK, team_of
 from tests.support.waiting import wait_until
@@ -37,11 +38,11 @@ BRIEF: dict[str, Any] = {"keep_temporary": 0, "sweep": 3600.0}
 
 
 def store_of(manager: RunManager) -> CoordinationStore:
-    return manager._store
+    return manager.store
 
 
 async def sweep(manager: RunManager) -> None:
-    await manager._parts.expiry.sweep()
+    await assembly_of(manager).expiry.sweep()
 
 
 async def gone(call: Awaitable[Any]) -> bool:
@@ -210,12 +211,14 @@ async def test_a_deleted_run_is_gone_everywhere(team: list[RunManager]) -> None:
 async def test_who_waits_for_a_run_hears_that_it_was_removed(tmp_path: Path, how: str) -> None:
     """Its worker had not heard yet that it is over when the run was removed there."""
     async with team_of(2, tmp_path, tick=3600.0, sweep=3600.0) as (a, b):
-        await wait_until(lambda: b._parts.watch.ticked_at is not None, description="its first tick is over")
+        await wait_until(
+            lambda: assembly_of(b).watch.ticked_at is not None, description="its first tick is over"
+        )
         run, agent = await launched(b, "t", after_seconds=3600)
         assert run.task is not None
         waiting = asyncio.create_task(b.wait(run.run_id, timeout=30))
         await asyncio.sleep(0)
-        await b._parts.shared.store.row(
+        await assembly_of(b).shared.store.row(
             run.run_id
         )  # reads are answered in their order: the first of `wait` is over
         await a.cancel(run.run_id, wait=5)
@@ -226,8 +229,8 @@ async def test_who_waits_for_a_run_hears_that_it_was_removed(tmp_path: Path, how
             await b.threads.update("t", ttl=0.001)
             await asyncio.sleep(0.01)
             await sweep(b)
-        assert b._runs.get(run.run_id) is run, "here it is not over: its worker still finds it"
-        await b._parts.watch.tick()
+        assert records_of(b).get(run.run_id) is run, "here it is not over: its worker still finds it"
+        await assembly_of(b).watch.tick()
         async with asyncio.timeout(20):
             with pytest.raises(RunNotFound):
                 await waiting

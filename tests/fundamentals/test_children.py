@@ -11,6 +11,7 @@ from coordinator import ParentEnded, RunManager, RunNotFound, RunStatus
 from coordinator.notifier import Signal
 from tests.support.agents import Agent, launched, running
 from tests.support.builders import buried
+from tests.support.inside import assembly_of
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
@@ -27,7 +28,7 @@ def hints_of(manager: RunManager, monkeypatch: pytest.MonkeyPatch) -> list[tuple
     def hint(epoch: int, signal: Signal) -> None:
         hints.append((epoch, signal.run_id))
 
-    monkeypatch.setattr(manager._parts.shared.notifier, "notify_worker", hint)
+    monkeypatch.setattr(assembly_of(manager).shared.notifier, "notify_worker", hint)
     return hints
 
 
@@ -95,16 +96,16 @@ async def test_children_of_a_dead_worker_hear_of_it_with_the_sweep_that_ends_the
         grandchild, _ = await running(other, "t3", parent_run_id=child.run_id)
         great, third = await running(reaps, "t4", parent_run_id=grandchild.run_id)
         for manager in (dies, reaps, other):
-            await manager._parts.loops.stop()
-        hints, notify = list[tuple[int, str | None]](), reaps._parts.shared.notifier.notify_worker
+            await assembly_of(manager).loops.stop()
+        hints, notify = list[tuple[int, str | None]](), assembly_of(reaps).shared.notifier.notify_worker
 
         def hint(epoch: int, signal: Signal) -> None:
             hints.append((epoch, signal.run_id))
             notify(epoch, signal)
 
-        monkeypatch.setattr(reaps._parts.shared.notifier, "notify_worker", hint)
-        await buried(reaps._store, dies.worker.epoch, by=reaps.worker.epoch)
-        await reaps._parts.reaper.sweep()
+        monkeypatch.setattr(assembly_of(reaps).shared.notifier, "notify_worker", hint)
+        await buried(reaps.store, dies.worker.epoch, by=reaps.worker.epoch)
+        await assembly_of(reaps).reaper.sweep()
         async with asyncio.timeout(10):
             await first.stopped.wait()
             await third.stopped.wait()
@@ -122,9 +123,9 @@ async def test_children_hear_of_it_with_the_end_of_their_parent_at_its_own_worke
     async with team_of(2, tmp_path) as (paused, other):
         parent, _ = await running(paused, "t")
         child, _ = await running(other, "t2", parent_run_id=parent.run_id)
-        await other._parts.loops.stop()
+        await assembly_of(other).loops.stop()
         hints = hints_of(paused, monkeypatch)
-        paused._parts.shared.worker.fenced(paused.worker.epoch, "the lease ended")
+        assembly_of(paused).shared.worker.fenced(paused.worker.epoch, "the lease ended")
         await wait_until(
             lambda: (other.worker.epoch, child.run_id) in hints, description="its worker is hinted"
         )

@@ -16,6 +16,7 @@ from coordinator.servers.valkey import ValkeyServer
 from tests.support.agents import Agent, launched, running
 from tests.support.builders import sql_of
 from tests.support.held import hold_answers, hold_calls
+from tests.support.inside import assembly_of
 from tests.support.runs import working
 from tests.support.teams import on_every_store, team_of
 from tests.support.waiting import wait_until
@@ -39,7 +40,7 @@ async def begun(manager: RunManager, grace: float = 30) -> asyncio.Task[None]:
 async def portable(manager: RunManager, thread_id: str) -> tuple[RunRecord, Agent]:
     """A waiting run that any worker could execute."""
     run, agent = await launched(manager, thread_id, multitask_strategy="enqueue")
-    sql_of(manager._store)("UPDATE runs SET portable = TRUE WHERE run_id = ?", run.run_id)
+    sql_of(manager.store)("UPDATE runs SET portable = TRUE WHERE run_id = ?", run.run_id)
     return run, agent
 
 
@@ -68,7 +69,7 @@ async def test_it_says_so_while_the_store_is_away_too(
     _, agent = await running(alone, "t")
     leaving = await begun(alone)
     with monkeypatch.context() as patch:
-        patch.setattr(alone._store, "admit", away)
+        patch.setattr(alone.store, "admit", away)
         answer = (await asyncio.gather(alone.create_or_reject("t2"), return_exceptions=True))[0]
     agent.may_end.set()
     await leaving
@@ -187,14 +188,14 @@ async def test_a_portable_run_that_waits_is_handed_over(
     def hint(epoch: int, signal: Signal) -> None:
         hints.append((epoch, signal))
 
-    monkeypatch.setattr(a._parts.shared.notifier, "notify_worker", hint)
+    monkeypatch.setattr(assembly_of(a).shared.notifier, "notify_worker", hint)
     waiting = asyncio.create_task(a.wait(run.run_id))
     await asyncio.sleep(0)
     async with asyncio.timeout(BOUND):
         await a.worker.drain(grace=30)
     await handed_over(a, b, run, agent)
     assert hints == [(b.worker.epoch, Signal(kind="claim", thread_id="t"))]
-    await a._parts.shared.worker.retire()
+    await assembly_of(a).shared.worker.retire()
     assert (await b.runs.explain(run.run_id)).run.open, "nobody ends it as an orphan"
     assert not waiting.done(), "whoever waits for it here waits for what becomes of it there"
     await b.cancel(run.run_id)
@@ -209,7 +210,7 @@ async def test_also_if_the_answer_of_the_store_is_lost(
     a, b = team
     await running(b, "t")
     run, agent = await portable(a, "t")
-    drain = a._store.drain
+    drain = a.store.drain
 
     async def lost(epoch: int) -> Any:
         await drain(epoch)
@@ -218,16 +219,16 @@ async def test_also_if_the_answer_of_the_store_is_lost(
     async def unread(run_id: str) -> Any:
         raise StoreUnavailable("the connection broke")
 
-    monkeypatch.setattr(a._store, "drain", lost)
+    monkeypatch.setattr(a.store, "drain", lost)
     if not readable:
-        monkeypatch.setattr(a._store, "standing", unread)
+        monkeypatch.setattr(a.store, "standing", unread)
     await a.worker.drain(grace=0.1)
     await handed_over(a, b, run, agent)
 
 
 async def test_an_admission_that_was_faster_is_a_run_like_any_other(alone: RunManager) -> None:
     """Its row is written and its answer on the way, while the drain begins."""
-    held = hold_answers(alone._store, "admit")
+    held = hold_answers(alone.store, "admit")
     agent = Agent(returns="done")
     admitting = asyncio.create_task(launched(alone, "t", agent))
     await held.reached.wait()
@@ -246,7 +247,7 @@ async def test_one_whose_answer_comes_after_everybody_was_told_is_told_as_well(
 ) -> None:
     """Else its task would outlive its worker: nobody has told it to stop."""
     _, deaf = await running(alone, "t", Agent(stubborn=True))
-    decide, late, held = alone._store.decide, Agent(), hold_answers(alone._store, "admit")
+    decide, late, held = alone.store.decide, Agent(), hold_answers(alone.store, "admit")
 
     async def meanwhile(*args: Any, **kwargs: Any) -> Any:
         held.go_on.set()
@@ -255,7 +256,7 @@ async def test_one_whose_answer_comes_after_everybody_was_told_is_told_as_well(
             await late.started.wait()
         return await decide(*args, **kwargs)
 
-    monkeypatch.setattr(alone._store, "decide", meanwhile)
+    monkeypatch.setattr(alone.store, "decide", meanwhile)
     admitting = asyncio.create_task(launched(alone, thread_id, late, multitask_strategy="enqueue"))
     await held.reached.wait()
     await alone.worker.drain(grace=0)
@@ -271,7 +272,7 @@ async def test_an_admission_that_was_slower_is_refused_and_harms_nobody(alone: R
     """It passed the check here before the drain, and reaches the store after it. The store's "no" must
     not be taken for a burial: that would end every run of the worker."""
     run, agent = await running(alone, "t", Agent(returns="done"))
-    held = hold_calls(alone._store, "admit")
+    held = hold_calls(alone.store, "admit")
     admitting = asyncio.create_task(alone.create_or_reject("t2"))
     await held.reached.wait()
     leaving = await begun(alone)
@@ -292,14 +293,14 @@ async def test_whom_the_store_did_not_let_end_is_ended_when_it_is_back(
     a, b = team
     await running(b, "t")
     run = await a.create_or_reject("t", multitask_strategy="enqueue")
-    decide, back = a._store.decide, asyncio.Event()
+    decide, back = a.store.decide, asyncio.Event()
 
     async def away(*args: Any, **kwargs: Any) -> Any:
         if not back.is_set():
             raise StoreUnavailable("it is away")
         return await decide(*args, **kwargs)
 
-    monkeypatch.setattr(a._store, "decide", away)
+    monkeypatch.setattr(a.store, "decide", away)
     await a.worker.drain(grace=0)
     back.set()
 
@@ -358,13 +359,13 @@ async def test_it_is_bounded_also_when_the_store_does_not_answer(
         return hang
 
     for name in ("drain", "decide", "finish", "refence"):
-        monkeypatch.setattr(alone._store, name, hanging(getattr(alone._store, name)))
+        monkeypatch.setattr(alone.store, name, hanging(getattr(alone.store, name)))
     began = time.monotonic()
     await alone.worker.drain(grace=0)
     assert time.monotonic() - began < BOUND
     back.set()
     agent.may_stop.set()
-    await alone._parts.close(0)
+    await assembly_of(alone).close(0)
     assert not run.task_active
 
 
@@ -418,10 +419,10 @@ async def test_a_wish_that_is_not_known_yet_refuses_nothing(
     """Until it drains, a worker works: it is not taken for a dead one, whose runs would be dropped."""
     a, b = team
     with monkeypatch.context() as patch:
-        patch.setattr(b._parts.drain, "accept_request", _nothing)
+        patch.setattr(assembly_of(b).drain, "accept_request", _nothing)
         await a.worker.request_drain(b.worker.epoch)
         run, agent = await running(b, "t")
-        await b._parts.watch.tick()
+        await assembly_of(b).watch.tick()
         assert (run.status, agent.running, b.worker.draining) == (RunStatus.running, True, False)
     agent.may_end.set()
 

@@ -4,14 +4,13 @@ to be written."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
 from coordinator import RunContext, RunManager, RunStatus
-from coordinator.runs.entry import Entry
 from tests.support.held import hold_calls
+from tests.support.inside import before_decisions_of_drain
 from tests.support.teams import on_every_store
 from tests.support.waiting import wait_until
 
@@ -34,17 +33,15 @@ class Returning:
 
 def at_its_decisions(manager: RunManager, which: int, act: Any) -> None:
     """Call `act` at the moment at which a drain looks for the `which`th time for what it has to decide."""
-    drain, looks = manager._parts.drain, 0
-    decide_all = drain._decide_all
+    looks = 0
 
-    async def looking(entries: Iterable[Entry]) -> None:
+    async def act_once() -> None:
         nonlocal looks
         looks += 1
         if looks == which:
             await act()
-        await decide_all(entries)
 
-    drain._decide_all = looking
+    before_decisions_of_drain(manager, act_once)
 
 
 async def settled(manager: RunManager, run_id: str) -> RunStatus:
@@ -76,7 +73,7 @@ async def test_code_that_returns_at_the_moment_of_the_decision(team: list[RunMan
 
 
 async def test_code_that_has_returned_while_its_end_is_being_written(alone: RunManager) -> None:
-    held = hold_calls(alone._store, "finish")
+    held = hold_calls(alone.store, "finish")
     run, agent = await alone.create_or_reject("t"), Returning()
     agent.may_end.set()
     alone.launch(run, agent)

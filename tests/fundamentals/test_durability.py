@@ -11,12 +11,13 @@ from typing import Any
 
 from coordinator import RunManager, open_coordinator
 from stores.sqlite import SQLiteStore
+from tests.support.inside_stores import writer_of
 from tests.support.teams import team_of
 
 
 def store_of(manager: RunManager) -> SQLiteStore:
-    assert isinstance(manager._store, SQLiteStore)
-    return manager._store
+    assert isinstance(manager.store, SQLiteStore)
+    return manager.store
 
 
 def pragma(name: str, cx: sqlite3.Connection) -> Any:
@@ -27,9 +28,8 @@ async def test_the_database_flushes_before_it_answers(tmp_path: Path) -> None:
     """Reported failure 47: FULL by default, and no answer before the commit that holds it."""
     async with open_coordinator(f"sqlite:///{tmp_path / 'runs.db'}") as manager:
         store = store_of(manager)
-        assert store._writer is not None
-        assert await store._writer.submit(partial(pragma, "synchronous")) == 2
-        assert await store._writer.submit(partial(pragma, "journal_mode")) == "wal"
+        assert await writer_of(store).submit(partial(pragma, "synchronous")) == 2
+        assert await writer_of(store).submit(partial(pragma, "journal_mode")) == "wal"
         run = await manager.create_or_reject("t")
         with closing(sqlite3.connect(store.path)) as stranger:  # sees only what is committed
             found = stranger.execute("SELECT status FROM runs WHERE run_id = ?", (run.run_id,)).fetchone()

@@ -12,6 +12,8 @@ from coordinator import QueueFull, RunContext, RunFailed, RunManager, Settings
 from coordinator.servers.valkey import ValkeyServer
 from stores.memory import MemoryStore
 from tests.support.agents import launched, quick, running
+from tests.support.inside import assembly_of
+from tests.support.inside_stores import connection_of
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
@@ -71,16 +73,16 @@ async def test_cancel_of_a_waiting_run_wakes_who_waits_for_it_before_the_next_po
         def silent(*args: Any) -> None:
             del args
 
-        monkeypatch.setattr(home._parts.shared.notifier, "notify_thread", silent)
-        reads, read = list[str](), c._store.row
+        monkeypatch.setattr(assembly_of(home).shared.notifier, "notify_thread", silent)
+        reads, read = list[str](), c.store.row
 
         async def counted(run_id: str, **scope: Any) -> Any:
             row = await read(run_id, **scope)
             reads.append(run_id)
             return row
 
-        monkeypatch.setattr(c._store, "row", counted)
-        waiting = asyncio.create_task(c._parts.runs.waiter.until_settled(run.run_id, 10))
+        monkeypatch.setattr(c.store, "row", counted)
+        waiting = asyncio.create_task(assembly_of(c).runs.waiter.until_settled(run.run_id, 10))
         await wait_until(lambda: len(reads) == 2, description="it waits for a hint or its next poll")
         assert await b.cancel(run.run_id)
         assert await waiting
@@ -91,7 +93,7 @@ async def test_waiting_runs_of_a_user_are_bounded_by_default() -> None:
     async with RunManager(store, settings=Settings(grace=0)) as manager:
         for thread, user in (("held", "alice"), ("t", "alice"), ("bobs", "bob")):
             await running(manager, thread, user_id=user)
-        store._cx.execute(
+        connection_of(store).execute(
             "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 10000)"
             " INSERT INTO runs (run_id, thread_id, user_id, status, home_epoch, seq, created_at, created_us,"
             " updated_at) SELECT 'w' || n, 'held', 'alice', 'pending', ?, n + 10, '', n, n FROM n",
@@ -101,7 +103,7 @@ async def test_waiting_runs_of_a_user_are_bounded_by_default() -> None:
             await manager.create_or_reject("t", multitask_strategy="enqueue", user_id="alice")
         assert (refused.value.scope, refused.value.limit) == ("user", 10_000)
         await manager.create_or_reject("bobs", multitask_strategy="enqueue", user_id="bob")
-        store._cx.execute("DELETE FROM runs WHERE run_id LIKE 'w%'")
+        connection_of(store).execute("DELETE FROM runs WHERE run_id LIKE 'w%'")
         await manager.create_or_reject("t", multitask_strategy="enqueue", user_id="alice")
 
 
@@ -118,7 +120,7 @@ async def test_a_waiting_run_that_was_ended_in_the_store_is_told(team: list[RunM
     a, b = team
     await running(a, "t")
     run, agent = await launched(a, "t", multitask_strategy="enqueue")
-    await b._store.update_status(run.run_id, "error", error="repaired")
+    await b.store.update_status(run.run_id, "error", error="repaired")
     with pytest.raises(RunFailed, match="repaired"):
         await a.wait(run.run_id, timeout=20)
     assert run.task is not None

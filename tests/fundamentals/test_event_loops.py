@@ -19,6 +19,7 @@ from coordinator.errors import CoordinatorError, StoreError, WrongEventLoop
 from stores.catalogue import ThreadPatch
 from stores.crons import CronRow, Firing
 from tests.support.agents import Agent, quick, running
+from tests.support.inside import assembly_of
 from tests.support.public import public_methods
 from tests.support.teams import QUICK, on_every_store
 
@@ -250,4 +251,4 @@ def test_store_that_was_opened_in_a_closed_loop_says_so(tmp_path: Path) -> None:
     with pytest.raises(WrongEventLoop, match="event loop"):
         asyncio.run(manager[0].create_or_reject("u"))
     assert manager[0].worker.pending_writes == 0
-    asyncio.run(manager[0]._parts.pacemaker.stop())
+    asyncio.run(assembly_of(manager[0]).pacemaker.stop())

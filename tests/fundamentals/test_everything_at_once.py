@@ -27,6 +27,7 @@ from coordinator import (
     StaleFence,
     StoreUnavailable,
 )
+from tests.support.inside import assembly_of
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
@@ -50,7 +51,7 @@ class Weather:
 
     def over(self, manager: RunManager, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in WRITES:
-            monkeypatch.setattr(manager._store, name, self._rough(getattr(manager._store, name)))
+            monkeypatch.setattr(manager.store, name, self._rough(getattr(manager.store, name)))
 
     def _rough(self, write: Any) -> Any:
         async def passed_on(*args: Any, **kwargs: Any) -> Any:
@@ -142,7 +143,7 @@ async def undertaker(story: Story, team: list[RunManager]) -> None:
         victim, by = story.dice.sample(team, 2)
         for row in await by.worker.fleet():
             if row.epoch == victim.worker.epoch:
-                await by._store.fence_worker(row, by=by.worker.epoch, proven=True)
+                await by.store.fence_worker(row, by=by.worker.epoch, proven=True)
 
 
 @pytest.mark.parametrize("burials", [False, True], ids=["all live", "burials"])
@@ -174,7 +175,7 @@ async def test_everything_at_once(
 
 
 def told(manager: RunManager) -> bool:
-    return all(entry.record.task is None for entry in manager._parts.shared.registry.unsettled())
+    return all(entry.record.task is None for entry in assembly_of(manager).shared.registry.unsettled())
 
 
 async def no_run_in_flight(team: list[RunManager]) -> None:
@@ -184,7 +185,7 @@ async def no_run_in_flight(team: list[RunManager]) -> None:
         left = await team[0].runs.recent(in_flight=True)
         for row in left:
             for manager in team:
-                entry = manager._parts.shared.registry.entry(row.run_id)
+                entry = assembly_of(manager).shared.registry.entry(row.run_id)
                 if entry is not None and entry.record.task is None:
                     await manager.cancel(row.run_id)
         return not left

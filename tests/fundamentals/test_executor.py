@@ -11,6 +11,7 @@ import pytest
 from coordinator import ConflictError, RunContext, RunManager, RunStatus
 from tests.fundamentals.test_tracked_work import ThreadJob
 from tests.support.agents import launched
+from tests.support.inside import assembly_of
 from tests.support.waiting import wait_until
 
 
@@ -61,7 +62,7 @@ async def test_a_thread_job_that_nobody_tracked_is_waited_for(
 async def test_a_job_given_from_a_thread_is_the_runs_too(team: list[RunManager], job: ThreadJob) -> None:
     a, _ = team
     a.worker.install_executor()
-    executor = a._parts.examination.executor
+    executor = assembly_of(a).examination.executor
     assert executor is not None
 
     async def agent(ctx: RunContext) -> str:
@@ -118,7 +119,7 @@ async def test_one_that_never_ends_is_settled_by_force_and_counted(alone: RunMan
 
 
 def job_count(manager: RunManager) -> int:
-    executor = manager._parts.examination.executor
+    executor = assembly_of(manager).examination.executor
     assert executor is not None
     return executor.jobs
 
@@ -159,7 +160,7 @@ async def test_a_run_that_is_over_is_not_held_by_what_it_left_running(
 
 async def test_threads_are_those_that_were_asked_for(alone: RunManager) -> None:
     alone.worker.install_executor(3)
-    executor = alone._parts.examination.executor
+    executor = assembly_of(alone).examination.executor
     assert executor is not None
     assert executor.size == 3
     names = await asyncio.gather(

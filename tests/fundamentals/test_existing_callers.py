@@ -10,6 +10,7 @@ import pytest
 from coordinator import RunManager, RunRecord, RunStatus
 from tests.support.agents import Agent, launched, running
 from tests.support.held import hold_calls
+from tests.support.inside import assembly_of
 from tests.support.waiting import wait_until
 
 
@@ -81,13 +82,13 @@ async def test_task_is_cancelled_at_once_if_its_run_was_taken_over_before_it_sta
     team: list[RunManager],
 ) -> None:
     a, b = team
-    held = hold_calls(a._store, "start")
+    held = hold_calls(a.store, "start")
     own = OwnTask(a, await a.create_or_reject("t"))
     await held.reached.wait()
-    entry = a._parts.shared.registry.entry(own.record.run_id)
+    entry = assembly_of(a).shared.registry.entry(own.record.run_id)
     assert entry is not None
     assert entry.own is not None
-    assert await b._store.refence(entry.own) is not None
+    assert await b.store.refence(entry.own) is not None
     held.go_on.set()
     async with asyncio.timeout(20):
         await own.ended.wait()
@@ -158,7 +159,7 @@ async def test_a_waiting_run_that_ends_just_as_it_gets_the_thread(
     a, b = team
     _, first = await running(a, "t")
     record = await a.create_or_reject("t", multitask_strategy="enqueue")
-    claim = a._store.claim
+    claim = a.store.claim
 
     async def ends_meanwhile(*args: object, **kwargs: object) -> object:
         claimed = await claim(*args, **kwargs)  # type: ignore[arg-type]  # passed through
@@ -168,7 +169,7 @@ async def test_a_waiting_run_that_ends_just_as_it_gets_the_thread(
         return claimed
 
     ending: list[asyncio.Future[object]] = []
-    monkeypatch.setattr(a._store, "claim", ends_meanwhile)
+    monkeypatch.setattr(a.store, "claim", ends_meanwhile)
     first.may_end.set()
     await wait_until(lambda: ending, description="the thread is claimed")
     await ending[0]

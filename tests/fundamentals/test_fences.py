@@ -10,6 +10,7 @@ from coordinator import LeaseLost, RunManager, RunStatus, StaleFence
 from stores.rows import WorkerRow
 from tests.support.agents import Agent, launched, running
 from tests.support.held import hold_calls
+from tests.support.inside import assembly_of
 from tests.support.teams import on_every_store
 from tests.support.waiting import wait_until
 
@@ -22,7 +23,7 @@ async def worker_row(manager: RunManager) -> WorkerRow:
 
 async def bury(victim: RunManager, by: RunManager) -> None:
     """What a peer does that has not heard of `victim` for long enough."""
-    while not await by._store.fence_worker(await worker_row(victim), by=by.worker.epoch, proven=True):
+    while not await by.store.fence_worker(await worker_row(victim), by=by.worker.epoch, proven=True):
         pass  # it renewed its lease between our look and our write
 
 
@@ -117,7 +118,7 @@ async def test_admission_goes_on_with_the_new_epoch(team: list[RunManager]) -> N
     a, b = team
     await bury(a, b)
     run, agent = await running(a, "t")
-    row = await b._store.row(run.run_id)
+    row = await b.store.row(run.run_id)
     assert row is not None
     assert row.owner_epoch == a.worker.epoch
     agent.may_end.set()
@@ -129,12 +130,12 @@ async def test_a_worker_that_leaves_while_it_registers_anew_leaves_nothing_behin
     team: list[RunManager],
 ) -> None:
     a, b = team
-    held = hold_calls(a._store, "register")
+    held = hold_calls(a.store, "register")
     await bury(a, b)
     await held.reached.wait()
     leaving = asyncio.create_task(a.aclose())
-    await wait_until(lambda: a._parts.loops.stopped, description="its loops are stopped")
+    await wait_until(lambda: assembly_of(a).loops.stopped, description="its loops are stopped")
     held.go_on.set()
     await leaving
-    assert not a._parts.loops.running
+    assert not assembly_of(a).loops.running
     assert [row.epoch for row in await b.worker.fleet()] == [b.worker.epoch]

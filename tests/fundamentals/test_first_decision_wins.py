@@ -48,17 +48,17 @@ async def test_a_success_shows_when_it_has_won(
     """Somebody was faster, and this worker has not heard of it yet."""
     a, b = team
     run, agent = await running(a, "t")
-    finish, shown = a._store.finish, list[RunStatus]()
+    finish, shown = a.store.finish, list[RunStatus]()
 
     async def late(own: Ownership, outcome: Outcome, **options: bool) -> Finish:
-        await b._store.decide(
+        await b.store.decide(
             run.run_id, RunStatus.interrupted, action=CancelAction.interrupt, cause=Cause.user
         )
         assert await a.get(run.run_id) is run
         shown.append(run.status)
         return await finish(own, outcome, **options)
 
-    monkeypatch.setattr(a._store, "finish", late)
+    monkeypatch.setattr(a.store, "finish", late)
     await a.set_status(run.run_id, RunStatus.success)
     assert shown == [RunStatus.running]
     assert run.status is RunStatus.interrupted
@@ -71,13 +71,13 @@ async def test_a_task_that_is_over_before_its_success_is_written(
 ) -> None:
     a, _ = team
     run = await a.create_or_reject("t")
-    finish, over = a._store.finish, asyncio.Event()
+    finish, over = a.store.finish, asyncio.Event()
 
     async def late(own: Ownership, outcome: Outcome, **options: bool) -> Finish:
         await over.wait()
         return await finish(own, outcome, **options)
 
-    monkeypatch.setattr(a._store, "finish", late)
+    monkeypatch.setattr(a.store, "finish", late)
     may_end = asyncio.Event()
 
     async def task() -> None:
@@ -137,7 +137,7 @@ async def test_ten_thousand_interleavings() -> None:
                 await asyncio.sleep(0)
             cancelled = await manager.cancel(run.run_id)
             result = await manager.wait(run.run_id)
-            row = await manager._store.row(run.run_id)
+            row = await manager.store.row(run.run_id)
             assert row is not None
             assert cancelled == (run.status is RunStatus.interrupted) == (result is None)
             assert row.status is run.status

@@ -17,6 +17,7 @@ from coordinator.telemetry.events import RunEmitted, RunForced
 from stores.rows import Ownership
 from tests.support.agents import Agent, launched, running
 from tests.support.held import hold_answers
+from tests.support.inside import add_hook, assembly_of
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
@@ -31,8 +32,7 @@ async def impatient(tmp_path: Path) -> AsyncGenerator[list[RunManager]]:
 
 def told(manager: RunManager) -> list[Event]:
     events: list[Event] = []
-    hooks: Any = manager._parts.shared.telemetry
-    hooks._hooks = (*hooks._hooks, events.append)
+    add_hook(manager, events.append)
     return events
 
 
@@ -135,12 +135,12 @@ async def test_its_context_refuses_everything(impatient: list[RunManager]) -> No
 async def test_what_is_forced_while_its_start_is_written_does_not_begin(impatient: list[RunManager]) -> None:
     """It had its turn at the very end of a drain."""
     a, b = impatient
-    held = hold_answers(a._store, "start")
+    held = hold_answers(a.store, "start")
     run, agent = await launched(a, "t")
     await held.reached.wait()
-    entry = a._parts.shared.registry.entry(run.run_id)
+    entry = assembly_of(a).shared.registry.entry(run.run_id)
     assert entry is not None
-    a._parts.runs.settlement.force(entry)
+    assembly_of(a).runs.settlement.force(entry)
     async with asyncio.timeout(20):
         await entry.settled.wait()
     held.go_on.set()
@@ -191,7 +191,7 @@ async def test_a_write_that_passed_the_check_before_the_force(impatient: list[Ru
     own = Ownership(run.run_id, "t", a.worker.epoch, agent.ctx.fence)
     assert await b.cancel(run.run_id, wait=5)
     with pytest.raises(StaleFence):
-        await a._store.save(own, {"by": "zombie"})
+        await a.store.save(own, {"by": "zombie"})
     agent.may_stop.set()
     await agent.stopped.wait()
 

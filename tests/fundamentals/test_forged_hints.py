@@ -12,6 +12,7 @@ from coordinator import RunManager
 from coordinator.notifier import Signal
 from coordinator.runs.hinted_claims import AT_ONCE
 from tests.support.agents import Agent, launched
+from tests.support.inside import assembly_of, jobs_of
 from tests.support.waiting import wait_until
 
 FORGED = 5_000
@@ -22,22 +23,22 @@ async def test_forged_claim_hints_cost_a_bounded_number_of_claims(
     alone: RunManager, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     await alone.create_or_reject("mine")
-    await alone._parts.loops.stop()
-    claims, claim = list[str](), alone._store.claim
+    await assembly_of(alone).loops.stop()
+    claims, claim = list[str](), alone.store.claim
 
     async def counted(thread_id: str, **kwargs: Any) -> Any:
         claims.append(thread_id)
         return await claim(thread_id, **kwargs)
 
-    monkeypatch.setattr(alone._store, "claim", counted)
+    monkeypatch.setattr(alone.store, "claim", counted)
     for number in range(FORGED):
-        alone._parts.watch.signal(Signal(kind="claim", thread_id=f"no {number % threads}"))
+        assembly_of(alone).watch.signal(Signal(kind="claim", thread_id=f"no {number % threads}"))
     run, agent = await launched(alone, "other", Agent(returns=1))
     async with asyncio.timeout(10):
         await agent.started.wait()
     agent.may_end.set()
     assert await alone.wait(run.run_id, timeout=10) == 1
-    await wait_until(lambda: not alone._parts.shared.jobs._tasks, description="all hints are dealt with")
+    await wait_until(lambda: not jobs_of(alone), description="all hints are dealt with")
     assert len(claims) <= min(threads + 1, AT_ONCE)
 
 
@@ -49,14 +50,14 @@ async def test_a_worker_passes_a_thread_on_although_more_hints_come_than_it_clai
     async with asyncio.timeout(10):
         await holder.started.wait()
     waits, agent = await launched(alone, "t", Agent(returns=2), multitask_strategy="enqueue")
-    await alone._parts.loops.stop()
-    alone._parts.shared.queue.dispatch_next = _lost
+    await assembly_of(alone).loops.stop()
+    assembly_of(alone).shared.queue.dispatch_next = _lost
     holder.may_end.set()
     assert await alone.wait(holds.run_id, timeout=10) == 1  # the thread is free, and nobody has noticed
     agent.may_end.set()
     for number in range(FORGED):
-        alone._parts.watch.signal(Signal(kind="claim", thread_id=f"no {number}"))
-    alone._parts.watch.signal(Signal(kind="claim", thread_id="t"))
+        assembly_of(alone).watch.signal(Signal(kind="claim", thread_id=f"no {number}"))
+    assembly_of(alone).watch.signal(Signal(kind="claim", thread_id="t"))
     assert await alone.wait(waits.run_id, timeout=10) == 2
 
 

@@ -17,6 +17,7 @@ from coordinator.servers.valkey import ValkeyServer
 from tests.fundamentals.test_worker_death import hang
 from tests.support.agents import running
 from tests.support.builders import buried
+from tests.support.inside import assembly_of
 from tests.support.postgres import Database
 from tests.support.teams import QUICK
 from tests.support.waiting import wait_until
@@ -50,7 +51,7 @@ class Workers:
     async def without_ticks(self, *managers: RunManager) -> None:
         """From here on the loops of these workers stand still; hints are heard, leases are renewed."""
         for manager in managers:
-            await manager._parts.loops.stop()
+            await assembly_of(manager).loops.stop()
 
 
 @pytest.fixture(params=["sqlite", "redis", "postgres"])
@@ -104,7 +105,7 @@ async def test_a_line_that_a_dead_worker_left_needs_no_tick_between_its_runs(wor
     line = await a_line(dies)
     await workers.without_ticks(heir)
     await hang(dies)
-    await buried(heir._store, dies.worker.epoch, by=heir.worker.epoch)
+    await buried(heir.store, dies.worker.epoch, by=heir.worker.epoch)
     holder.may_end.set()
     await all_ended(heir, line)
 
@@ -117,8 +118,8 @@ async def test_the_thread_of_a_dead_worker_is_passed_to_the_heir_of_its_line_by_
     line = await a_line(dies)
     await workers.without_ticks(heir)
     await hang(dies)
-    await buried(heir._store, dies.worker.epoch, by=heir.worker.epoch)
-    await heir._parts.reaper.sweep()
+    await buried(heir.store, dies.worker.epoch, by=heir.worker.epoch)
+    await assembly_of(heir).reaper.sweep()
     await all_ended(heir, line)
 
 
@@ -142,6 +143,6 @@ async def test_the_sweep_hints_the_live_home_of_whoever_is_next(workers: Workers
     line = await a_line(home)
     await workers.without_ticks(reaper, home)
     await hang(dies)
-    await buried(reaper._store, dies.worker.epoch, by=reaper.worker.epoch)
-    await reaper._parts.reaper.sweep()
+    await buried(reaper.store, dies.worker.epoch, by=reaper.worker.epoch)
+    await assembly_of(reaper).reaper.sweep()
     await all_ended(home, line)

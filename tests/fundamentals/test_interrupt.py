@@ -69,7 +69,7 @@ async def test_if_the_new_run_cannot_be_written_the_old_one_is_untouched(
     async def away(*_: Any, **__: Any) -> Any:
         raise StoreUnavailable("the disk is full")
 
-    monkeypatch.setattr(b._store, "admit", away)
+    monkeypatch.setattr(b.store, "admit", away)
     with pytest.raises(StoreUnavailable):
         await b.create_or_reject("t", multitask_strategy="interrupt")
     assert old.running

@@ -16,6 +16,7 @@ import pytest
 
 from coordinator import ConflictError, MemoryRunStore, RunManager, RunStatus, Settings
 from tests.support.held import hold_calls
+from tests.support.inside import records_of
 from tests.support.naive import NaiveRegistry
 
 Managing = Callable[[MemoryRunStore], Any]
@@ -176,7 +177,7 @@ async def finished_runs_pile_up(make: Managing) -> bool:
             record = await _running(worker, f"t{number}")
             await worker.set_status(record.run_id, RunStatus.success)
         await worker.create_or_reject("t")
-        return len(worker._runs) > 5
+        return len(records_of(worker)) > 5
 
 
 async def a_record_of_another_user_is_shown(make: Managing) -> bool:

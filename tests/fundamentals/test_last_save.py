@@ -145,7 +145,7 @@ async def test_not_after_it_was_forced(team: list[RunManager]) -> None:
 async def test_a_save_that_meets_the_decision_first_is_told(team: list[RunManager]) -> None:
     """No hint has come yet: the code hears of its cancel in that very call, and saves for the last time."""
     run, agent = await begun(team[0])
-    decision = await team[0]._store.decide(
+    decision = await team[0].store.decide(
         run.run_id, RunStatus.interrupted, action=CancelAction.interrupt, cause=Cause.user
     )
     assert decision is not None

@@ -21,6 +21,7 @@ from tests.support.agents import Agent, launched, running
 from tests.support.builders import stored
 from tests.support.children import Child
 from tests.support.held import hold_calls
+from tests.support.inside import assembly_of, extend_lease
 from tests.support.teams import QUICK, team_of
 from tests.support.waiting import wait_until
 from tests.unit.test_gate import HOLD
@@ -47,7 +48,7 @@ async def test_a_saturated_writer_does_not_starve_the_heartbeat(tmp_path: Path) 
 
         async def write() -> None:
             while full:
-                await manager._store.update_run_progress(run.run_id, total_tokens=1)
+                await manager.store.update_run_progress(run.run_id, total_tokens=1)
 
         writers = [asyncio.create_task(write()) for _ in range(200)]
         await wait_until(lambda: beaten(manager, before + 8), description="eight more beats", timeout=15)
@@ -67,14 +68,16 @@ async def test_one_slow_renewal_fences_nobody(pair: list[RunManager], tmp_path: 
     epoch = a.worker.epoch
     with Child(HOLD, tmp_path / "runs.db") as stranger:
         assert stranger.heard() == "held"
-        left = a._parts.shared.worker.lease.remaining
+        left = assembly_of(a).shared.worker.lease.remaining
         await wait_until(
-            lambda: a._parts.shared.worker.lease.remaining < left - 0.6,
+            lambda: assembly_of(a).shared.worker.lease.remaining < left - 0.6,
             description="three renewals are overdue",
         )
         stranger.tell()
         assert stranger.heard() == "released"
-        await wait_until(lambda: a._parts.shared.worker.lease.remaining > 1.2, description="it is renewed")
+        await wait_until(
+            lambda: assembly_of(a).shared.worker.lease.remaining > 1.2, description="it is renewed"
+        )
     assert (a.worker.epoch, agent.running) == (epoch, True)
 
 
@@ -104,7 +107,7 @@ async def test_nobody_is_revived(tmp_path: Path) -> None:
             stranger.tell()
             await wait_until(lambda: manager.worker.epoch > epoch, description="a new epoch")
         with pytest.raises(LeaseLost):
-            manager._parts.shared.worker.check(epoch)
+            assembly_of(manager).shared.worker.check(epoch)
 
 
 async def test_error_of_a_run_whose_worker_lost_its_lease_names_the_lease(tmp_path: Path) -> None:
@@ -117,7 +120,7 @@ async def test_error_of_a_run_whose_worker_lost_its_lease_names_the_lease(tmp_pa
             await agent.stopped.wait()
             stranger.tell()
         await wait_until(lambda: ended(manager, run.run_id), description="its row has ended")
-        row = await manager._store.row(run.run_id)
+        row = await manager.store.row(run.run_id)
         assert row is not None
         assert row.error == (
             f"Worker epoch {epoch} lost its lease before this run finished: the lease could not be renewed in"
@@ -131,18 +134,16 @@ async def test_the_owner_renews_before_it_is_buried(
     """Reported failure 19: the reaper has seen an expired lease; burying is a compare-and-set."""
     a, b = pair
     _, agent = await running(a, "t")
-    await a._parts.pacemaker.stop()
-    fence_worker, tried = b._store.fence_worker, list[bool]()
+    await assembly_of(a).pacemaker.stop()
+    fence_worker, tried = b.store.fence_worker, list[bool]()
 
     async def renewed_first(peer: WorkerRow, **how: Any) -> bool:
-        assert await a._store.beat(peer.epoch)
+        assert await a.store.beat(peer.epoch)
         tried.append(await fence_worker(peer, **how))
         return tried[-1]
 
-    monkeypatch.setattr(b._store, "fence_worker", renewed_first)
-    monkeypatch.setattr(
-        a._parts.shared.worker.lease, "_term", a._parts.shared.worker.lease._term._replace(deadline=1e12)
-    )
+    monkeypatch.setattr(b.store, "fence_worker", renewed_first)
+    extend_lease(a, 1e12)
     await wait_until(lambda: tried, description="the reaper has tried", timeout=10)
     assert tried[0] is False
     assert agent.running
@@ -155,14 +156,14 @@ async def test_a_result_that_queued_up_before_the_pause_is_refused_after_the_bur
     guard is inside the transaction, so what matters is when it commits."""
     a, b = pair
     run, agent = await running(a, "t", Agent(returns="too late"))
-    held = hold_calls(a._store, "finish")
+    held = hold_calls(a.store, "finish")
     agent.may_end.set()
     await held.reached.wait()
     victim = next(row for row in await b.worker.fleet() if row.epoch == a.worker.epoch)
     await wait_until(lambda: buried(b, victim), description="its heartbeat stood still for a moment")
     held.go_on.set()
     await wait_until(lambda: ended(b, run.run_id), description="the sweep ends it")
-    row = await b._store.row(run.run_id)
+    row = await b.store.row(run.run_id)
     assert row is not None
     assert (row.status, row.result) == (RunStatus.error, None)
 
@@ -170,7 +171,7 @@ async def test_a_result_that_queued_up_before_the_pause_is_refused_after_the_bur
 async def buried(by: RunManager, victim: WorkerRow) -> bool:
     """As if the system had proved its death; from the heartbeat of this moment."""
     row = next((row for row in await by.worker.fleet() if row.epoch == victim.epoch), None)
-    return row is None or await by._store.fence_worker(row, by=by.worker.epoch, proven=True)
+    return row is None or await by.store.fence_worker(row, by=by.worker.epoch, proven=True)
 
 
 async def test_a_fenced_worker_writes_no_counters(pair: list[RunManager]) -> None:
@@ -178,10 +179,10 @@ async def test_a_fenced_worker_writes_no_counters(pair: list[RunManager]) -> Non
     a, b = pair
     run, _ = await running(a, "t")
     await a.update_run_completion(run.run_id, total_tokens=1)
-    a._parts.shared.worker.lease.end(a.worker.epoch)
+    assembly_of(a).shared.worker.lease.end(a.worker.epoch)
     await a.update_run_completion(run.run_id, total_tokens=2)
     await a.update_model_name(run.run_id, "late")
-    row = await b._store.row(run.run_id)
+    row = await b.store.row(run.run_id)
     assert row is not None
     assert (row.counters["total_tokens"], row.model_name) == (1, None)
 
@@ -189,7 +190,7 @@ async def test_a_fenced_worker_writes_no_counters(pair: list[RunManager]) -> Non
 async def orphaned(folder: Path) -> str:
     """A worker dies; its run is left on the thread `t`."""
     async with team_of(1, folder) as (manager,):
-        await manager._store.put("orphan", thread_id="t", status="running", created_at="2026-01-01T00:00:00Z")
+        await manager.store.put("orphan", thread_id="t", status="running", created_at="2026-01-01T00:00:00Z")
         await hang(manager)
     return "orphan"
 
@@ -228,7 +229,7 @@ async def test_if_the_store_is_away_the_first_admission_says_so_and_the_next_one
             async def fails(**_: Any) -> Any:
                 raise StoreUnavailable("it restarts")
 
-            away.setattr(manager._store, "sweep", fails)
+            away.setattr(manager.store, "sweep", fails)
             with pytest.raises(StoreUnavailable):
                 await manager.create_or_reject("u")
         await manager.create_or_reject("t")
@@ -247,11 +248,11 @@ async def test_a_rollback_that_fails_is_tried_three_times_and_then_given_up(
             tried.append(fence)
             raise ZeroDivisionError("no way back")
 
-        monkeypatch.setattr(b._parts.shared.values, "restore", breaks)
+        monkeypatch.setattr(assembly_of(b).shared.values, "restore", breaks)
         assert await b.cancel(run.run_id, action="rollback")
         await hang(a)
         await wait_until(lambda: free(b), description="the thread is free", timeout=15)
-        row = await b._store.row(run.run_id)
+        row = await b.store.row(run.run_id)
         assert row is not None
         assert (row.status, row.rollback_state) == (RunStatus.interrupted, "failed")
         assert row.error == "Rollback failed: ZeroDivisionError: no way back"
@@ -279,12 +280,12 @@ async def test_a_rollback_that_hangs_does_not_blind_the_reaper(
             hanging.set()
             await go_on.wait()
 
-        monkeypatch.setattr(b._parts.shared.values, "restore", hangs)
+        monkeypatch.setattr(assembly_of(b).shared.values, "restore", hangs)
         assert await b.cancel(run.run_id, action="rollback")
         await hang(a)
         async with asyncio.timeout(10):
             await hanging.wait()
-        await b._store.put("other", thread_id="u", status="running")
+        await b.store.put("other", thread_id="u", status="running")
         await wait_until(lambda: ended(b, "other"), description="others are ended meanwhile")
         go_on.set()
         await wait_until(lambda: free(b), description="the thread is free")
@@ -306,7 +307,7 @@ async def test_ready_goes_red_while_the_worker_is_deaf_and_heals_by_itself(
             async def unheard(epoch: int) -> Any:
                 raise StoreUnavailable("nobody answers")
 
-            deaf.setattr(manager._store, "tick", unheard)
+            deaf.setattr(manager.store, "tick", unheard)
             await wait_until(lambda: unready(manager), description="it is red")
             assert "deaf" in (await manager.worker.health()).why_not[0]
         await wait_until(lambda: ready(manager), description="it is green again")
@@ -317,7 +318,7 @@ async def test_health_names_a_store_that_does_not_answer(
 ) -> None:
     monkeypatch.setattr("coordinator.workers.health.ASK_WITHIN", 0.05)
     async with team_of(1, tmp_path) as (manager,):
-        held = hold_calls(manager._store, "workers")
+        held = hold_calls(manager.store, "workers")
         health = await manager.worker.health()
         assert (health.ready, health.store_reachable) == (False, False)
         assert health.store_error == "no answer within 0.05 s"

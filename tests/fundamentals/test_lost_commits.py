@@ -16,23 +16,23 @@ async def test_task_is_stopped_whose_row_the_store_has_lost(team: list[RunManage
     a, b = team
     run, agent = await running(a, "t")
     _, other = await running(a, "u")
-    sql_of(a._store)("DELETE FROM runs WHERE run_id = ?", run.run_id)
+    sql_of(a.store)("DELETE FROM runs WHERE run_id = ?", run.run_id)
     heir, its_agent = await running(b, "t")
     await wait_until(agent.stopped.is_set, description="the task is stopped")
     assert "does not hold its thread" in (run.error or "")
     assert other.running, "what the store knows of goes on"
     assert its_agent.running
-    assert (await b._store.holder("t")) == heir.run_id
+    assert (await b.store.holder("t")) == heir.run_id
 
 
 async def test_worker_is_fenced_whose_epoch_is_anothers(team: list[RunManager]) -> None:
     a, _ = team
     _, agent = await running(a, "t")
     epoch = a.worker.epoch
-    sql_of(a._store)("UPDATE workers SET worker_id = 'another' WHERE epoch = ?", epoch)
+    sql_of(a.store)("UPDATE workers SET worker_id = 'another' WHERE epoch = ?", epoch)
     await wait_until(agent.stopped.is_set, description="its task is stopped")
     await wait_until(lambda: a.worker.epoch > epoch, description="it has registered anew")
-    assert (await worker_row(a._store, epoch)).worker_id == "another"
+    assert (await worker_row(a.store, epoch)).worker_id == "another"
     assert (await running(a, "u"))[1].running
 
 
@@ -40,6 +40,6 @@ async def test_worker_is_fenced_whose_registration_the_store_has_lost(team: list
     a, _ = team
     _, agent = await running(a, "t")
     epoch = a.worker.epoch
-    sql_of(a._store)("DELETE FROM workers WHERE epoch = ?", epoch)
+    sql_of(a.store)("DELETE FROM workers WHERE epoch = ?", epoch)
     await wait_until(agent.stopped.is_set, description="its task is stopped")
     await wait_until(lambda: a.worker.epoch > epoch, description="it has registered anew")

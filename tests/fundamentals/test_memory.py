@@ -21,6 +21,16 @@ from coordinator.runs.work import Work
 from stores.rows import Outcome as StoredOutcome
 from tests.support.agents import Agent, launched, quick, running
 from tests.support.held import hold_answers
+from tests.support.inside import (
+    assembly_of,
+    emitting_runs_of,
+    finished_in,
+    jobs_of,
+    local_log_of,
+    records_of,
+    runs_in_backlog_of,
+    runs_with_events_in,
+)
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
@@ -37,7 +47,7 @@ async def test_finished_runs_do_not_fill_it(tmp_path: Path) -> None:
     async with team_of(1, tmp_path, keep_finished_max=5) as (manager,):
         runs = [await finished(manager, f"t{at}") for at in range(12)]
         _, agent = await running(manager, "another")
-        assert len(manager._runs) <= 6
+        assert len(records_of(manager)) <= 6
         assert agent.running
         for run_id in runs:  # they are in the store
             record = await manager.get(run_id)
@@ -50,14 +60,19 @@ async def test_nor_do_those_that_were_dropped_before_they_settled(tmp_path: Path
         run, agent = await running(manager, "t")
         await agent.ctx.emit("custom", "something")
         await manager.cleanup(run.run_id, delay=0)
-        writer, log = manager._parts.shared.events, manager._parts.shared.event_log
+        log = assembly_of(manager).shared.event_log
         assert isinstance(log, StoreEventLog)
-        assert list(writer._runs) == list(log._local._logs) == [run.run_id], "it may still emit"
+        local = local_log_of(log)
+        assert list(emitting_runs_of(manager)) == runs_with_events_in(local) == [run.run_id], (
+            "it may still emit"
+        )
         agent.may_end.set()
-        await wait_until(lambda: not writer._runs, description="what its watchers needed is gone")
-        assert not log._local._logs
-        await wait_until(lambda: not log._backlog._runs, description="its events are in the store")
-        assert len(manager._parts.shared.registry._finished) == 0
+        await wait_until(
+            lambda: not emitting_runs_of(manager), description="what its watchers needed is gone"
+        )
+        assert not runs_with_events_in(local)
+        await wait_until(lambda: not runs_in_backlog_of(log), description="its events are in the store")
+        assert finished_in(manager) == 0
 
 
 async def test_a_run_that_was_dropped_is_no_foreign_one_to_its_worker(tmp_path: Path) -> None:
@@ -66,7 +81,7 @@ async def test_a_run_that_was_dropped_is_no_foreign_one_to_its_worker(tmp_path: 
     async with team_of(1, tmp_path) as (home,):
         first, holder = await running(home, "t")
         run, agent = await launched(home, "t", multitask_strategy="enqueue")
-        held = hold_answers(home._store, "claim", lambda claimed: claimed is not None)
+        held = hold_answers(home.store, "claim", lambda claimed: claimed is not None)
         holder.may_end.set()
         async with asyncio.timeout(20):
             await held.reached.wait()
@@ -75,12 +90,12 @@ async def test_a_run_that_was_dropped_is_no_foreign_one_to_its_worker(tmp_path: 
         held.go_on.set()
         assert first.task is not None
         await asyncio.wait([first.task])
-        await wait_until(lambda: not home._parts.shared.jobs._tasks, description="all claims are answered")
-        row = await home._store.row(run.run_id)
+        await wait_until(lambda: not jobs_of(home), description="all claims are answered")
+        row = await home.store.row(run.run_id)
         assert row is not None
         assert (row.status, row.holds_thread, agent.running) == (RunStatus.running, True, True)
         agent.may_end.set()
-        await wait_until(lambda: not home._parts.shared.registry.unsettled(), description="it is over")
+        await wait_until(lambda: not assembly_of(home).shared.registry.unsettled(), description="it is over")
         assert (await home.runs.explain(run.run_id)).run.status is RunStatus.success
 
 
@@ -106,7 +121,7 @@ async def test_and_of_the_leaving_of_its_worker(team: list[RunManager]) -> None:
 async def test_who_looks_for_unsettled_runs_passes_no_finished_ones(tmp_path: Path) -> None:
     """The tick does, and there may be ten thousand of them."""
     async with team_of(1, tmp_path, tick=0.02, short_tick=0.02) as (manager,):
-        registry, asked = manager._parts.shared.registry, list[str]()
+        registry, asked = assembly_of(manager).shared.registry, list[str]()
 
         class Watched(Latch):
             def is_set(self) -> bool:
@@ -114,12 +129,13 @@ async def test_who_looks_for_unsettled_runs_passes_no_finished_ones(tmp_path: Pa
                 return super().is_set()
 
         for at in range(20):
-            entry = registry._entries[await finished(manager, f"t{at}")]
+            entry = registry.entry(await finished(manager, f"t{at}"))
+            assert entry is not None
             entry.settled = Watched()
             entry.settled.set()
         run, agent = await running(manager, "another")
-        ticked = manager._parts.watch.ticked_at or 0.0
-        await wait_until(lambda: (manager._parts.watch.ticked_at or 0.0) > ticked, description="a tick")
+        ticked = assembly_of(manager).watch.ticked_at or 0.0
+        await wait_until(lambda: (assembly_of(manager).watch.ticked_at or 0.0) > ticked, description="a tick")
         assert [entry.record for entry in registry.unsettled()] == [run]
         assert asked == []
         agent.may_end.set()
@@ -135,7 +151,7 @@ async def test_a_run_of_another_worker_is_read_and_not_kept(team: list[RunManage
     assert record is not None
     assert record.store_only
     assert await b.list_by_thread("t") != []
-    assert b._runs == {}
+    assert records_of(b) == {}
     agent.may_end.set()
     await b.wait(run.run_id, timeout=20)
     await b.create_or_reject("t")
@@ -144,10 +160,10 @@ async def test_a_run_of_another_worker_is_read_and_not_kept(team: list[RunManage
 async def test_a_row_that_vanished_is_written_anew_once(alone: RunManager) -> None:
     """Reported failure 27."""
     run, agent = await running(alone, "t")
-    await alone._store.delete(run.run_id)
+    await alone.store.delete(run.run_id)
     agent.may_end.set()
     await alone.wait(run.run_id, timeout=20)
-    row = await alone._store.get(run.run_id)
+    row = await alone.store.get(run.run_id)
     assert row is not None
     assert row["status"] == "success"
 
@@ -166,10 +182,10 @@ async def test_it_keeps_the_cancel_that_was_acknowledged(alone: RunManager) -> N
     alone.launch(run, succeeds_all_the_same)
     await begun.wait()
     assert await alone.cancel(run.run_id)
-    await alone._store.delete(run.run_id)
+    await alone.store.delete(run.run_id)
     may_end.set()
     assert await alone.wait(run.run_id, timeout=20) is None
-    row = await alone._store.row(run.run_id)
+    row = await alone.store.row(run.run_id)
     assert row is not None
     assert row.status is RunStatus.interrupted
 
@@ -185,9 +201,11 @@ async def test_but_never_after_the_run_was_lost(
     async def put(*args: Any, **_: Any) -> None:
         puts.append(args)
 
-    monkeypatch.setattr(a._store, "put", put)
-    a._parts.runs.settlement.lose(a._parts.shared.registry._entries[run.run_id], "taken over")
-    await b._store.delete(run.run_id)
+    monkeypatch.setattr(a.store, "put", put)
+    entry = assembly_of(a).shared.registry.entry(run.run_id)
+    assert entry is not None
+    assembly_of(a).runs.settlement.lose(entry, "taken over")
+    await b.store.delete(run.run_id)
     async with asyncio.timeout(20):
         await agent.stopped.wait()
     await a.set_status(run.run_id, RunStatus.success)
@@ -206,7 +224,7 @@ async def test_two_managers_in_one_process_share_nothing(tmp_path: Path) -> None
 @pytest.mark.parametrize("stamp", ["2026-01-01T00:00:00", "2026-01-01T00:00:00+00:00", "nonsense", None])
 async def test_times_of_every_kind_are_listed_and_reconciled(alone: RunManager, stamp: str | None) -> None:
     """Reported failure 29: naive, aware, malformed and missing."""
-    await alone._store.put("imported", thread_id="t", status="success", created_at=stamp)
+    await alone.store.put("imported", thread_id="t", status="success", created_at=stamp)
     run_id = await finished(alone, "t")
     listed = [record.run_id for record in await alone.list_by_thread("t")]
     assert sorted(listed) == sorted(["imported", run_id])
@@ -221,7 +239,7 @@ _KEEPERS = (
 
 def kept_by(manager: RunManager) -> int:
     """Bytes of text that the manager's finished runs can still reach."""
-    seen, todo, size = set[int](), [*manager._parts.shared.registry._entries.values()], 0
+    seen, todo, size = set[int](), list[Any](assembly_of(manager).shared.registry.entries()), 0
     while todo:
         value: Any = todo.pop()
         if id(value) in seen or isinstance(value, (type, ModuleType, FunctionType, MethodType)):
@@ -242,11 +260,12 @@ MEGABYTE = "x" * 2**20
 async def test_what_only_a_running_run_needs_goes_with_its_end(tmp_path: Path) -> None:
     async with team_of(1, tmp_path) as (manager,):
         run, agent = await running(manager, "t")
-        context, agent._ctx = weakref.ref(agent.ctx), None
+        context = weakref.ref(agent.ctx)
+        agent.forget()
         agent.may_end.set()
         await manager.wait(run.run_id, timeout=20)
         assert (run.task, run.task_active) != (None, True), "the record keeps its task"
-        await wait_until(lambda: not manager._parts.shared.jobs._tasks, description="no job is under way")
+        await wait_until(lambda: not jobs_of(manager), description="no job is under way")
         gc.collect()
         assert context() is None
 
@@ -259,7 +278,7 @@ async def test_large_results_do_not_stay_in_it(tmp_path: Path, store: str) -> No
             run, agent = await running(manager, f"t{at}", Agent(returns={"text": MEGABYTE + str(at)}))
             agent.may_end.set()
             assert await manager.wait(run.run_id, timeout=20) == {"text": MEGABYTE + str(at)}
-        await wait_until(lambda: not manager._parts.shared.jobs._tasks, description="no job is under way")
+        await wait_until(lambda: not jobs_of(manager), description="no job is under way")
         assert kept_by(manager) < 2**20
 
 
@@ -273,7 +292,7 @@ async def test_large_inputs_leave_it_early_where_the_store_has_them(tmp_path: Pa
             runs.append(run.run_id)
         small = await finished(manager, "small")
         assert kept_by(manager) < 4 * 2**20
-        assert small in manager._runs
+        assert small in records_of(manager)
         for run_id in runs:
             record = await manager.get(run_id)
             assert record is not None
@@ -287,4 +306,4 @@ async def test_without_a_durable_store_large_inputs_stay_as_long_as_others(tmp_p
         manager.launch(run, quick)
         await manager.wait(run.run_id, timeout=20)
         await finished(manager, "another")
-        assert run.run_id in manager._runs
+        assert run.run_id in records_of(manager)

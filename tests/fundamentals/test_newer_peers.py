@@ -11,6 +11,7 @@ import pytest
 from coordinator import RunManager
 from tests.support.agents import running
 from tests.support.builders import sql_of
+from tests.support.inside import assembly_of
 from tests.support.teams import on_every_store
 from tests.support.waiting import wait_until
 
@@ -25,7 +26,7 @@ DECIDED = (
 async def test_run_with_an_unknown_cause_is_stopped_and_settled(team: list[RunManager]) -> None:
     a, b = team
     run, agent = await running(a, "t")
-    await asyncio.to_thread(sql_of(a._store), DECIDED, run.run_id)
+    await asyncio.to_thread(sql_of(a.store), DECIDED, run.run_id)
     assert await a.wait(run.run_id, timeout=20) is None
     assert agent.cancels == 1
     assert agent.ctx.abort is not None
@@ -45,8 +46,8 @@ async def test_run_that_fails_in_a_tick_keeps_nothing_from_the_others(
 ) -> None:
     a, _ = team
     bad, _ = await running(a, "bad")
-    watch = a._parts.watch
-    look, looks = watch._delivery.refresh_from_store, 0
+    delivery = assembly_of(a).runs.delivery
+    look, looks = delivery.refresh_from_store, 0
 
     async def fail(run_id: str) -> None:
         nonlocal looks
@@ -55,11 +56,11 @@ async def test_run_that_fails_in_a_tick_keeps_nothing_from_the_others(
             raise ValueError("this row says nothing")
         await look(run_id)
 
-    monkeypatch.setattr(watch._delivery, "refresh_from_store", fail)
-    await asyncio.to_thread(sql_of(a._store), DECIDED, bad.run_id)
+    monkeypatch.setattr(delivery, "refresh_from_store", fail)
+    await asyncio.to_thread(sql_of(a.store), DECIDED, bad.run_id)
     await wait_until(lambda: looks >= 1, description="the tick has met the run")
     other, agent = await running(a, "other")
-    await asyncio.to_thread(sql_of(a._store), DECIDED, other.run_id)
+    await asyncio.to_thread(sql_of(a.store), DECIDED, other.run_id)
     await wait_until(agent.stopped.is_set, description="the tick stops the other run")
     seen = looks
     await wait_until(lambda: looks >= seen + 5, description="more ticks")
@@ -77,7 +78,7 @@ async def test_worker_whose_ticks_fail_is_not_ready_and_says_why(
     async def fail(_epoch: int) -> Any:
         raise ValueError("of the future")
 
-    monkeypatch.setattr(a._store, "tick", fail)
+    monkeypatch.setattr(a.store, "tick", fail)
     with caplog.at_level(logging.CRITICAL):
         await wait_until(lambda: why_not(a, "failed: ValueError: of the future"), description="it says why")
     assert not (await a.worker.health()).ready
@@ -97,7 +98,7 @@ async def test_record_of_a_peers_run_keeps_words_of_a_newer_version(team: list[R
     a, b = team
     run, agent = await running(a, "t")
     await asyncio.to_thread(
-        sql_of(a._store), "UPDATE runs SET on_disconnect = 'detach' WHERE run_id = ?", run.run_id
+        sql_of(a.store), "UPDATE runs SET on_disconnect = 'detach' WHERE run_id = ?", run.run_id
     )
     found = await b.get(run.run_id)
     assert found is not None

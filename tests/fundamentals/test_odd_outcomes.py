@@ -16,6 +16,7 @@ from coordinator import RunFailed, RunManager, RunStatus
 from coordinator.errors import StoreRefused
 from coordinator.runs.exits import contain_tasks
 from tests.support.agents import Agent, running
+from tests.support.inside import assembly_of
 from tests.support.odd import ODD_AGENTS, OddAgent, ReturnsDict, UnreadableError
 from tests.support.runs import row
 from tests.support.waiting import wait_until
@@ -79,7 +80,7 @@ async def test_sys_exit_ends_the_run_alone(manager: RunManager, agent: Callable[
 
 async def test_assistant_that_returns_no_outcome_ends_as_error_that_says_so(manager: RunManager) -> None:
     run = await manager.create_or_reject("t")
-    manager.launch(run, ReturnsDict(manager._parts.shared.values))
+    manager.launch(run, ReturnsDict(assembly_of(manager).shared.values))
     assert "dict" in await ended(manager, run.run_id)
 
 
@@ -92,7 +93,7 @@ async def test_operation_whose_error_cannot_be_read_frees_its_thread(manager: Ru
 
 def refuse(manager: RunManager, name: str, error: Exception, times: float) -> list[Any]:
     """The store's `name` fails with `error` for the first `times` calls. Answers the calls so far."""
-    write, calls = getattr(manager._store, name), list[Any]()
+    write, calls = getattr(manager.store, name), list[Any]()
 
     async def refusing(*args: Any, **kwargs: Any) -> Any:
         calls.append(args)
@@ -100,7 +101,7 @@ def refuse(manager: RunManager, name: str, error: Exception, times: float) -> li
             raise error
         return await write(*args, **kwargs)
 
-    setattr(manager._store, name, refusing)
+    setattr(manager.store, name, refusing)
     return calls
 
 

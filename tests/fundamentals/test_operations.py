@@ -23,6 +23,7 @@ from coordinator.telemetry.events import Event, RunAdmitted, RunSettled, RunStar
 from stores.memory import MemoryStore
 from tests.support.agents import launched, quick, running
 from tests.support.held import hold_calls
+from tests.support.inside import assembly_of
 from tests.support.runs import managing
 from tests.support.teams import QUICK, team_of
 
@@ -72,7 +73,7 @@ async def test_they_are_not_in_run_lists_but_in_the_audit(team: list[RunManager]
 
 async def ids_in_lists(manager: RunManager, thread_id: str) -> set[str]:
     """Whatever any list of the manager or its store shows of a thread."""
-    store: Any = manager._store
+    store: Any = manager.store
     found: list[Any] = [
         *await manager.list_by_thread(thread_id),
         *await manager.runs.recent(thread_id=thread_id),
@@ -93,7 +94,7 @@ async def ids_in_lists(manager: RunManager, thread_id: str) -> set[str]:
 async def listed_nowhere(manager: RunManager, other: RunManager) -> None:
     async with manager.threads.hold("t", "import"):
         assert await ids_in_lists(manager, "t") == await ids_in_lists(other, "t") == set()
-        store: Any = manager._store
+        store: Any = manager.store
         tokens = await store.aggregate_tokens_by_thread("t", include_active=True)
         assert tokens["total_runs"] == 0
     with pytest.raises(RuntimeError):
@@ -133,7 +134,7 @@ async def test_reconcile_reports_no_operation(tmp_path: Path) -> None:
         await holding.__aenter__()
         await peer.create_or_reject("u")
         row = next(row for row in await peer.worker.fleet() if row.epoch == dying.worker.epoch)
-        assert await peer._store.fence_worker(row, by=peer.worker.epoch, proven=True)
+        assert await peer.store.fence_worker(row, by=peer.worker.epoch, proven=True)
         assert await peer.reconcile_orphaned_inflight_runs(error="gone") == []
         assert not await peer.has_inflight("t")
         with pytest.raises(LeaseLost):
@@ -162,7 +163,7 @@ async def test_a_cancelled_operation_keeps_the_thread_until_its_block_has_ended(
         with pytest.raises(ConflictError):
             await b.create_or_reject("t")
         with pytest.raises(StaleFence):
-            await a._store.save(own, {"n": 1})
+            await a.store.save(own, {"n": 1})
     run = await b.create_or_reject("t")
     assert run.status == "pending"
 
@@ -190,7 +191,7 @@ async def test_a_caller_who_goes_away_before_the_block_begins(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = team
-    start, committed = a._store.start, asyncio.Event()
+    start, committed = a.store.start, asyncio.Event()
 
     async def slow_answer(*args: object) -> object:
         started = await start(*args)  # type: ignore[arg-type]  # passed through
@@ -198,7 +199,7 @@ async def test_a_caller_who_goes_away_before_the_block_begins(
         await asyncio.Event().wait()
         return started
 
-    monkeypatch.setattr(a._store, "start", slow_answer)
+    monkeypatch.setattr(a.store, "start", slow_answer)
     task = asyncio.create_task(a.threads.replace_values("t", {"n": 1}))
     await committed.wait()
     task.cancel()
@@ -211,7 +212,7 @@ async def test_a_run_that_waits_for_a_deletion_gets_its_turn(team: list[RunManag
     """It was admitted after the operation, so it finds an empty thread; it is not deleted with the others."""
     a, b = team
     await a.threads.replace_values("t", {"n": 1})
-    held = hold_calls(a._store, "delete_thread")
+    held = hold_calls(a.store, "delete_thread")
     deleting = asyncio.create_task(a.threads.delete("t"))
     await held.reached.wait()
     run, agent = await launched(b, "t", multitask_strategy="enqueue")
@@ -228,7 +229,7 @@ async def test_a_waiting_run_whose_row_is_gone_is_over(team: list[RunManager]) -
     a, b = team
     await running(a, "t")
     run, agent = await launched(b, "t", multitask_strategy="enqueue")
-    await a._store.delete(run.run_id)
+    await a.store.delete(run.run_id)
     assert run.task is not None
     async with asyncio.timeout(20):
         await asyncio.wait((run.task,))
@@ -241,15 +242,15 @@ async def test_waiting_for_a_run_that_is_deleted(
     a, b = team
     run, _ = await running(a, "t")
     watching = asyncio.Event()
-    watch = b._parts.shared.notifier.watch
+    watch = assembly_of(b).shared.notifier.watch
 
     def watched(thread_id: str) -> Any:
         watching.set()
         return watch(thread_id)
 
-    monkeypatch.setattr(b._parts.shared.notifier, "watch", watched)
+    monkeypatch.setattr(assembly_of(b).shared.notifier, "watch", watched)
     waiting = asyncio.create_task(b.wait(run.run_id, timeout=30))
     await watching.wait()
-    await a._store.delete(run.run_id)
+    await a.store.delete(run.run_id)
     with pytest.raises(RunNotFound):
         await waiting

@@ -14,6 +14,7 @@ from coordinator import RunManager, RunStatus
 from coordinator.errors import OutboxFull, StoreUnavailable
 from tests.support.agents import Agent, launched, quick, running
 from tests.support.builders import locked, stored
+from tests.support.inside import assembly_of, jobs_of
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
@@ -28,7 +29,7 @@ async def owes(manager: RunManager, count: int) -> None:
 
 async def calm(manager: RunManager) -> None:
     """What an admission leaves to be done (its claim) is done: else that would be owed as well."""
-    await wait_until(lambda: not manager._parts.shared.jobs._tasks, description="no job is under way")
+    await wait_until(lambda: not jobs_of(manager), description="no job is under way")
 
 
 async def several(manager: RunManager, count: int) -> list[tuple[str, Agent]]:
@@ -71,7 +72,7 @@ async def test_what_is_owed_of_one_run_is_written_in_its_order(tmp_path: Path) -
             agent.may_end.set()
             await owes(manager, 5)
         await manager.wait(run.run_id, timeout=20)
-        row = await manager._store.get(run.run_id)
+        row = await manager.store.get(run.run_id)
     assert row is not None
     assert (row["model_name"], row["total_tokens"], row["message_count"]) == ("second", 7, 3)
     assert row["status"] == "success"
@@ -86,7 +87,7 @@ async def test_the_caller_hears_at_once_that_its_status_is_taken(tmp_path: Path)
             await manager.set_status(run.run_id, RunStatus.error, error="why")
             await owes(manager, 1)
             assert stored(tmp_path / "runs.db", "SELECT status FROM runs") == ["running"]
-        assert await manager._parts.runs.waiter.until_settled(run.run_id, 5)
+        assert await assembly_of(manager).runs.waiter.until_settled(run.run_id, 5)
         assert stored(tmp_path / "runs.db", "SELECT status || error FROM runs") == ["errorwhy"]
 
 
@@ -102,7 +103,7 @@ async def test_the_end_of_a_run_that_waits_is_owed_too(tmp_path: Path) -> None:
             await manager.set_status(given_up.run_id, RunStatus.error, error="why")
             await owes(manager, 2)
         await manager.wait(first.run_id, timeout=20)
-        assert await manager._parts.runs.waiter.until_settled(given_up.run_id, 5)
+        assert await assembly_of(manager).runs.waiter.until_settled(given_up.run_id, 5)
         assert not never.started.is_set()
         assert (given_up.status, given_up.error) == (RunStatus.error, "why")
         another = await manager.create_or_reject("t")
@@ -133,7 +134,7 @@ async def test_it_gets_the_thread_unheard_before_its_end_is_written(
         first, holder = await running(peer, "t")
         dropped, _ = await launched(manager, "t", multitask_strategy="enqueue")
         await calm(manager)
-        store: Any = manager._store
+        store: Any = manager.store
         claim, update_status = store.claim, store.update_status
         claimed, back = asyncio.Event(), asyncio.Event()
 
@@ -173,7 +174,7 @@ async def test_it_is_removed_before_its_end_is_written(
         _, holder = await running(mine, "t")
         dropped, _ = await launched(mine, "t", multitask_strategy="enqueue")
         await calm(mine)
-        task, store = dropped.task, mine._store
+        task, store = dropped.task, mine.store
         assert task is not None
         update_status, back = store.update_status, asyncio.Event()
 
@@ -221,7 +222,7 @@ async def test_a_fenced_worker_writes_nothing_of_it_and_says_so(
             assert run.run_id in caplog.text
             assert "its peers end" in caplog.text
             with pytest.raises(StoreUnavailable):  # behind an attempt that was under way, which may not win
-                await manager._parts.shared.store.update_model_name(run.run_id, None)
+                await assembly_of(manager).shared.store.update_model_name(run.run_id, None)
         await wait_until(lambda: manager.worker.epoch > epoch, description="it registers anew")
         ends = "SELECT status FROM runs WHERE settled_at IS NOT NULL AND result IS NULL"
         await wait_until(

@@ -26,6 +26,8 @@ from coordinator.notifier import Signal
 from tests.fundamentals.test_worker_death import SHORT, gone, hang
 from tests.support.agents import Agent, running
 from tests.support.held import hold_answers
+from tests.support.inside import assembly_of
+from tests.support.inside_stores import write_of
 from tests.support.teams import QUICK
 from tests.support.waiting import wait_until
 
@@ -85,7 +87,7 @@ async def test_who_waits_for_a_dead_worker_is_run_by_one_that_knows_the_assistan
     assert await stranger.wait(run.run_id, timeout=10) == "done"
     last.may_end.set()
     await stranger.wait(behind, timeout=10)
-    row = await stranger._store.row(run.run_id)
+    row = await stranger.store.row(run.run_id)
     assert row is not None
     assert (row.status, row.owner_epoch, row.attempt) == (RunStatus.success, friend.worker.epoch, 1)
     assert not agents["home"].started.is_set()
@@ -104,8 +106,8 @@ async def test_a_run_without_a_home_is_found_by_the_tick(tmp_path: Path) -> None
     async with gateway(tmp_path) as leaver, gateway(tmp_path, agent=agent) as heir:
         _, holder = await running(leaver, "t")
         run = await heir.create_or_reject("t", "agent", multitask_strategy="enqueue")
-        await heir._store._write(handed_over, run.run_id)  # type: ignore[attr-defined]
-        heir._parts.shared.registry.drop(run.run_id)
+        await write_of(heir.store)(handed_over, run.run_id)
+        assembly_of(heir).shared.registry.drop(run.run_id)
         holder.may_end.set()
         async with asyncio.timeout(10):
             await agent.started.wait()
@@ -122,7 +124,7 @@ async def test_its_old_home_hears_of_it_when_it_is_over(
         _, holder = await running(heir, "t")
         run = await home.create_or_reject("t", "agent", multitask_strategy="enqueue")
         home.launch(run)
-        store: Any = home._store
+        store: Any = home.store
 
         def late(name: str) -> Any:
             method = getattr(store, name)
@@ -136,7 +138,7 @@ async def test_its_old_home_hears_of_it_when_it_is_over(
         for name in ("tick", "standing", "claim"):
             monkeypatch.setattr(store, name, late(name))
         waiting = asyncio.create_task(home.wait(run.run_id, timeout=20))
-        await heir._store._write(handed_over, run.run_id)  # type: ignore[attr-defined]
+        await write_of(heir.store)(handed_over, run.run_id)
         holder.may_end.set()
         async with asyncio.timeout(10):
             await agent.started.wait()
@@ -162,8 +164,8 @@ async def executed_elsewhere(
         run = await home.create_or_reject("t", "agent", multitask_strategy="enqueue")
         home.launch(run)
         for name in ("tick", "standing", "claim"):
-            patch.setattr(home._store, name, never)
-        await heir._store._write(handed_over, run.run_id)  # type: ignore[attr-defined]
+            patch.setattr(home.store, name, never)
+        await write_of(heir.store)(handed_over, run.run_id)
         holder.may_end.set()
         async with asyncio.timeout(10):
             await agent.started.wait()
@@ -182,7 +184,7 @@ async def test_what_becomes_of_its_task_at_its_old_home_is_no_end_of_it(
         assert run.task is not None
         run.task.cancel()
         await asyncio.wait([run.task])
-        entry = home._parts.shared.registry.entry(run.run_id)
+        entry = assembly_of(home).shared.registry.entry(run.run_id)
         await wait_until(lambda: entry is None or entry.settled.is_set(), description="it is over at home")
         assert agent.running
         agent.may_end.set()
@@ -208,7 +210,7 @@ async def test_a_cancel_at_its_old_home_is_told_where_it_runs(
             del signal
             told.append(epoch)
 
-        monkeypatch.setattr(home._parts.shared.notifier, "notify_worker", hint)
+        monkeypatch.setattr(assembly_of(home).shared.notifier, "notify_worker", hint)
         assert await home.cancel(run.run_id)
         assert told == [heir.worker.epoch]
         async with asyncio.timeout(10):
@@ -224,7 +226,7 @@ async def test_one_that_was_cleaned_up_while_it_waited_is_not_taken_over_by_its_
         _, holder = await running(other, "t")
         run = await home.create_or_reject("t", "agent", multitask_strategy="enqueue")
         home.launch(run)
-        store: Any = home._store
+        store: Any = home.store
         claim, update_status, claimed = store.claim, store.update_status, asyncio.Event()
 
         async def when_back(*args: Any, **kwargs: Any) -> Any:
@@ -267,9 +269,9 @@ async def test_a_cancel_finds_it_while_it_changes_hands(tmp_path: Path) -> None:
     async with gateway(tmp_path) as other, gateway(tmp_path, agent=agent) as heir:
         _, holder = await running(other, "t")
         run = await heir.create_or_reject("t", "agent", multitask_strategy="enqueue")
-        await heir._store._write(handed_over, run.run_id)  # type: ignore[attr-defined]
-        heir._parts.shared.registry.drop(run.run_id)
-        held = hold_answers(heir._store, "row", lambda row: row is not None and row.run_id == run.run_id)
+        await write_of(heir.store)(handed_over, run.run_id)
+        assembly_of(heir).shared.registry.drop(run.run_id)
+        held = hold_answers(heir.store, "row", lambda row: row is not None and row.run_id == run.run_id)
         holder.may_end.set()
         await held.reached.wait()
         assert await other.cancel(run.run_id)
@@ -329,9 +331,9 @@ async def test_what_was_claimed_goes_on_although_the_store_did_not_answer(
     async with gateway(tmp_path) as other, gateway(tmp_path, agent=agent) as heir:
         _, holder = await running(other, "t")
         run = await heir.create_or_reject("t", "agent", multitask_strategy="enqueue")
-        await heir._store._write(handed_over, run.run_id)  # type: ignore[attr-defined]
-        heir._parts.shared.registry.drop(run.run_id)
-        ask, failed = getattr(heir._store, unanswered), asyncio.Event()
+        await write_of(heir.store)(handed_over, run.run_id)
+        assembly_of(heir).shared.registry.drop(run.run_id)
+        ask, failed = getattr(heir.store, unanswered), asyncio.Event()
 
         async def once(*args: Any, **kwargs: Any) -> Any:
             answer = await ask(*args, **kwargs)
@@ -340,7 +342,7 @@ async def test_what_was_claimed_goes_on_although_the_store_did_not_answer(
                 raise StoreUnavailable("the connection broke")
             return answer
 
-        monkeypatch.setattr(heir._store, unanswered, once)
+        monkeypatch.setattr(heir.store, unanswered, once)
         holder.may_end.set()
         async with asyncio.timeout(10):
             await failed.wait()

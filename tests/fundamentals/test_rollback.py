@@ -10,6 +10,7 @@ import pytest
 from coordinator import RunManager, StoreUnavailable
 from coordinator.schemas import Json
 from tests.support.agents import Agent, launched, running
+from tests.support.inside import assembly_of
 
 BOTH = pytest.mark.parametrize("second", [0, 1], ids=["same worker", "other worker"])
 
@@ -77,7 +78,7 @@ async def test_one_that_fails_is_tried_three_times(
     """By its owner as by whoever adopts it; then the thread is freed, and the run says so."""
     await alone.threads.replace_values("t", {"turn": 1})
     run, agent = await running(alone, "t", Agent(saves={"turn": 2}))
-    restore, fences = alone._parts.shared.values.restore, list[int]()
+    restore, fences = assembly_of(alone).shared.values.restore, list[int]()
 
     async def fails(thread_id: str, run_id: str, ref: Json, fence: int) -> Json:
         fences.append(fence)
@@ -87,7 +88,7 @@ async def test_one_that_fails_is_tried_three_times(
             raise ZeroDivisionError("no way back")
         return await restore(thread_id, run_id, ref, fence)
 
-    monkeypatch.setattr(alone._parts.shared.values, "restore", fails)
+    monkeypatch.setattr(assembly_of(alone).shared.values, "restore", fails)
     assert await alone.cancel(run.run_id, action="rollback", wait=5)
     assert len(fences) == 3
     assert fences == sorted(set(fences)), "what an attempt left behind is refused"
@@ -106,7 +107,7 @@ async def test_an_operation_whose_second_try_is_not_heard_of(
     try."""
     a, b = team
     await a.threads.replace_values("t", {"turn": 1})
-    store: Any = a._store
+    store: Any = a.store
     save, restore, readopt = store.save, store.restore, store.readopt
     saved, cancelled, counted, left = (asyncio.Event() for _ in range(4))
     failures = [RuntimeError("not this time")]
@@ -145,6 +146,6 @@ async def test_an_operation_whose_second_try_is_not_heard_of(
     left.set()
     async with asyncio.timeout(20):
         await asyncio.wait((update,))
-    assert await b._parts.runs.waiter.until_settled(operation, 5)
+    assert await assembly_of(b).runs.waiter.until_settled(operation, 5)
     assert await values_of(b, "t") == {"turn": 1}
     assert (await b.runs.explain(operation)).run.rollback_state == "done"

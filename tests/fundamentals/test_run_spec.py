@@ -366,12 +366,12 @@ async def test_run_that_is_taken_over_is_what_was_asked_for(
         values: dict[str, Any] = {**VALUES, "kind": "run", "thread_id": "t", "parent_run_id": parent.run_id}
         spec = RunSpec(**{name: values[name] for name in COLUMN_NAMES})
         record = await home.admit(spec)
-        before = await row_of(heir._store, record.run_id)
+        before = await row_of(heir.store, record.run_id)
         home.launch(record)
         await home.shutdown(timeout=0)
         await heir.set_status(holder.run_id, RunStatus.success)
         await heir.wait(record.run_id, timeout=10)
-        assert RunSpec.of(before) == RunSpec.of(await row_of(heir._store, record.run_id)) == spec
+        assert RunSpec.of(before) == RunSpec.of(await row_of(heir.store, record.run_id)) == spec
         (taken,) = seen
         shared = [name for name in COLUMN_NAMES if name in RunRecord.__dataclass_fields__]
         assert {name: getattr(taken.run, name) for name in shared} == {name: values[name] for name in shared}
@@ -403,7 +403,7 @@ async def test_documents_show_it(name: str) -> None:
         settings=Settings(store="memory://"), assistants={"agent": _nothing}
     ) as manager:
         record = await manager.admit(RunSpec(**asked(name)))
-        row = await row_of(manager._store, record.run_id)
+        row = await row_of(manager.store, record.run_id)
         expected = manager.assistants.id_of("agent") if name == "assistant_id" else VALUES[name]
         assert getattr(run_created(record, manager.assistants), name) == expected
         assert getattr(run_document(row, manager.assistants), name) == expected
@@ -433,14 +433,14 @@ async def test_body_asks_for_it(name: str) -> None:
         body = {"assistant_id": "agent", "if_not_exists": "create", name: VALUES[name]}
         answer = await client.post(f"/threads/{'0' * 32}/runs", json=body)
         assert answer.status_code == 200, answer.text
-        row = await row_of(manager._store, answer.json()["run_id"])
+        row = await row_of(manager.store, answer.json()["run_id"])
         if name in COLUMN_NAMES:
             assert getattr(row, name) == VALUES[name]
         if name not in NOT_SHOWN:
             assert answer.json()[name] == VALUES[name]
         if name == "webhook":
-            assert isinstance(manager._store, WebhookStore)
-            assert [hook.url for hook in await manager._store.webhooks()] == [VALUES[name]]
+            assert isinstance(manager.store, WebhookStore)
+            assert [hook.url for hook in await manager.store.webhooks()] == [VALUES[name]]
 
 
 # -- the edge

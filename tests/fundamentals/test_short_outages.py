@@ -12,6 +12,7 @@ from coordinator import RunFailed, RunManager, RunStatus
 from coordinator.errors import StoreUnavailable
 from tests.support.agents import Agent, launched, quick, running
 from tests.support.builders import locked
+from tests.support.inside import assembly_of, retry_admissions_for
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
@@ -23,7 +24,7 @@ class Outage:
         self.met = asyncio.Event()
         self.over = False
         for name in names:
-            setattr(manager._store, name, self._failing(getattr(manager._store, name), unheard=unheard))
+            setattr(manager.store, name, self._failing(getattr(manager.store, name), unheard=unheard))
 
     def _failing(self, call: Any, *, unheard: bool) -> Any:
         async def failing(*args: Any, **kwargs: Any) -> Any:
@@ -87,7 +88,7 @@ async def test_start_of_an_operation_is_refused_at_once(manager: RunManager) -> 
 async def test_admission_that_meets_an_outage_goes_on_when_it_is_over(
     manager: RunManager, unheard: bool, strategy: str
 ) -> None:
-    manager._parts.runs.admissions._patient_for = 60.0
+    retry_admissions_for(manager, 60.0)
     busy = None if strategy == "reject" else await running(manager, "t")
     outage = Outage(manager, "admit", unheard=unheard)
     admitting = asyncio.create_task(launched(manager, "t", multitask_strategy=strategy))
@@ -104,7 +105,7 @@ async def test_admission_that_meets_an_outage_goes_on_when_it_is_over(
 
 
 async def test_admission_is_refused_when_the_outage_lasts(manager: RunManager) -> None:
-    manager._parts.runs.admissions._patient_for = 0.1
+    retry_admissions_for(manager, 0.1)
     outage = Outage(manager, "admit")
     async with asyncio.timeout(20):
         with pytest.raises(StoreUnavailable):
@@ -117,7 +118,7 @@ async def test_admission_is_refused_when_the_outage_lasts(manager: RunManager) -
 
 
 async def test_admission_whose_caller_leaves_during_an_outage_leaves_nothing(manager: RunManager) -> None:
-    manager._parts.runs.admissions._patient_for = 60.0
+    retry_admissions_for(manager, 60.0)
     outage = Outage(manager, "admit", unheard=True)
     admitting = asyncio.create_task(manager.create_or_reject("t"))
     async with asyncio.timeout(20):
@@ -129,7 +130,7 @@ async def test_admission_whose_caller_leaves_during_an_outage_leaves_nothing(man
 
 
 async def test_draining_worker_does_not_try_again(manager: RunManager) -> None:
-    manager._parts.runs.admissions._patient_for = 60.0
+    retry_admissions_for(manager, 60.0)
     outage = Outage(manager, "admit")
     admitting = asyncio.create_task(manager.create_or_reject("t"))
     async with asyncio.timeout(20):
@@ -166,14 +167,14 @@ async def test_ready_is_red_while_a_write_is_owed_for_seconds(manager: RunManage
 
 async def test_ready_is_red_while_the_store_refuses_an_end(manager: RunManager, soon: None) -> None:
     run, agent = await running(manager, "t")
-    finish, refuses = manager._store.finish, [True]
+    finish, refuses = manager.store.finish, [True]
 
     async def refusing(*args: Any, **kwargs: Any) -> Any:
         if refuses:
             raise RuntimeError("not this one")
         return await finish(*args, **kwargs)
 
-    manager._store.finish = refusing
+    manager.store.finish = refusing
     agent.may_end.set()
     await wait_until(lambda: complains(manager, "refuses the ends of 1"), description="it is red")
     refuses.clear()
@@ -196,6 +197,6 @@ async def complaints_are_over(manager: RunManager) -> bool:
 
 async def test_checks_of_health_may_be_added(manager: RunManager) -> None:
     await manager.create_or_reject("t")
-    checks = manager._parts.examination.checks
+    checks = assembly_of(manager).examination.checks
     checks["moon"] = lambda seen: f"the moon is full, and the worker {seen.state}"
     assert (await manager.worker.health()).why_not == ("the moon is full, and the worker live",)

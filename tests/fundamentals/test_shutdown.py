@@ -10,6 +10,7 @@ import pytest
 from coordinator import Draining, LeaseLost, RunContext, RunManager, RunStatus
 from tests.support.agents import Agent, launched, running
 from tests.support.held import hold_answers
+from tests.support.inside import assembly_of
 from tests.support.teams import team_of
 
 
@@ -82,8 +83,8 @@ async def test_an_operation_is_let_finish(tmp_path: Path) -> None:
     async with team_of(2, tmp_path) as (a, b):
         async with a.threads.hold("t", "rename") as own:
             leaving = asyncio.create_task(a.shutdown(timeout=10))
-            await a._parts.shared.worker.drain_event.wait()
-            await a._store.save(own, {"n": 1})
+            await assembly_of(a).shared.worker.drain_event.wait()
+            await a.store.save(own, {"n": 1})
         await leaving
         thread = await b.threads.get("t")
         assert thread is not None
@@ -101,22 +102,22 @@ async def test_an_admission_that_is_answered_after_the_worker_has_left(team: lis
     """Nobody would ever give the waiting run its turn: its caller is told, and its row is ended by a peer."""
     a, b = team
     await running(b, "t")
-    held = hold_answers(a._store, "admit")
+    held = hold_answers(a.store, "admit")
     admitting = asyncio.create_task(a.create_or_reject("t", multitask_strategy="enqueue"))
     await held.reached.wait()
     await a.aclose()
     held.go_on.set()
     with pytest.raises(LeaseLost):
         await admitting
-    assert not a._parts.shared.registry.unsettled()
+    assert not assembly_of(a).shared.registry.unsettled()
 
 
 async def test_nobody_waits_any_longer_for_what_was_abandoned(alone: RunManager) -> None:
     run, agent = await running(alone, "t", Agent(stubborn=True))
-    entry = alone._parts.shared.registry.entry(run.run_id)
+    entry = assembly_of(alone).shared.registry.entry(run.run_id)
     assert entry is not None
-    alone._parts.runs.settlement.abandon(entry, "the worker has left")
+    assembly_of(alone).runs.settlement.abandon(entry, "the worker has left")
     assert entry.settled.is_set()
-    assert not alone._parts.shared.registry.unsettled()
+    assert not assembly_of(alone).shared.registry.unsettled()
     agent.may_stop.set()
     await agent.stopped.wait()

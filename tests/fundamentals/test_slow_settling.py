@@ -30,7 +30,7 @@ SOON = 8.0
 
 async def unsettled(manager: RunManager, *, children: int = 0) -> tuple[str, Held]:
     """A run whose code is over and whose end the store keeps waiting, with children of the same kind."""
-    held = hold_calls(manager._store, "finish")
+    held = hold_calls(manager.store, "finish")
     run = await manager.create_or_reject("t")
     for number in range(children):
         child = await manager.create_or_reject(f"child {number}", parent_run_id=run.run_id)

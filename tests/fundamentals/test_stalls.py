@@ -14,6 +14,7 @@ import pytest
 
 from coordinator import RunContext, RunManager
 from coordinator.workers.stall import StallWatch
+from tests.support.inside import assembly_of, note_turn, sample_of, stalls_after
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
@@ -24,9 +25,9 @@ def test_lag_is_not_understated_by_answers_that_come_soon_after_a_stall() -> Non
     now = 100.0
     watch = StallWatch(clock=lambda: now, stalled_after=2.0, recall=10.0)
     now += 5.0
-    watch._ran(100.0)
+    note_turn(watch, 100.0)
     assert watch.lag == 5.0
-    watch._ran(now)
+    note_turn(watch, now)
     now += 9.0
     assert watch.lag == 5.0
     now += 2.0
@@ -46,9 +47,9 @@ class Blocked:
 
 @contextmanager
 def quickly_noticed(manager: RunManager) -> Generator[StallWatch]:
-    stall = manager._parts.pacemaker.stall
+    stall = assembly_of(manager).pacemaker.stall
     assert stall is not None
-    stall._after = 0.3
+    stalls_after(stall, 0.3)
     yield stall
 
 
@@ -187,7 +188,7 @@ async def test_metric_of_a_stall_is_right_while_it_lasts(tmp_path: Path) -> None
         await metrics.refresh()
 
         def value(name: str) -> float:
-            return metrics._registry.get_sample_value(f"coordinator_worker_{name}") or 0.0
+            return sample_of(metrics, f"coordinator_worker_{name}") or 0.0
 
         assert (value("ready"), value("loop_stalled_seconds")) == (1, 0)
         with quickly_noticed(manager):

@@ -20,6 +20,7 @@ from coordinator import (
     StoreUnavailable,
 )
 from tests.support.agents import Agent, launched, running
+from tests.support.inside import assembly_of, buffered_by, poll_every, watched_by
 from tests.support.teams import EVENT_BUDGET, on_every_store
 from tests.support.waiting import wait_until
 
@@ -80,7 +81,7 @@ async def test_what_the_log_holds_is_told_at_once(team: list[RunManager]) -> Non
     await agent.ctx.emit("custom", "before")
     for manager in team:
         followed = manager.follow(run.run_id)
-        followed._readers.pause = lambda: 60.0
+        poll_every(followed, 60.0)
         async with asyncio.timeout(10):
             told = await anext(followed)
         assert isinstance(told, Event)
@@ -229,9 +230,9 @@ async def test_follower_that_is_closed_watches_no_more(alone: RunManager) -> Non
     follower = alone.follow(run.run_id)
     assert isinstance(await anext(follower), Event)
     await agent.ctx.emit("custom", 2)
-    assert alone._parts.shared.audience.has(run.run_id)
+    assert assembly_of(alone).shared.audience.has(run.run_id)
     await follower.aclose()
-    assert not alone._parts.shared.audience.has(run.run_id)
+    assert not assembly_of(alone).shared.audience.has(run.run_id)
     with pytest.raises(StopAsyncIteration):
         await anext(follower)
 
@@ -243,12 +244,12 @@ async def test_follower_of_a_closed_manager_watches_no_more(alone: RunManager) -
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await anext(follower)
-        assert alone._parts.shared.audience.has(run.run_id)
+        assert assembly_of(alone).shared.audience.has(run.run_id)
         await alone.aclose()
-        await alone._store.aclose()
+        await alone.store.aclose()
         with pytest.raises(StoreUnavailable):
             await all_of(follower)
-    assert not alone._parts.shared.audience.has(run.run_id)
+    assert not assembly_of(alone).shared.audience.has(run.run_id)
 
 
 @on_every_store
@@ -290,7 +291,7 @@ async def test_a_slow_follower_is_not_cut_off_and_holds_one_page(team: list[RunM
         task = team[0].launch(run, counting)
         first = await anext(followed)
         await asyncio.wait([task])
-        assert len(followed._items) <= 256
+        assert len(buffered_by(followed)) <= 256
         told = [first, *await all_of(followed)]
     assert numbers(told) == list(range(200))
 
@@ -331,8 +332,8 @@ async def test_a_deleted_run_is_not_found(team: list[RunManager]) -> None:
 async def test_who_leaves_lets_go_of_the_subscription(team: list[RunManager]) -> None:
     run, _ = await running(team[0], "t")
     manager = team[0]
-    notifier: Any = manager._parts.shared.notifier
-    watched = notifier._watched if hasattr(notifier, "_watched") else notifier._hub._threads
+    notifier: Any = assembly_of(manager).shared.notifier
+    watched = watched_by(notifier)
     async with manager.follow(run.run_id):
         assert watched
     await wait_until(lambda: not watched, description="nobody is watched")

@@ -12,6 +12,7 @@ from coordinator import RunContext, RunFailed, RunManager, RunStatus, StoreUnava
 from tests.support.agents import Agent, launched, quick, running
 from tests.support.builders import sql_of
 from tests.support.held import hold_calls
+from tests.support.inside import assembly_of, jobs_of
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
@@ -146,7 +147,7 @@ async def test_a_turn_that_comes_in_the_same_moment_wins(
 ) -> None:
     """The timer has fired, and before its decision is written the run gets its thread."""
     _, first = await running(alone, "t")
-    decide, reached, go_on = alone._store.decide, asyncio.Event(), asyncio.Event()
+    decide, reached, go_on = alone.store.decide, asyncio.Event(), asyncio.Event()
 
     async def slowly(*args: Any, **kwargs: Any) -> Any:
         reached.set()
@@ -155,26 +156,26 @@ async def test_a_turn_that_comes_in_the_same_moment_wins(
             raise StoreUnavailable("it is away")
         return await decide(*args, **kwargs)
 
-    monkeypatch.setattr(alone._store, "decide", slowly)
+    monkeypatch.setattr(alone.store, "decide", slowly)
     run, agent = await launched(alone, "t", multitask_strategy="enqueue", queue_timeout=SOON)
     await reached.wait()
     first.may_end.set()
     await agent.started.wait()
     go_on.set()
-    await wait_until(lambda: not alone._parts.shared.jobs._tasks, description="the timer's job is over")
+    await wait_until(lambda: not jobs_of(alone), description="the timer's job is over")
     assert run.status is RunStatus.running
     agent.may_end.set()
     await alone.wait(run.run_id, timeout=20)
 
 
 async def test_a_finish_that_comes_first_wins(alone: RunManager) -> None:
-    held = hold_calls(alone._store, "decide")
+    held = hold_calls(alone.store, "decide")
     run, agent = await running(alone, "t", Agent(returns="done"), timeout=SOON)
     await held.reached.wait()
     agent.may_end.set()
     assert await alone.wait(run.run_id, timeout=20) == "done"
     held.go_on.set()
-    await wait_until(lambda: not alone._parts.shared.jobs._tasks, description="the timer's job is over")
+    await wait_until(lambda: not jobs_of(alone), description="the timer's job is over")
     assert run.status is RunStatus.success
     assert (await alone.runs.receipt(run.run_id)).cause is None
 
@@ -182,7 +183,7 @@ async def test_a_finish_that_comes_first_wins(alone: RunManager) -> None:
 async def test_if_it_cannot_be_written_the_task_is_stopped_all_the_same(
     alone: RunManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decide, away = alone._store.decide, asyncio.Event()
+    decide, away = alone.store.decide, asyncio.Event()
     away.set()
 
     async def unavailable(*args: Any, **kwargs: Any) -> Any:
@@ -190,7 +191,7 @@ async def test_if_it_cannot_be_written_the_task_is_stopped_all_the_same(
             raise StoreUnavailable("the disk is full")
         return await decide(*args, **kwargs)
 
-    monkeypatch.setattr(alone._store, "decide", unavailable)
+    monkeypatch.setattr(alone.store, "decide", unavailable)
     run, agent = await running(alone, "t", timeout=SOON)
     await agent.cancelled.wait()
     away.clear()
@@ -201,7 +202,7 @@ async def test_what_no_timer_ends_the_tick_of_any_worker_does(team: list[RunMana
     """As after a restart: the timers of the run are gone, its row is not."""
     a, b = team
     run, agent = await running(b, "t", timeout=1)
-    entry = b._parts.shared.registry.entry(run.run_id)
+    entry = assembly_of(b).shared.registry.entry(run.run_id)
     assert entry is not None
     assert entry.open
     entry.stop_timers()
@@ -214,7 +215,7 @@ async def test_a_wait_ends_also_when_its_home_is_gone(tmp_path: Path) -> None:
     async with team_of(2, tmp_path) as (a, b):
         await running(b, "t")
         run = await a.create_or_reject("t", multitask_strategy="enqueue", queue_timeout=1)
-        sql_of(a._store)("UPDATE runs SET portable = 1 WHERE run_id = ?", run.run_id)
+        sql_of(a.store)("UPDATE runs SET portable = 1 WHERE run_id = ?", run.run_id)
         await a.worker.drain(grace=0)
         await a.aclose()
         assert (await b.runs.explain(run.run_id)).run.open
@@ -241,7 +242,7 @@ async def test_runs_of_create_have_them_too(alone: RunManager) -> None:
 
 async def test_no_timer_outlives_its_run(alone: RunManager) -> None:
     run = await alone.create_or_reject("t", timeout=NEVER, idle_timeout=NEVER)
-    entry = alone._parts.shared.registry.entry(run.run_id)
+    entry = assembly_of(alone).shared.registry.entry(run.run_id)
     assert entry is not None
     alone.launch(run, quick)
     await alone.wait(run.run_id, timeout=20)

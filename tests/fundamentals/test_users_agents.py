@@ -12,6 +12,7 @@ import pytest
 
 from coordinator import RunManager, RunRecord, RunStatus
 from tests.support.factories import FACTORIES, use
+from tests.support.inside import assembly_of
 from tests.support.kit import KIT, UserAgent
 from tests.support.teams import team_of
 
@@ -98,7 +99,7 @@ async def stop_all(worker: RunManager, way: str) -> None:
         await asyncio.gather(*(agent.body.ready.wait() for agent in agents.values()))
         status = await stopping(worker, list(runs.values()))
         for name, run in runs.items():
-            await worker._parts.runs.waiter.until_settled(run.run_id, None)
+            await assembly_of(worker).runs.waiter.until_settled(run.run_id, None)
             assert run.status is status, name
     assert not {name for name, task in tasks.items() if not task.done()}, "their code goes on"
     assert worker.worker.forced == 0

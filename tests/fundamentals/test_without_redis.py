@@ -13,6 +13,7 @@ from coordinator import CancelAction, Cause, ConflictError, RunManager, RunStatu
 from coordinator.notifier import Connectivity
 from coordinator.servers.valkey import ValkeyServer
 from tests.support.agents import Agent, launched, quick, running
+from tests.support.inside import assembly_of
 from tests.support.proxy import Proxy
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
@@ -60,7 +61,7 @@ async def test_ticks_begin_at_once_when_hints_stop(own_valkey: ValkeyServer, tmp
     """The next tick of a worker that hears hints was an hour away."""
     async with team_of(1, tmp_path, redis=own_valkey.url, tick=3600.0) as (manager,):
         run, agent = await running(manager, "t")
-        assert await manager._store.decide(
+        assert await manager.store.decide(
             run.run_id, RunStatus.interrupted, action=CancelAction.interrupt, cause=Cause.user
         )
         own_valkey.kill()
@@ -137,7 +138,7 @@ async def test_forged_and_broken_messages_do_no_harm(
         "no json",
     ):
         own_valkey.command("PUBLISH", channel, message)
-    notifier: Any = a._parts.shared.notifier  # the Redis one
+    notifier: Any = assembly_of(a).shared.notifier  # the Redis one
     await wait_until(lambda: notifier.rejected >= 2, description="the broken ones are counted")
     await asyncio.sleep(0)
     assert agent.running

@@ -17,6 +17,7 @@ from coordinator.workers.identity import boot_id
 from stores.rows import NewWorker, Orphan
 from stores.sqlite import SQLiteStore
 from tests.support.agents import Agent, launched, running
+from tests.support.inside import assembly_of, before_recoveries_of, set_clock
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
@@ -32,8 +33,8 @@ async def trio(tmp_path: Path) -> AsyncGenerator[list[RunManager]]:
 
 async def hang(manager: RunManager) -> None:
     """It lives and does nothing more for its peers: no heartbeat, no tick."""
-    await manager._parts.loops.stop()
-    await manager._parts.pacemaker.stop()
+    await assembly_of(manager).loops.stop()
+    await assembly_of(manager).pacemaker.stop()
 
 
 async def test_its_runs_end_and_its_thread_is_free(trio: list[RunManager]) -> None:
@@ -44,7 +45,7 @@ async def test_its_runs_end_and_its_thread_is_free(trio: list[RunManager]) -> No
     async with asyncio.timeout(10):
         await new.started.wait()
     assert agent.stopped.is_set(), "it fenced itself before its peers buried it"
-    row = await b._store.row(run.run_id)
+    row = await b.store.row(run.run_id)
     assert row is not None
     assert (row.status, row.cancel_cause) == (RunStatus.error, "orphaned")
     assert "is dead or lost its lease" in (row.error or ""), "the worker is alive, but a peer cannot know"
@@ -83,16 +84,16 @@ async def test_its_half_done_rollback_is_finished_by_a_peer(
         undoing.set()
         raise StoreUnavailable("this worker cannot write any more")
 
-    monkeypatch.setattr(a._store, "restore", dies)
+    monkeypatch.setattr(a.store, "restore", dies)
     await hang(a)
     assert await b.cancel(run.run_id, action="rollback")
-    await a._parts.runs.delivery.refresh_from_store(run.run_id)
+    await assembly_of(a).runs.delivery.refresh_from_store(run.run_id)
     await undoing.wait()
     assert await b.wait(run.run_id, timeout=10) is None
     thread = await b.threads.get("t")
     assert thread is not None
     assert thread.values == {"n": 1}
-    row = await b._store.row(run.run_id)
+    row = await b.store.row(run.run_id)
     assert row is not None
     assert row.rollback_state == "done"
 
@@ -121,13 +122,13 @@ async def expired(manager: RunManager, peer: RunManager) -> bool:
 async def test_rows_that_nobody_owns_are_found(trio: list[RunManager]) -> None:
     """Reported failure 24: a NULL owner is always reclaimable."""
     a, b, _ = trio
-    await a._store.put("imported", thread_id="t", status="running")
+    await a.store.put("imported", thread_id="t", status="running")
     await wait_until(lambda: ended(b, "imported"), description="the sweep ends it")
     assert not await b.has_inflight("t")
 
 
 async def ended(manager: RunManager, run_id: str) -> bool:
-    row = await manager._store.row(run_id)
+    row = await manager.store.row(run_id)
     return row is not None and row.status is RunStatus.error
 
 
@@ -136,7 +137,7 @@ async def test_a_reconciler_that_is_cancelled_finishes_what_it_adopted(
 ) -> None:
     """The sweep is committed; its caller goes away before the answer."""
     _, b, _ = trio
-    sweep, committed = b._store.sweep, asyncio.Event()
+    sweep, committed = b.store.sweep, asyncio.Event()
 
     async def slow_answer(**kwargs: Any) -> list[Orphan]:
         orphans: list[Orphan] = await sweep(**kwargs)
@@ -146,17 +147,11 @@ async def test_a_reconciler_that_is_cancelled_finishes_what_it_adopted(
 
     for manager in trio:
         await hang(manager)
-        await manager._parts.shared.jobs.finished(within=5)
+        await assembly_of(manager).shared.jobs.finished(within=5)
     recovered: list[str] = []
-    recover = b._parts.reaper._recover
-
-    async def note(orphan: Orphan) -> None:
-        recovered.append(orphan.run_id)
-        await recover(orphan)
-
-    monkeypatch.setattr(b._store, "sweep", slow_answer)
-    monkeypatch.setattr(b._parts.reaper, "_recover", note)
-    await b._store.put("imported", thread_id="t", status="running")
+    monkeypatch.setattr(b.store, "sweep", slow_answer)
+    before_recoveries_of(b, lambda orphan: recovered.append(orphan.run_id))
+    await b.store.put("imported", thread_id="t", status="running")
     asking = asyncio.create_task(b.reconcile_orphaned_inflight_runs(error="gone"))
     await committed.wait()
     asking.cancel()
@@ -173,7 +168,7 @@ async def test_the_database_goes_away_during_a_recovery(
     run, _ = await running(a, "t", Agent(saves={"n": 2}))
     for manager in (a, c):
         await hang(manager)
-    restore, failures = b._store.restore, iter((True, True, False))
+    restore, failures = b.store.restore, iter((True, True, False))
 
     async def flaky(*args: Any) -> Any:
         if next(failures, False):
@@ -183,8 +178,8 @@ async def test_the_database_goes_away_during_a_recovery(
     async def never(*_: Any) -> Any:
         raise StoreUnavailable("this worker cannot write any more")
 
-    monkeypatch.setattr(a._store, "restore", never)
-    monkeypatch.setattr(b._store, "restore", flaky)
+    monkeypatch.setattr(a.store, "restore", never)
+    monkeypatch.setattr(b.store, "restore", flaky)
     assert await b.cancel(run.run_id, action="rollback", wait=10)
     thread = await b.threads.get("t")
     assert thread is not None
@@ -200,7 +195,7 @@ async def test_a_run_is_not_dead_because_it_is_old(trio: list[RunManager]) -> No
     And a rescue does not have to wait: whoever asks for it gets it at once."""
     a, b, _ = trio
     run, agent = await running(a, "t")
-    await a._store.put("abandoned", thread_id="t2", status="running", created_at="2020-01-01T00:00:00")
+    await a.store.put("abandoned", thread_id="t2", status="running", created_at="2020-01-01T00:00:00")
     ended_now = await b.reconcile_orphaned_inflight_runs(error="gone", before="2999-01-01T00:00:00")
     swept = await ended(b, "abandoned")
     assert [record.run_id for record in ended_now] == ["abandoned"] or swept
@@ -213,8 +208,8 @@ async def test_a_silent_peer_is_buried_one_ttl_after_its_last_heartbeat(tmp_path
     wall, since_boot = 1_700_000_000_000_000, 1000.0
     store = SQLiteStore(tmp_path / "runs.db", clock=lambda: wall)
     async with RunManager(store) as manager:
-        reaper = manager._parts.reaper
-        reaper._clock = lambda: since_boot
+        reaper = assembly_of(manager).reaper
+        set_clock(reaper, lambda: since_boot)
         peer = await store.register(NewWorker("peer", "elsewhere", boot_id(), 1, "0", ttl_ms=15_000))
         await reaper.sweep()
         wall, since_boot = wall + 15_000_001, since_boot + 15.0
@@ -227,8 +222,8 @@ async def test_silent_peer_is_buried_although_the_stores_clock_was_set_back(tmp_
     wall, since_boot = 1_700_000_000_000_000, 1000.0
     store = SQLiteStore(tmp_path / "runs.db", clock=lambda: wall)
     async with RunManager(store) as manager:
-        reaper = manager._parts.reaper
-        reaper._clock = lambda: since_boot
+        reaper = assembly_of(manager).reaper
+        set_clock(reaper, lambda: since_boot)
         silent, beating = [
             await store.register(NewWorker(name, "elsewhere", boot_id(), 1, "0", ttl_ms=15_000))
             for name in ("silent", "beating")

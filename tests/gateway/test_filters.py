@@ -16,6 +16,7 @@ from coordinator.settings import Settings
 from stores.sqlite import SQLiteStore
 from tests.support.asgi import serving
 from tests.support.gateways import gateway_settings, served
+from tests.support.inside_stores import connect_to
 from tests.support.waiting import wait_until
 
 TOO_MUCH: dict[str, Any] = {
@@ -64,7 +65,7 @@ def _costly(store: SQLiteStore, threads: int) -> dict[str, Any]:
             (threads, metadata),
         )
 
-    with store._connect() as cx:
+    with connect_to(store) as cx:
         fill(cx)
     cx.close()
     return {"abc": [{"b": number} for number in range(20)]}

@@ -22,6 +22,7 @@ from coordinator.gateway.middleware.bodies import Bodies
 from coordinator.gateway.middleware.rate import MAX_CALLERS, Buckets
 from coordinator.settings import Settings
 from tests.support.asgi import key_for, serving
+from tests.support.inside import callers_in
 from tests.support.waiting import wait_until
 
 MAX = 4096
@@ -194,7 +195,7 @@ def test_stopped_clock_adds_no_tokens_and_memory_is_bounded() -> None:
     buckets = Buckets(1.0, clock=lambda: 0.0)
     for number in range(MAX_CALLERS + 500):
         assert buckets.take(f"caller {number}") is None
-    assert len(buckets._levels) == MAX_CALLERS
+    assert callers_in(buckets) == MAX_CALLERS
     assert buckets.take(f"caller {MAX_CALLERS + 499}") is not None
 
 

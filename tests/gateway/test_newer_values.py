@@ -10,7 +10,7 @@ async def test_runs_show_unknown_values_unchanged() -> None:
     async with one_gateway() as one:
         run = await one.sdk.runs.create(None, "echo", input={})
         await one.manager.wait(run["run_id"], timeout=20)
-        sql = sql_of(one.manager._store)
+        sql = sql_of(one.manager.store)
         sql("PRAGMA ignore_check_constraints = ON")
         sql("DROP TRIGGER runs_status_is_final")
         sql(

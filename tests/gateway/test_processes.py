@@ -88,7 +88,7 @@ async def test_a_stream_whose_connection_is_cut_goes_on_from_its_location(
             parts.append(part)
             if len(parts) == 5:
                 front.ports = [second.port]
-                for pumping in list(front._pumping):
+                for pumping in list(front.pumping):
                     pumping.cancel()
     assert [part.event for part in parts] == ["metadata"] + ["custom"] * TIMES
     assert [part.data["number"] for part in parts[1:]] == list(range(TIMES))

@@ -14,11 +14,14 @@ import httpx
 import pytest
 from starlette.types import Message
 
+from coordinator.event_logs.store import StoreEventLog
 from coordinator.gateway.long_lived_responses import LongLivedResponse, SendBody, Watchers
 from coordinator.servers.valkey import ValkeyServer
 from tests.gateway.conftest import Pair
 from tests.support.gateway_agents import GATES
 from tests.support.gateways import Served, demo, gateways, new_thread, until_read, until_status
+from tests.support.inside import assembly_of, local_log_of, runs_with_events_in
+from tests.support.inside_stores import write_of
 from tests.support.sse import Sent, events
 from tests.support.waiting import wait_until
 
@@ -107,12 +110,13 @@ async def pair(
 
 def lose_logs(pair: Pair, folder: Path, server: ValkeyServer) -> Awaitable[Any]:
     """Removes the logs, like `FLUSHALL` or the expiry of their time to live."""
-    store: Any = pair[0].manager._parts.shared.store
+    store: Any = assembly_of(pair[0].manager).shared.store
     server.command("FLUSHALL")
     for one in pair:
-        local = getattr(one.manager._parts.shared.event_log, "_local", None)
-        if local is not None:
-            for run_id in list(local._logs):
+        log = assembly_of(one.manager).shared.event_log
+        if isinstance(log, StoreEventLog):
+            local = local_log_of(log)
+            for run_id in runs_with_events_in(local):
                 local.forget(run_id)
 
     def delete(cx: Any, now: int) -> None:
@@ -120,7 +124,7 @@ def lose_logs(pair: Pair, folder: Path, server: ValkeyServer) -> Awaitable[Any]:
         cx.execute("DELETE FROM run_events")
         cx.execute("DELETE FROM event_logs")
 
-    return store._write(delete)
+    return write_of(store)(delete)
 
 
 class TestTold:
@@ -238,7 +242,7 @@ class TestRemoved:
         removal."""
         scene = await scene_of(pair)
         stream, task = await scene.follow(scene.there)
-        readers: Any = scene.there.manager._parts.runs.readers
+        readers: Any = assembly_of(scene.there.manager).runs.readers
         original, removed = readers.standing, asyncio.Event()
 
         async def late(*args: Any) -> Any:
@@ -277,7 +281,7 @@ class TestLeft:
     async def test_log_without_a_last_number_ends_with_a_gap(self, pair: Pair) -> None:
         """As after the death of a worker: its peers end the run, and its last events are unknown."""
         scene = await scene_of(pair)
-        owner: Any = scene.here.manager._parts.shared
+        owner: Any = assembly_of(scene.here.manager).shared
         owner.events.close = _nothing
         await scene.over()
         await until_read(scene.there, scene.run, "through")

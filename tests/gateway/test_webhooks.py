@@ -18,6 +18,7 @@ from coordinator.webhooks.targets import Targets
 from stores.states import WebhookState
 from tests.gateway.test_operations import metrics
 from tests.support.asgi import serving
+from tests.support.inside import resolve_by
 from tests.support.names import SlowNames
 from tests.support.receiver import receiving
 from tests.support.waiting import wait_until
@@ -97,7 +98,7 @@ async def test_answer_does_not_depend_on_what_a_name_resolves_to(route: str) -> 
 async def test_name_that_resolves_to_a_private_address_is_not_connected_to() -> None:
     private = dict(QUICK, webhook_allow_private=False, webhook_ports=(443,))
     async with serving(**private) as (gateway, client):
-        gateway.state.services.targets._lookups._look_up = SlowNames("127.0.0.1")
+        resolve_by(gateway.state.services.targets, SlowNames("127.0.0.1"))
         made = await client.post("/runs", json=run_body("/runs", "https://db.prod.example.com/"))
         assert made.status_code == 200
         manager: RunManager = gateway.state.services.manager

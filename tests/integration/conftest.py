@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from stores import gate as gates
 from stores.sqlite import SQLiteStore
+from tests.support.inside_stores import open_gates
 from tests.support.waiting import wait_until
 
 
@@ -31,4 +31,4 @@ async def open_sqlite(sqlite_path: Path) -> AsyncGenerator[Callable[..., Any]]:
     yield open_
     for store in stores:
         await store.aclose()
-    await wait_until(lambda: gates._open == {}, description="every gate is given back")
+    await wait_until(lambda: not open_gates(), description="every gate is given back")

@@ -399,7 +399,7 @@ class Client:
 
 
 async def test_gateway_is_driven() -> None:
-    assert len(await claims._drive(Client(), Client())) == 20
+    assert len(await claims.drive(Client(), Client())) == 20
 
 
 @pytest.mark.parametrize(
@@ -414,7 +414,7 @@ async def test_gateway_is_driven() -> None:
 )
 async def test_gateway_that_breaks_its_promise_fails_the_claim(problem: str, lies: dict[str, Any]) -> None:
     with pytest.raises(ClaimFailed, match=problem):
-        await claims._drive(Client(**lies), Client(**lies))
+        await claims.drive(Client(**lies), Client(**lies))
 
 
 def test_figures_that_are_missing_hold_no_limit() -> None:

@@ -16,6 +16,7 @@ from coordinator.servers.valkey import ValkeyServer
 from coordinator.testing.conformance.event_logs import entry, ids
 from tests.fundamentals.test_streams import Told, all_of, end_of, numbers
 from tests.support.agents import running
+from tests.support.inside import assembly_of, keeper_of, link_of
 from tests.support.linked import linked
 from tests.support.proxy import Proxy
 from tests.support.teams import keys_without_ttl, team_of
@@ -52,7 +53,7 @@ async def test_an_append_whose_answer_was_lost_is_done_once(
         proxy.drop_replies = 1
         appending = asyncio.create_task(log.append("t", "r", entry(1, 2)))
         await wait_until(lambda: not proxy.drop_replies, description="the answer was swallowed")
-        link._keeper.drop("reset by the test")
+        keeper_of(link).drop("reset by the test")
         again = await appending
         await wait_until(link.ping, description="back")
         assert again in (
@@ -274,6 +275,6 @@ async def test_many_followers_share_reads(own_valkey: ValkeyServer, tmp_path: Pa
 
 
 def _bulk_link_of(manager: object) -> RedisLink:
-    log = manager._parts.shared.event_log  # type: ignore[attr-defined]
+    log = assembly_of(manager).shared.event_log  # type: ignore[attr-defined]
     assert isinstance(log, RedisEventLog)
-    return log._link
+    return link_of(log)

@@ -18,6 +18,7 @@ from tests.fundamentals.test_streams import all_of, end_of, numbers
 from tests.integration.test_event_faults import followed, followed_from_afar
 from tests.support.agents import running
 from tests.support.builders import locked, stored
+from tests.support.inside import assembly_of, backlog_of, local_log_of, poll_every, store_behind
 from tests.support.postgres import Database
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("no_task_left")
 
 
 def log_of(manager: RunManager) -> StoreEventLog:
-    log = manager._parts.shared.event_log
+    log = assembly_of(manager).shared.event_log
     assert isinstance(log, StoreEventLog)
     return log
 
@@ -38,7 +39,7 @@ async def team(tmp_path: Path) -> AsyncGenerator[list[RunManager]]:
 
 
 async def until_written(manager: RunManager) -> None:
-    await wait_until(lambda: not log_of(manager)._backlog, description="all events are written")
+    await wait_until(lambda: not backlog_of(log_of(manager)), description="all events are written")
 
 
 async def test_a_store_that_is_away_for_a_second_costs_time_and_no_event(
@@ -72,7 +73,7 @@ async def test_a_store_without_room_is_tried_again_and_the_run_goes_on(
 ) -> None:
     owner, other = team
     run, agent = await running(owner, "t")
-    store: Any = owner._parts.shared.store
+    store: Any = assembly_of(owner).shared.store
     append, refused = store.append_events, list[int]()
 
     async def full(*args: Any, **kwargs: Any) -> Any:
@@ -104,7 +105,7 @@ async def test_what_a_full_store_never_takes_is_told_as_a_gap(
     monkeypatch.setattr("coordinator.event_logs.backlog.MAX_BYTES", 100_000)
     owner, other = team
     run, agent = await running(owner, "t")
-    store: Any = owner._parts.shared.store
+    store: Any = assembly_of(owner).shared.store
     append = store.append_events
 
     async def full(*args: Any, **kwargs: Any) -> Any:
@@ -141,7 +142,7 @@ async def test_runs_that_nobody_follows_elsewhere_are_written_together(
 ) -> None:
     owner, _ = team
     calls = list[int]()
-    store: Any = owner._parts.shared.store
+    store: Any = assembly_of(owner).shared.store
     append = store.append_events
 
     async def counted(logs: Any, *, ttl: float) -> Any:
@@ -172,7 +173,7 @@ async def test_events_outlive_redis(tmp_path: Path, own_valkey: ValkeyServer) ->
         agent.may_end.set()
         await following
         for manager in (owner, other):
-            log_of(manager)._local.forget(run.run_id)
+            local_log_of(log_of(manager)).forget(run.run_id)
             late = await all_of(manager.follow(run.run_id))
             assert numbers(late) == list(range(10))
             assert end_of(late).complete
@@ -206,9 +207,9 @@ async def test_followers_are_rung_and_do_not_poll(
         async def never(*args: Any) -> Any:
             raise AssertionError("it asks for news")
 
-        monkeypatch.setattr(log_of(other)._store, "log_tops", never)
+        monkeypatch.setattr(store_behind(log_of(other)), "log_tops", never)
         following = other.follow(run.run_id)
-        following._readers.pause = lambda: 60.0
+        poll_every(following, 60.0)
         async with following:
             for number in range(3):
                 await agent.ctx.emit("custom", number)
@@ -232,7 +233,7 @@ async def test_without_a_bell_followers_look_for_themselves(
         async with open_coordinator(settings=silent) as other:
             run, agent = await running(owner, "t")
             following = other.follow(run.run_id)
-            following._readers.pause = lambda: 60.0
+            poll_every(following, 60.0)
             async with following:
                 for number in range(3):
                     await agent.ctx.emit("custom", number)

@@ -18,6 +18,7 @@ from stores.sql.postgres import admission, decisions, ownership
 from stores.sql.postgres.calls import BatchFunction, Call, Rows
 from stores.states import CancelAction, Cause, RunStatus
 from tests.support.builders import SUCCESS, StoreClock, buried, cancel, new_run, new_worker
+from tests.support.inside_stores import batch_pool_of
 from tests.support.postgres import Database
 from tests.support.twins import TwinStore, answer_of
 
@@ -75,7 +76,7 @@ class Batches:
         answers: list[Any] = [None] * len(batch)
         until = asyncio.get_running_loop().time() + 5
         calls = function.batch([asked.call for asked in batch])
-        rows: Rows = await self.twins.tested._batches.rows_once(function.sql_of_batch, calls, until)
+        rows: Rows = await batch_pool_of(self.twins.tested).rows_once(function.sql_of_batch, calls, until)
         made: dict[int, list[Any]] = {place: columns for place, *columns in rows}
         for place, columns in sorted(made.items()):
             asked = batch[place - 1]
@@ -249,7 +250,7 @@ async def test_a_batch_leaves_out_whatever_somebody_else_has_locked(
             assert isinstance(function, BatchFunction)
             until = asyncio.get_running_loop().time() + 5
             calls = function.batch([asked.call])
-            assert not await twins.tested._batches.rows_once(function.sql_of_batch, calls, until)
+            assert not await batch_pool_of(twins.tested).rows_once(function.sql_of_batch, calls, until)
 
 
 async def test_admissions_with_keys_are_made_in_a_batch(batches: Batches, shared_postgres: Database) -> None:
@@ -278,4 +279,4 @@ async def test_admissions_with_keys_are_made_in_a_batch(batches: Batches, shared
         )
         until = asyncio.get_running_loop().time() + 5
         calls = function.batch([held.call])
-        assert not await twins.tested._batches.rows_once(function.sql_of_batch, calls, until)
+        assert not await batch_pool_of(twins.tested).rows_once(function.sql_of_batch, calls, until)

@@ -19,6 +19,7 @@ from stores.sql.postgres import threads
 from stores.sql.postgres.calls import Call, Query, scalar
 from stores.states import CancelAction, Cause, RunStatus
 from tests.support.builders import SUCCESS, admitted, buried, cancel, new_worker, sql_of
+from tests.support.inside_stores import pool_of
 from tests.support.postgres import Database
 
 Stores = list[PostgresStore]
@@ -275,10 +276,10 @@ async def test_patches_of_one_thread_at_once_are_each_made_once(
     """Read, written and read again: three calls each."""
     (store,) = await opened(1)
     await store.create_thread(NewThread("t"))
-    before = store._waiting.calls
+    before = pool_of(store).calls
     patches = (store.patch_thread("t", ThreadPatch({f"k{n}": n}), user_id=None) for n in range(50))
     await asyncio.gather(*patches)
-    assert store._waiting.calls - before == 150
+    assert pool_of(store).calls - before == 150
     thread = await store.thread("t")
     assert thread is not None
     assert thread.metadata == {f"k{n}": n for n in range(50)}

@@ -13,6 +13,7 @@ from coordinator import RunManager, Settings, open_coordinator
 from coordinator.servers.postgres import PostgresServer
 from tests.integration.test_postgres_faults import has_all
 from tests.support.agents import running
+from tests.support.inside import assembly_of, beat_of
 from tests.support.postgres import Database
 from tests.support.teams import QUICK
 from tests.support.waiting import wait_until
@@ -75,13 +76,13 @@ async def test_task_whose_admission_was_lost_is_stopped_beside_its_heir() -> Non
                 await wait_until(agent.stopped.is_set, description="the task is stopped", timeout=10)
                 assert "does not hold its thread" in (run.error or "")
                 assert known.running, "its worker is known, and what it is known to hold goes on"
-                assert await b._store.holder("t") == heir.run_id
+                assert await b.store.holder("t") == heir.run_id
 
 
 def held_back(manager: RunManager, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Its heartbeats, until the event is set."""
-    pacemaker: Any = manager._parts.pacemaker
-    beat, may_beat = pacemaker._beat, threading.Event()
+    pacemaker: Any = assembly_of(manager).pacemaker
+    beat, may_beat = beat_of(pacemaker), threading.Event()
 
     def beat_when_allowed(*args: Any) -> bool:
         assert may_beat.wait(60)

@@ -31,6 +31,7 @@ from tests.support.builders import (
     row_of,
     running,
 )
+from tests.support.inside_stores import pool_of, sessions_of
 from tests.support.postgres import Database
 from tests.support.waiting import wait_until
 
@@ -102,7 +103,7 @@ async def test_what_may_have_been_written_is_not_refused(
     a refusal would say that nothing was written."""
     async with shared_postgres.store() as store:
         own = await running(store, await store.register(new_worker()))
-        once, lost = store._waiting.rows_once, asyncio.Event()
+        once, lost = pool_of(store).rows_once, asyncio.Event()
 
         async def unheard(*args: Any, **kwargs: Any) -> Any:
             rows = await once(*args, **kwargs)
@@ -112,7 +113,7 @@ async def test_what_may_have_been_written_is_not_refused(
                 raise ConnectionResetError
             return rows
 
-        monkeypatch.setattr(store._waiting, "rows_once", unheard)
+        monkeypatch.setattr(pool_of(store), "rows_once", unheard)
         with pytest.raises(StoreUnavailable, match="not known"):
             await store.save(own, {"a": 1})
         with pytest.raises(StaleFence):
@@ -177,7 +178,7 @@ async def test_a_storm_that_ends_every_session(shared_postgres: Database) -> Non
                 await wait_until(lambda seen=seen: len(done) > seen + 8, description="work goes on")
                 ended += await cx.fetchval(
                     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1",
-                    store._options.schema,  # its role's name, too
+                    store.schema,  # its role's name, too
                 )
             over.set()
             await asyncio.gather(*working)
@@ -269,7 +270,7 @@ async def test_nobody_left_to_hear_of_a_refusal_is_no_complaint(
 async def locked(database: Database, store: PostgresStore, lock: str) -> AsyncGenerator[None]:
     """A stranger's transaction that holds it."""
     async with database.connection() as cx, cx.transaction():
-        await cx.execute(schema.named(lock, store._options.schema))
+        await cx.execute(schema.named(lock, store.schema))
         yield
 
 
@@ -324,7 +325,7 @@ async def test_all_connections_busy_is_said_and_delays_no_cancel(shared_postgres
                     for _ in range(4)
                 ]
                 await wait_until(
-                    lambda: store._waiting._pool is not None and store._waiting._pool.get_size() == 2,
+                    lambda: sessions_of(store) == 2,
                     description="both connections wait for the lock",
                 )
                 decision = await cancel(store, other.run_id)

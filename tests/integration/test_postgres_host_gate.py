@@ -19,6 +19,7 @@ from stores.postgres import Options, PostgresStore
 from stores.postgres.host_gate import HostGate
 from tests.support.builders import buried, holding, new_worker, worker_row
 from tests.support.children import Child
+from tests.support.inside_stores import open_gates, pool_of
 from tests.support.postgres import Database
 
 PEER = """
@@ -142,7 +143,7 @@ async def test_who_retires_and_who_could_not_register_are_vouched_for_no_more(
             raise StoreUnavailable("the server is away")
 
         monkeypatch.setattr(HostGate, "begin", seen)
-        monkeypatch.setattr(store._waiting, "run", away)
+        monkeypatch.setattr(pool_of(store), "run", away)
         with pytest.raises(StoreUnavailable):
             await store.register(new_worker())
         monkeypatch.undo()
@@ -200,4 +201,4 @@ async def test_stores_of_one_process_share_the_gate_and_close_it_with_the_last(
             mine, other = await one.register(new_worker()), await two.register(new_worker())
         for epoch in (mine, other):
             assert not one.proven_dead(await worker_row(one, epoch))
-    assert not any(path.endswith("/workers-gate") and str(folder) in path for path in map(str, gates._open))
+    assert not any(path.endswith("/workers-gate") and str(folder) in path for path in map(str, open_gates()))

@@ -20,11 +20,11 @@ from stores.errors import StoreRefused, StoreUnavailable
 from stores.postgres import Options, PostgresStore
 from stores.postgres.address import Address
 from stores.postgres.hosts import SILENT_WITHIN
-from stores.postgres.silence import Silence
 from stores.rows import Outcome
 from stores.states import CancelAction, RunStatus
 from stores.tasks import begin_soon
 from tests.support.builders import admitted, cancel, new_worker, running
+from tests.support.inside_stores import after_examinations_in
 from tests.support.postgres import Database
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
@@ -314,16 +314,12 @@ async def test_call_that_waits_for_a_lock_is_not_taken_for_one_that_was_forgotte
             own = await running(store, epoch, "t")
             async with shared_postgres.connection() as stranger:
                 asked = asyncio.Event()
-                silence, at_work = store._waiting._silence, Silence._at_work
 
-                async def counted(self: Silence, backends: list[int]) -> set[int]:
-                    found = await at_work(self, backends)
-                    if self is silence:
-                        assert found == set(backends), "it works for the call"
-                        asked.set()
-                    return found
+                def examined(backends: list[int], busy: set[int]) -> None:
+                    assert busy == set(backends), "it works for the call"
+                    asked.set()
 
-                monkeypatch.setattr(Silence, "_at_work", counted)
+                after_examinations_in(store, examined)
                 async with stranger.transaction():
                     await stranger.execute(f"LOCK TABLE {schema}.threads IN ACCESS EXCLUSIVE MODE")
                     waiting = begin_soon(store.thread("t"))

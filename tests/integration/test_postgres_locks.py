@@ -28,6 +28,8 @@ from tests.support.builders import (
     waiting,
     worker_row,
 )
+from tests.support.inside import under_way_in
+from tests.support.inside_stores import urgent_pool_of
 from tests.support.postgres import Database
 from tests.support.waiting import wait_until
 
@@ -327,7 +329,7 @@ async def test_cancels_of_locked_runs_keep_nobody_else_waiting(scene: Scene) -> 
     child = await admitted(store, me, "child", parent_run_id=runs[2].run_id)
     ids = [own.run_id for own in locked]
     async with scene.stuck("runs", "run_id", ids, [cancel(store, run_id) for run_id in ids]) as stuck:
-        await wait_until(lambda: not store._urgent._under_way, description="each has met its lock")
+        await wait_until(lambda: not under_way_in(urgent_pool_of(store)), description="each has met its lock")
         async with asyncio.timeout(SOON):
             assert (await cancel(store, runs[0].run_id)).won
             assert runs[0].run_id in (await store.tick(me)).cancelled
@@ -344,7 +346,7 @@ async def test_cancels_of_locked_runs_keep_nobody_else_waiting(scene: Scene) -> 
 
 async def test_cancels_that_come_at_once_are_one_transaction(scene: Scene) -> None:
     owned = [await running(scene.store, scene.me, f"t{number}") for number in range(20)]
-    before = scene.store._urgent.calls
+    before = urgent_pool_of(scene.store).calls
     decisions = await asyncio.gather(*(cancel(scene.store, own.run_id) for own in owned for _ in range(2)))
     assert sum(decision.won for decision in decisions) == 20
-    assert scene.store._urgent.calls - before <= 4
+    assert urgent_pool_of(scene.store).calls - before <= 4

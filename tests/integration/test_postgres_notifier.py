@@ -18,6 +18,7 @@ from coordinator.notifiers.postgres import PostgresNotifier
 from coordinator.servers.postgres import PostgresServer, find_wheel
 from coordinator.testing.conformance.notifiers import CANCEL, CLAIM, SETTLED, Worker
 from stores.postgres import Options
+from tests.support.inside import assembly_of, watched_by
 from tests.support.linked import until
 from tests.support.postgres import Database
 from tests.support.proxy import Proxy
@@ -92,9 +93,9 @@ async def test_thread_that_is_watched_no_more_is_forgotten(shared_postgres: Data
         assert isinstance(worker.notifier, PostgresNotifier)
         async with worker.notifier.watch("t"):
             async with worker.notifier.watch("t", "r"), worker.notifier.watch("u"):
-                assert len(worker.notifier._watched) == 2
-            assert len(worker.notifier._watched) == 1
-        assert worker.notifier._watched == {}
+                assert len(watched_by(worker.notifier)) == 2
+            assert len(watched_by(worker.notifier)) == 1
+        assert watched_by(worker.notifier) == {}
 
 
 async def test_a_black_hole_is_found_and_left(way: tuple[Proxy, str], namespace: str) -> None:
@@ -224,7 +225,7 @@ async def test_one_setting_chooses_it(shared_postgres: Database) -> None:
         for chosen in (True, False):
             settings = Settings(store=url, postgres_schema=schema, postgres_notify=chosen)
             async with open_observer(settings) as observer:
-                kind = type(observer.manager._parts.shared.notifier).__name__
+                kind = type(assembly_of(observer.manager).shared.notifier).__name__
                 assert kind == ("PostgresNotifier" if chosen else "LocalNotifier")
 
 

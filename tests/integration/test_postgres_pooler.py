@@ -16,6 +16,7 @@ from stores.errors import StoreUnavailable
 from stores.postgres import Options, PostgresStore
 from stores.states import RunStatus
 from tests.support.builders import SUCCESS, admitted, cancel, new_worker, row_of, running
+from tests.support.inside_stores import options_of, sessions_of
 from tests.support.pooler import SHARED, Pooler, pooler
 from tests.support.postgres import Database
 from tests.support.teams import QUICK
@@ -217,7 +218,7 @@ async def test_as_many_sessions_as_may_wait_and_some_more_delay_no_heartbeat(
                 for _ in range(4)
             ]
             await wait_until(
-                lambda: store._waiting._pool is not None and store._waiting._pool.get_size() == 2,
+                lambda: sessions_of(store) == 2,
                 description="both connections wait for the lock",
             )
             assert await store.beat(epoch)
@@ -249,7 +250,7 @@ async def test_a_session_that_a_stopped_worker_keeps_is_given_back(shared_postgr
     guide has it, `query_timeout` ends that."""
     with pooler(shared_postgres, size=1, query_timeout="1") as narrow:
         async with narrow.store() as store, shared_postgres.proxied(narrow.url_of(store)) as (way, url):
-            stopped = PostgresStore(url, store._options, migrate=False)
+            stopped = PostgresStore(url, options_of(store), migrate=False)
             await stopped.open()
             assert await stopped.row("r") is None
             way.drop_replies = 1

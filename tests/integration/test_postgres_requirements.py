@@ -17,6 +17,7 @@ from stores.sql.postgres import schema
 from tests.integration.test_postgres_schema import admin
 from tests.support.builders import SUCCESS, holding, new_run, new_worker, running
 from tests.support.command_line import UNREACHABLE
+from tests.support.inside_stores import batch_pool_of, pool_of, urgent_pool_of
 from tests.support.postgres import Database
 from tests.support.waiting import wait_until
 
@@ -78,7 +79,7 @@ async def test_isolation_that_a_session_cannot_set_is_refused(shared_postgres: D
 
 async def test_sessions_compile_nothing(shared_postgres: Database) -> None:
     async with shared_postgres.store() as store:
-        for pool in (store._waiting, store._batches, store._urgent):
+        for pool in (pool_of(store), batch_pool_of(store), urgent_pool_of(store)):
             until = asyncio.get_running_loop().time() + 10
             assert [tuple(row) for row in await pool.rows_once("SHOW jit", (), until)] == [("off",)]
 

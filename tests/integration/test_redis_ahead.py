@@ -13,6 +13,7 @@ from coordinator.event_log import Event
 from coordinator.servers.valkey import ValkeyServer
 from tests.fundamentals.test_streams import all_of, numbers
 from tests.support.agents import running
+from tests.support.inside import assembly_of
 from tests.support.teams import team_of
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
@@ -96,10 +97,10 @@ async def test_run_that_lost_its_thread_in_the_store_may_not_emit(
 ) -> None:
     async with team_of(1, tmp_path, redis=own_valkey.url, event_budget=10.0) as (manager,):
         run, agent = await running(manager, "t")
-        own = manager._parts.shared.registry.entry(run.run_id)
+        own = assembly_of(manager).shared.registry.entry(run.run_id)
         assert own is not None
         assert own.own is not None
-        await manager._parts.shared.store.refence(own.own)  # as a peer does that forces the run
+        await assembly_of(manager).shared.store.refence(own.own)  # as a peer does that forces the run
         own_valkey.command("HSET", "rc:{t:t}:slot", "run", "next", "epoch", "2", "fence", "2")
         with pytest.raises(StaleFence):
             await agent.ctx.emit("custom", 1)

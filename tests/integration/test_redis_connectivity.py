@@ -15,6 +15,7 @@ from coordinator.redis.wire import Wire
 from coordinator.servers.process import free_port
 from coordinator.servers.valkey import ValkeyServer
 from coordinator.testing.conformance.notifiers import CANCEL, SETTLED
+from tests.support.inside import canary_of, control_channels_of, listener_of, subscribed_by, wire_of
 from tests.support.linked import HEALS_WITHIN, notified, until
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
@@ -101,7 +102,7 @@ async def test_a_subscription_that_was_lost_alone_is_found(own_valkey: ValkeySer
         await until(worker, Connectivity.connected)
         notifier = worker.notifier
         assert isinstance(notifier, RedisNotifier)
-        wire = notifier._listener._wire
+        wire = wire_of(listener_of(notifier))
         assert wire is not None
         resyncs = worker.resyncs
         wire.send(b"*1\r\n$11\r\nUNSUBSCRIBE\r\n")  # behind the notifier's back
@@ -122,11 +123,11 @@ async def test_replaced_connection_stays_suspected_until_a_message_has_arrived(
             return payload.startswith(b"hb:")
 
         with monkeypatch.context() as lossy:
-            lossy.setattr(notifier._canary, "receive", lost)
+            lossy.setattr(canary_of(notifier), "receive", lost)
             await until(worker, Connectivity.suspected)
-            before = notifier._listener.generation
+            before = listener_of(notifier).generation
             await wait_until(
-                lambda: notifier._listener.generation >= before + 2, description="replaced, twice"
+                lambda: listener_of(notifier).generation >= before + 2, description="replaced, twice"
             )
             assert worker.connectivities[-1] is Connectivity.suspected
             assert worker.connectivities.count(Connectivity.connected) == 1
@@ -154,10 +155,10 @@ async def test_own_channels_are_subscribed_to_before_all_others(
         monkeypatch.setattr(notifier, "on_subscribed", on_subscribed)
         proxy.reset()
         await wait_until(lambda: len(confirmed) == 322, description="all are subscribed to again")
-        assert set(confirmed[:2]) == notifier._control
+        assert set(confirmed[:2]) == control_channels_of(notifier)
         assert len(set(confirmed)) == 322
         await stack.aclose()
-        assert notifier._listener._channels == notifier._control
+        assert subscribed_by(listener_of(notifier)) == control_channels_of(notifier)
 
 
 async def test_a_healthy_connection_is_left_alone(proxy: Proxy, namespace: str) -> None:

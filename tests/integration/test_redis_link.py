@@ -15,6 +15,7 @@ from coordinator.locks.redis import RedisSlotLock
 from coordinator.redis.link import RedisLink
 from coordinator.redis.scripts import SCRIPTS, enlist
 from coordinator.servers.valkey import ValkeyServer
+from tests.support.inside import timer_of
 from tests.support.linked import HEALS_WITHIN, linked
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
@@ -157,7 +158,7 @@ def test_loop_that_stood_still_before_a_call_left_loses_no_answer(
         failures = list[Any]()
         asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
         async with linked(shared_valkey.url, namespace) as link:
-            await wait_until(lambda: link._timer is None, description="no call is under way")
+            await wait_until(lambda: timer_of(link) is None, description="no call is under way")
             asking = asyncio.ensure_future(link.ping())
             await asyncio.sleep(0)
             time.sleep(0.6)  # noqa: ASYNC251 - the loop stands still

@@ -11,6 +11,7 @@ from coordinator.notifier import Signal
 from coordinator.notifiers.redis import RedisNotifier
 from coordinator.servers.valkey import ValkeyServer
 from coordinator.testing.conformance.notifiers import CANCEL, CLAIM, SETTLED
+from tests.support.inside import link_of
 from tests.support.linked import notified
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
@@ -92,7 +93,7 @@ async def test_released_threads_wake_watchers_of_other_workers(
     ):
         notifier = other.notifier
         assert isinstance(notifier, RedisNotifier)
-        RedisSlotLock(notifier._link).release("t", "r", fence=3)
+        RedisSlotLock(link_of(notifier)).release("t", "r", fence=3)
         assert await wakeup.wait(5)
 
 

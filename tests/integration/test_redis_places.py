@@ -27,6 +27,7 @@ from coordinator.redis.link import RedisLink
 from coordinator.servers.process import free_port
 from coordinator.servers.valkey import ValkeyServer
 from coordinator.testing.conformance.notifiers import CANCEL
+from tests.support.inside import epochs_without_receiver, keeper_of
 from tests.support.linked import HEALS_WITHIN, linked, notified, until
 from tests.support.pretenders import certificate, named, sentinel_url, sentinels, tls_before
 from tests.support.waiting import wait_until
@@ -64,12 +65,12 @@ async def test_one_bad_sentinel_in_first_place_costs_nothing(
     good = Naming(shared_valkey)
     async with sentinels(BAD[bad], good, good) as made:
         if bad == "names itself":
-            made[0]._answer = lambda: named("127.0.0.1", made[0].port)
+            made[0].answer = lambda: named("127.0.0.1", made[0].port)
         link = RedisLink(sentinel_url(*made), namespace=namespace)
         await wait_until(link.ping, description="connected", timeout=HEALS_WITHIN + 3)
         asked = made[0].questions
         for _ in range(3):
-            link._keeper.drop("by the test")
+            keeper_of(link).drop("by the test")
             await wait_until(link.ping, description="connected again", timeout=HEALS_WITHIN)
         assert made[0].questions == asked, "it is asked last from then on"
         await link.aclose()
@@ -130,7 +131,7 @@ async def test_sentinel_outvoted_by_the_others_moves_nothing(
         wrong.server = shared_valkey
         asked = made[0].questions
         await wait_until(lambda: made[0].questions > asked + 3, description="it was asked again")
-        assert link._keeper.connects == 1
+        assert keeper_of(link).connects == 1
 
 
 @pytest.mark.usefixtures("often")
@@ -152,14 +153,15 @@ async def test_name_that_moves_is_followed(
         async with linked(f"redis://redis.test:{server.port}/0", namespace) as link:
             current = answers
             if len(answers) == 1:
-                await wait_until(lambda: link._keeper.connects == 2, description="connected anew")
+                await wait_until(lambda: keeper_of(link).connects == 2, description="connected anew")
                 await wait_until(link.ping, description="up")
-                assert link._keeper.wire is not None
-                assert link._keeper.wire.opened.address == "127.0.0.2"
+                wire = keeper_of(link).wire
+                assert wire is not None
+                assert wire.opened.address == "127.0.0.2"
             else:
                 before = len(asked)
                 await wait_until(lambda: len(asked) > before + 3, description="looked up again")
-                assert link._keeper.connects == 1
+                assert keeper_of(link).connects == 1
 
 
 async def test_worker_that_no_hint_reaches_is_warned_of_once(
@@ -179,7 +181,7 @@ async def test_worker_that_no_hint_reaches_is_warned_of_once(
 
         monkeypatch.setattr(notifiers, "_UNRECEIVED_FOR", 0.01)
         notifier.notify_worker(2, CANCEL)
-        await wait_until(lambda: notifier._unreceived, description="nobody received it")
+        await wait_until(lambda: epochs_without_receiver(notifier), description="nobody received it")
         assert warnings() == []
         await asyncio.sleep(0.02)
         for _ in range(3):
@@ -241,11 +243,11 @@ async def test_tls_context_is_made_once_and_anew_for_new_files(
         url = f"rediss://localhost:{port}/0?ssl_ca_certs={proof.certificate}"
         async with linked(url, namespace, budget=5.0) as link:
             for _ in range(3):
-                link._keeper.drop("by the test")
+                keeper_of(link).drop("by the test")
                 await wait_until(link.ping, description="connected again", timeout=HEALS_WITHIN + 3)
             assert len(made) == 1
             proof.certificate.touch()
-            link._keeper.drop("by the test")
+            keeper_of(link).drop("by the test")
             await wait_until(link.ping, description="connected again", timeout=HEALS_WITHIN + 3)
             assert len(made) == 2
         wrong = RedisLink(
@@ -306,7 +308,7 @@ async def test_credentials_are_asked_for_at_each_connect(
     link = RedisLink(Address(own_valkey.url, given), namespace=namespace)
     await wait_until(link.ping, description="connected", timeout=HEALS_WITHIN)
     given.password = "second"
-    link._keeper.drop("by the test")
+    keeper_of(link).drop("by the test")
     await wait_until(lambda: link.away, description="the old one is still right")
     admin = RedisLink(own_valkey.url.replace("redis://", "redis://:first@"))
     assert await admin.ping()

@@ -17,6 +17,7 @@ from coordinator import RunManager
 from coordinator.errors import RunFailed
 from coordinator.servers.postgres import PostgresServer
 from tests.support.agents import Agent, quick, running
+from tests.support.inside import user_of
 from tests.support.postgres import Database
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
@@ -53,8 +54,8 @@ async def on_postgres() -> AsyncGenerator[RunManager]:
     with small_disk() as folder, PostgresServer(durable=False) as server:
         tables = folder / "tables"
         tables.mkdir(mode=0o700)
-        if server._user is not None:
-            os.chown(tables, server._user, -1)
+        if (user := user_of(server)) is not None:
+            os.chown(tables, user, -1)
         await Database(server.url()).execute(
             f"CREATE TABLESPACE small LOCATION '{tables}'",
             "ALTER ROLE postgres SET default_tablespace = small",

@@ -20,6 +20,7 @@ from stores.memory import MemoryStore
 from stores.postgres import PostgresStore
 from stores.sql.postgres.calls import Call, Query, scalar
 from stores.sqlite import SQLiteStore
+from tests.support.inside_stores import pool_of, search_of
 from tests.support.postgres import Database
 from tests.support.waiting import wait_until
 
@@ -72,7 +73,7 @@ async def found(store: Any, user_id: str | None = "u") -> list[str]:
 async def test_sqlite_stops_a_search_at_its_deadline(tmp_path: Path, statement: str) -> None:
     async with on_sqlite(tmp_path, search_timeout=0.1) as store, asyncio.timeout(SOON):
         with pytest.raises(SearchTooLong, match=r"0\.1 s"):
-            await store._search(endless, statement, "u")
+            await search_of(store)(endless, statement, "u")
         assert await found(store) == ["t"]
 
 
@@ -80,7 +81,7 @@ async def test_sqlite_stops_a_search_at_its_deadline(tmp_path: Path, statement: 
 async def test_sqlite_stops_a_search_that_nobody_waits_for(tmp_path: Path, statement: str) -> None:
     async with on_sqlite(tmp_path, search_timeout=3600) as store, asyncio.timeout(SOON):
         reads = store.reads
-        search = asyncio.ensure_future(store._search(endless, statement, "u"))
+        search = asyncio.ensure_future(search_of(store)(endless, statement, "u"))
         await wait_until(lambda: store.reads > reads, description="the search is on its way")
         waiting = asyncio.ensure_future(found(store))
         assert await store.thread("t") is not None, "other reads do not wait"
@@ -91,7 +92,7 @@ async def test_sqlite_stops_a_search_that_nobody_waits_for(tmp_path: Path, state
 
 async def test_sqlite_searches_of_one_user_do_not_keep_another_from_searching(tmp_path: Path) -> None:
     async with on_sqlite(tmp_path, search_timeout=1.0) as store, asyncio.timeout(SOON):
-        searches = [store._search(endless, COUNTED, "alice") for _ in range(6)]
+        searches = [search_of(store)(endless, COUNTED, "alice") for _ in range(6)]
         *answers, threads = await asyncio.gather(*searches, found(store), return_exceptions=True)
         assert threads == ["t"]
         assert isinstance(answers[0], SearchTooLong)
@@ -101,7 +102,7 @@ async def test_sqlite_searches_of_one_user_do_not_keep_another_from_searching(tm
 
 async def test_sqlite_searches_of_crons_are_in_nobodys_way(tmp_path: Path) -> None:
     async with on_sqlite(tmp_path, search_timeout=3600) as store, asyncio.timeout(SOON):
-        search = asyncio.ensure_future(store._search(endless, COUNTED, "u"))
+        search = asyncio.ensure_future(search_of(store)(endless, COUNTED, "u"))
         waiting = asyncio.ensure_future(store.count_crons(CronQuery(metadata={"a": 1}), user_id="u"))
         assert await store.thread("t") is not None
         assert not waiting.done(), "it is a search as well, over the same connection"
@@ -114,7 +115,7 @@ async def test_memory_stops_a_search_at_its_deadline() -> None:
     await store.create_thread(NewThread("t", "u", {"a": 1}))
     for statement in ENDLESS.values():
         with pytest.raises(SearchTooLong):
-            await store._search(endless, statement, "u")
+            await search_of(store)(endless, statement, "u")
     assert await found(store) == ["t"]
 
 
@@ -130,12 +131,12 @@ async def test_postgres_stops_a_search_at_its_deadline(
         asyncio.timeout(SOON),
     ):
         with pytest.raises(SearchTooLong, match=r"0\.1 s"):
-            await store._search(asleep, 3600, "u")
+            await search_of(store)(asleep, 3600, "u")
         assert await found(store) == ["t"]
         async with store.connection() as cx:
             asleep_still = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'"
             assert await cx.fetchval(f"{asleep_still} AND state = 'active'") == 0
-        limit = await store._waiting.run(Call(Query("SHOW statement_timeout"), (), scalar), reads=True)
+        limit = await pool_of(store).run(Call(Query("SHOW statement_timeout"), (), scalar), reads=True)
         assert limit != "100ms", "the limit is that of the search alone"
 
 
@@ -145,8 +146,8 @@ async def test_a_search_takes_one_core_of_the_server(shared_postgres: Database) 
         return Call(Query("SHOW max_parallel_workers_per_gather"), (), scalar)
 
     async with on_postgres(shared_postgres) as store:
-        assert await store._search(helpers, None, "u") == "0"
-        elsewhere = await store._waiting.run(helpers(None, None), reads=True)
+        assert await search_of(store)(helpers, None, "u") == "0"
+        elsewhere = await pool_of(store).run(helpers(None, None), reads=True)
         assert elsewhere != "0", "the limit is that of the search alone"
 
 
@@ -155,7 +156,7 @@ async def test_postgres_stops_a_search_that_nobody_waits_for(shared_postgres: Da
         on_postgres(shared_postgres, search_timeout=3600, connections=1) as store,
         asyncio.timeout(SOON),
     ):
-        search = asyncio.ensure_future(store._search(asleep, 3600, "u"))
+        search = asyncio.ensure_future(search_of(store)(asleep, 3600, "u"))
         async with shared_postgres.connection() as cx:
 
             async def asleep_now() -> bool:
@@ -177,7 +178,7 @@ async def test_postgres_keeps_connections_from_searches(shared_postgres: Databas
         on_postgres(shared_postgres, search_timeout=3600, connections=4) as store,
         asyncio.timeout(SOON),
     ):
-        searches = [asyncio.ensure_future(store._search(asleep, 3600, "alice")) for _ in range(10)]
+        searches = [asyncio.ensure_future(search_of(store)(asleep, 3600, "alice")) for _ in range(10)]
         await asyncio.sleep(0)
         assert await store.thread("t", user_id="u") is not None
         for search in searches:

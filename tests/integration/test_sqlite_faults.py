@@ -30,6 +30,7 @@ from tests.support.builders import (
     worker_row,
 )
 from tests.support.children import SQLITE_WRITER, Child
+from tests.support.inside_stores import break_reads_of_one_row, reader_of, writer_of
 
 NOBODY = 65534
 UNPRIVILEGED = f"""
@@ -64,8 +65,7 @@ async def told(store: SQLiteStore, pragma: str) -> None:
     def tell(cx: sqlite3.Connection) -> None:
         cx.execute(pragma).fetchall()
 
-    assert store._writer is not None
-    await store._writer.submit(tell)
+    await writer_of(store).submit(tell)
 
 
 # -- read-only
@@ -285,8 +285,7 @@ async def failing(store: SQLiteStore) -> None:
         assert isinstance(cx, FailsOnce)
         cx.fail = True
 
-    assert store._writer is not None
-    await store._writer.submit(arm)
+    await writer_of(store).submit(arm)
 
 
 @pytest.fixture
@@ -346,12 +345,11 @@ async def test_a_look_at_one_row_waits_for_nobody(open_sqlite: Callable[..., Any
     me = await store.register(new_worker())
     run_id = (await admitted(store, me)).run_id
     let_go = threading.Event()
-    assert store._reader is not None
 
     def long(_: sqlite3.Connection) -> bool:
         return let_go.wait(20)
 
-    long_read = store._reader.submit(long)
+    long_read = reader_of(store).submit(long)
     found = await store.standing(run_id)
     assert found is not None
     assert found.run_id == run_id
@@ -359,9 +357,7 @@ async def test_a_look_at_one_row_waits_for_nobody(open_sqlite: Callable[..., Any
     let_go.set()
     await long_read
 
-    assert store._glance is not None
-    store._glance.close()
-    store._glance = sqlite3.connect(":memory:")  # stands for a file that cannot be read at this moment
+    break_reads_of_one_row(store, sqlite3.connect(":memory:"))  # as a file that cannot be read at this moment
     assert await store.standing(run_id) == found
 
     await store.aclose()

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from stores import gate as gates
 from stores.errors import StoreInUse, StoreRefused, StoreUnavailable
 from tests.support.agents import quick
 from tests.support.builders import (
@@ -30,6 +29,7 @@ from tests.support.builders import (
     worker_row,
 )
 from tests.support.children import SQLITE_WRITER, Child
+from tests.support.inside_stores import open_gates
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
@@ -116,7 +116,7 @@ async def test_a_store_closes_within_a_bound_behind_a_paused_writer(
         with pytest.raises(StoreUnavailable, match="not open"):
             await admitted(store, me)
         other.kill()
-    await wait_until(lambda: gates._open == {}, description="the thread has closed for itself")
+    await wait_until(lambda: not open_gates(), description="the thread has closed for itself")
     assert stored(sqlite_path) == []
 
 

@@ -19,6 +19,7 @@ from stores.sqlite import SQLiteStore
 from tests.support.agents import Agent, quick, running
 from tests.support.builders import stored
 from tests.support.children import Child
+from tests.support.inside import assembly_of
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
@@ -148,11 +149,11 @@ async def test_an_end_that_a_replaced_file_refuses_is_not_tried_again(
     async with team_of(1, tmp_path, lease_ttl=30.0, renew=9.0) as (manager,):
         run, agent = await running(manager, "t")
         delete_the_file(tmp_path / "runs.db")
-        entry = manager._parts.shared.registry.entry(run.run_id)
+        entry = assembly_of(manager).shared.registry.entry(run.run_id)
         assert entry is not None
         agent.may_end.set()
         await asyncio.wait_for(entry.settled.wait(), 20)
-        assert manager._parts.runs.settlement.refusals.oldest is None
+        assert assembly_of(manager).runs.settlement.refusals.oldest is None
     assert not [record for record in caplog.records if record.exc_info]
 
 

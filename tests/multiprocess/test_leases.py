@@ -79,7 +79,7 @@ async def test_worker_with_loop_blocked_past_stall_limit_is_declared_dead(short:
     await blocking
     await blocked.said("cancelled", run)
     await wait_until(lambda: registered_anew(blocked), description="a new epoch")
-    log = "".join(blocked._complaints)
+    log = "".join(blocked.complaints)
     assert "The event loop has been blocked for" in log
     assert "time.sleep(seconds)" in log, "with the stack of what blocks it"
 
@@ -117,7 +117,7 @@ async def pause_outside_a_transaction(worker: WorkerProcess, folder: Path) -> No
     assert gate is not None
     try:
         worker.send(signal.SIGSTOP)
-        while gate.writer_pid() == worker._process.pid:
+        while gate.writer_pid() == worker.pid:
             worker.send(signal.SIGCONT)
             await asyncio.sleep(0)
             worker.send(signal.SIGSTOP)

@@ -80,7 +80,7 @@ class Worker:
     def __init__(self, label: str, process: asyncio.subprocess.Process) -> None:
         self.label, self.process, self.epoch = label, process, 0
         self._asked: dict[int, asyncio.Future[Any]] = {}
-        self._reading = asyncio.create_task(self._read())
+        self.reading = asyncio.create_task(self._read())
 
     async def started(self) -> None:
         self.epoch = await self._answer(0)
@@ -127,7 +127,7 @@ class Worker:
         except TimeoutError:
             await self.kill()
             raise
-        await self._reading
+        await self.reading
         for answer in self._asked.values():  # nobody waits for what was asked last
             if answer.done() and not answer.cancelled():
                 answer.exception()
@@ -154,4 +154,4 @@ async def worker(label: str, where: Path, settings: dict[str, Any]) -> AsyncGene
     finally:
         if process.returncode is None:
             await made.end()
-        await made._reading
+        await made.reading

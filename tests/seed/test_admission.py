@@ -20,6 +20,7 @@ from coordinator import (
     UnsupportedStrategyError,
 )
 from stores.base import Row
+from tests.support.inside import records_of
 from tests.support.runs import managing, row, running, working
 
 REPLACING = ["interrupt", "rollback"]
@@ -62,7 +63,7 @@ async def test_a_refused_run_leaves_no_row(recorded: RunManager) -> None:
     for fields in asked:
         with pytest.raises(CoordinatorError):
             await recorded.create_or_reject("t", **fields)
-    assert len(await recorded._store.list_by_thread("t")) == 1
+    assert len(await recorded.store.list_by_thread("t")) == 1
 
 
 @pytest.mark.parametrize("strategy", ["nonsense", "", None, 3])
@@ -189,7 +190,7 @@ async def test_a_failed_insert_leaves_the_old_run_untouched(
     with pytest.raises(type(failure)):
         await plain.create_or_reject("t", multitask_strategy=strategy)
     assert calls == 1
-    assert list(plain._runs) == [old.run_id]
+    assert list(records_of(plain)) == [old.run_id]
     assert old.status is RunStatus.running
     assert not old.abort_event.is_set()
     assert [stored["status"] for stored in await store.list_by_thread("t")] == ["running"]
@@ -314,7 +315,7 @@ async def test_cancelled_again_during_its_clean_up_it_still_finishes_it(
     store.update_status = update_status
     admitting = asyncio.create_task(plain.create_or_reject("t", multitask_strategy="interrupt"))
     await first.wait()
-    new = next(record for record in plain._runs.values() if record is not old)
+    new = next(record for record in records_of(plain).values() if record is not old)
     admitting.cancel()
     await second.wait()
     for _ in range(3):

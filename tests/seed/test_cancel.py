@@ -8,6 +8,7 @@ import pytest
 
 from coordinator import MemoryRunStore, RunManager, RunStatus, Settings
 from tests.support.held import hold_calls
+from tests.support.inside import records_of
 from tests.support.runs import managing, row, running, working
 
 
@@ -35,7 +36,7 @@ async def test_cancel_is_idempotent(manager: RunManager) -> None:
 async def test_also_after_the_record_has_left_memory(recorded: RunManager) -> None:
     record = await running(recorded)
     await recorded.cancel(record.run_id)
-    recorded._runs.clear()
+    records_of(recorded).clear()
     assert await recorded.cancel(record.run_id) is True
 
 
@@ -46,7 +47,7 @@ async def test_also_after_its_coordination_was_forgotten(store: MemoryRunStore) 
         done = await running(manager, "u")
         await manager.set_status(done.run_id, RunStatus.success)
         await manager.create_or_reject("v")
-        assert record.run_id not in manager._runs
+        assert record.run_id not in records_of(manager)
         assert await manager.cancel(record.run_id) is True
         assert await manager.cancel(record.run_id, user_id="ann") is True
         assert await manager.cancel(record.run_id, user_id="bob") is False

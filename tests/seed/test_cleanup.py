@@ -8,6 +8,7 @@ import pytest
 
 from coordinator import MemoryRunStore, RunManager, RunStatus, Settings
 from stores.plain import PlainStore
+from tests.support.inside import records_of
 from tests.support.runs import managing, row, running, working
 
 
@@ -17,7 +18,7 @@ async def test_without_a_store_a_cleaned_up_run_is_gone() -> None:
         await manager.cleanup(record.run_id, delay=0)
         assert await manager.get(record.run_id) is None
         assert await manager.list_by_thread("t") == []
-        assert manager._runs == {}
+        assert records_of(manager) == {}
 
 
 @pytest.mark.parametrize("recorded", ["records", "sqlite"], indirect=True)
@@ -34,9 +35,9 @@ async def test_the_record_stays_until_the_delay_is_over(manager: RunManager) -> 
     record = await manager.create("t")
     cleaning = asyncio.create_task(manager.cleanup(record.run_id, delay=0.02))
     await asyncio.sleep(0)
-    assert record.run_id in manager._runs
+    assert record.run_id in records_of(manager)
     await cleaning
-    assert record.run_id not in manager._runs
+    assert record.run_id not in records_of(manager)
 
 
 async def test_an_unknown_run_is_no_error(manager: RunManager) -> None:
@@ -83,7 +84,7 @@ async def _finished(manager: RunManager, thread_id: str) -> str:
 async def test_finished_records_stay_for_a_while(manager: RunManager) -> None:
     run_id = await _finished(manager, "t")
     await manager.create_or_reject("u")
-    assert run_id in manager._runs
+    assert run_id in records_of(manager)
 
 
 async def test_the_default_is_300_seconds_and_10000_records() -> None:
@@ -97,27 +98,27 @@ async def test_they_leave_when_their_time_is_over() -> None:
         found = await manager.get(run_id)
         assert found is not None
         assert found.store_only
-        assert list(manager._runs) == [in_flight.run_id]
+        assert list(records_of(manager)) == [in_flight.run_id]
 
 
 async def test_also_without_another_admission() -> None:
     async with managing(settings=Settings(keep_finished=0)) as manager:
         run_id = await _finished(manager, "t")
         assert await manager.get(run_id) is None
-        assert manager._runs == {}
+        assert records_of(manager) == {}
 
 
 async def test_of_too_many_the_oldest_leave_first() -> None:
     async with managing(MemoryRunStore(), settings=Settings(keep_finished_max=3)) as manager:
         finished = [await _finished(manager, f"t{number}") for number in range(6)]
         in_flight = await manager.create_or_reject("u")
-        assert set(manager._runs) == {*finished[-3:], in_flight.run_id}
+        assert set(records_of(manager)) == {*finished[-3:], in_flight.run_id}
 
 
 async def test_the_coordination_of_a_plain_store_forgets_them_too() -> None:
     async with managing(MemoryRunStore(), settings=Settings(keep_finished=0)) as manager:
         run_id = await _finished(manager, "t")
         await manager.create_or_reject("u")
-        assert isinstance(manager._store, PlainStore)
-        assert await manager._store.row(run_id) is None
+        assert isinstance(manager.store, PlainStore)
+        assert await manager.store.row(run_id) is None
         assert (await row(manager, run_id))["status"] == "success"

@@ -84,7 +84,7 @@ async def test_another_terminal_status_is_never_replaced(recorded: RunManager) -
 async def test_a_row_that_vanished_is_recreated_and_the_update_repeated(recorded: RunManager) -> None:
     record = await running(recorded, metadata={"k": "v"}, kwargs={"q": 1}, user_id="ann")
     await recorded.set_status(record.run_id, RunStatus.success)
-    await recorded._store.delete(record.run_id)
+    await recorded.store.delete(record.run_id)
     await recorded.update_run_completion(record.run_id, status="success", **FIELDS)
     stored = await row(recorded, record.run_id)
     assert (stored["status"], stored["user_id"]) == ("success", "ann")

@@ -9,6 +9,7 @@ import pytest
 
 from coordinator import MemoryRunStore, RunManager, RunStatus
 from tests.support.held import hold_calls
+from tests.support.inside import records_of
 from tests.support.runs import row, running
 
 
@@ -65,7 +66,7 @@ async def test_a_store_error_rolls_memory_back_and_propagates_unchanged(
     with pytest.raises(RuntimeError) as raised:
         await plain.create("t")
     assert raised.value is failure
-    assert plain._runs == {}
+    assert records_of(plain) == {}
     assert await plain.list_by_thread("t") == []
     assert not await plain.has_inflight("t")
 
@@ -84,7 +85,7 @@ async def test_a_store_that_cancels_by_itself_leaves_nothing_behind(
     with pytest.raises(asyncio.CancelledError):
         await plain.create("t")
     assert calls == 1
-    assert plain._runs == {}
+    assert records_of(plain) == {}
     assert await plain.list_by_thread("t") == []
     assert not await plain.has_inflight("t")
 
@@ -107,7 +108,7 @@ async def test_a_cancelled_create_leaves_no_run_in_flight(
     creating.cancel()
     with pytest.raises(asyncio.CancelledError):
         await creating
-    assert plain._runs == {}
+    assert records_of(plain) == {}
     assert [stored["status"] for stored in await store.list_by_thread("t")] == ["interrupted"] * written
     assert not await plain.has_inflight("t")
     store.put = put

@@ -17,6 +17,7 @@ from coordinator import (
     UnsupportedStrategyError,
 )
 from stores.rows import COUNTERS, MESSAGES
+from tests.support.inside import records_of
 from tests.support.public import public_methods
 from tests.support.runs import row
 
@@ -282,7 +283,7 @@ async def test_a_bad_argument_is_named_before_anything_is_written(
     assert refused.value.argument in named
     assert str(refused.value).isprintable()
     assert manager.worker.epoch == 0, "it went as far as the store"
-    assert manager._runs == {}
+    assert records_of(manager) == {}
 
 
 OF_THE_WORKER = {

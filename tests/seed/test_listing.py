@@ -9,13 +9,15 @@ import pytest
 
 from coordinator import DisconnectMode, MemoryRunStore, RunManager, RunRecord, RunStatus
 from tests.support.held import hold_calls
+from tests.support.inside import records_of
+from tests.support.inside_stores import rows_of
 from tests.support.runs import managing, running
 
 OLD, NEW = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
 
 
 async def _put(manager: RunManager, run_id: str, thread_id: str = "t", **fields: Any) -> None:
-    await manager._store.put(
+    await manager.store.put(
         run_id, **{"thread_id": thread_id, "status": "success", "created_at": OLD, **fields}
     )
 
@@ -53,7 +55,7 @@ async def test_a_run_of_the_past_is_read_from_the_store(recorded: RunManager) ->
     assert record.multitask_strategy == "interrupt"
     assert record.store_only is True
     assert record.task is None
-    assert "past" not in recorded._runs
+    assert "past" not in records_of(recorded)
 
 
 async def test_null_columns_have_safe_meanings(plain: RunManager) -> None:
@@ -86,7 +88,7 @@ async def test_row_without_a_column_is_left_out_and_hides_no_other(
 
 async def test_memory_wins_over_a_row_changed_behind_the_manager(recorded: RunManager) -> None:
     record = await recorded.create("t")
-    await recorded._store.put(record.run_id, thread_id="t", status="success")
+    await recorded.store.put(record.run_id, thread_id="t", status="success")
     assert await recorded.get(record.run_id) is record
     assert record.status is RunStatus.pending
 
@@ -96,7 +98,7 @@ async def test_memory_is_looked_at_again_after_the_store(plain: RunManager, stor
     held = hold_calls(store, "get")
     getting = asyncio.create_task(plain.get("r"))
     await held.reached.wait()
-    plain._runs["r"] = mine = RunRecord("r", "t", None, RunStatus.pending, DisconnectMode.cancel)
+    records_of(plain)["r"] = mine = RunRecord("r", "t", None, RunStatus.pending, DisconnectMode.cancel)
     held.go_on.set()
     assert await getting is mine
 
@@ -124,7 +126,7 @@ async def test_a_row_that_cannot_be_read_is_left_out(
 ) -> None:
     for run_id in ("bad", "good"):
         await store.put(run_id, thread_id="t", status="success", created_at=OLD)
-    store._runs["bad"].update(damage)
+    rows_of(store)["bad"].update(damage)
     assert await plain.get("bad") is None
     assert [record.run_id for record in await plain.list_by_thread("t")] == ["good"]
 
@@ -203,7 +205,7 @@ async def test_after_a_restart_the_store_tells_the_history(recorded: RunManager)
     await recorded.set_status(done.run_id, RunStatus.success)
     failed = await recorded.create("t")
     await recorded.set_status(failed.run_id, RunStatus.error, error="boom")
-    recorded._runs.clear()
+    records_of(recorded).clear()
     fresh = await recorded.create("t")
     listed = {record.run_id: record for record in await recorded.list_by_thread("t")}
     assert {run_id: record.status for run_id, record in listed.items()} == {
@@ -218,7 +220,7 @@ async def test_after_a_restart_the_store_tells_the_history(recorded: RunManager)
 async def test_without_a_store_memory_is_all_there_is() -> None:
     async with managing() as manager:
         record = await manager.create("t")
-        manager._runs.clear()
+        records_of(manager).clear()
         assert await manager.list_by_thread("t") == []
         assert await manager.get(record.run_id) is None
 

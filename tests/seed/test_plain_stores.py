@@ -22,6 +22,7 @@ from coordinator import (
 )
 from stores.base import RecordStore, Row
 from stores.plain import PlainStore
+from tests.support.inside_stores import arrivals_in
 from tests.support.runs import managing, row, running
 from tests.support.waiting import wait_until
 
@@ -385,8 +386,8 @@ async def test_admissions_of_other_threads_do_not_wait(plain: RunManager, store:
     assert not slow.done()
     release.set()
     await slow
-    assert isinstance(plain._store, PlainStore)
-    assert plain._store._beside.arriving == {}
+    assert isinstance(plain.store, PlainStore)
+    assert not arrivals_in(plain.store)
 
 
 # -- MemoryRunStore itself
@@ -460,7 +461,7 @@ async def test_stamps_are_iso_with_t_and_offset(store: MemoryRunStore) -> None:
 async def test_model_names_are_text_stripped_and_bounded(
     recorded: RunManager, given: Any, stored: Any
 ) -> None:
-    store = recorded._store
+    store = recorded.store
     await store.put("r", thread_id="t", status="success", model_name=given)
     assert (await row(recorded, "r"))["model_name"] == stored
     await store.update_model_name("r", given)
@@ -478,8 +479,8 @@ async def test_rows_do_not_change_with_the_callers_objects(store: MemoryRunStore
 
 async def test_metadata_must_be_json(recorded: RunManager) -> None:
     with pytest.raises((TypeError, ValueError)):
-        await recorded._store.put("r", thread_id="t", metadata={"k": object()})
-    assert await recorded._store.get("r") is None
+        await recorded.store.put("r", thread_id="t", metadata={"k": object()})
+    assert await recorded.store.get("r") is None
 
 
 async def test_tokens_are_added_up_over_ended_runs(store: MemoryRunStore) -> None:

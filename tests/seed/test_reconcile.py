@@ -14,6 +14,7 @@ from stores.base import Row
 from stores.memory import MemoryStore
 from stores.sqlite import SQLiteStore
 from tests.support.held import hold_answers
+from tests.support.inside_stores import rows_of
 from tests.support.runs import managing, running
 
 LOST = "The gateway was restarted"
@@ -121,14 +122,14 @@ async def test_a_run_whose_row_is_being_written_is_spared(plain: RunManager, sto
 async def test_a_run_that_ended_here_is_not_made_an_error(plain: RunManager, store: MemoryRunStore) -> None:
     record = await running(plain)
     await plain.set_status(record.run_id, RunStatus.success)
-    store._runs[record.run_id]["status"] = "running"  # its last write was lost
+    rows_of(store)[record.run_id]["status"] = "running"  # its last write was lost
     assert await plain.reconcile_orphaned_inflight_runs(error=LOST) == []
     assert await _statuses(store) == {record.run_id: "success"}
 
 
 async def test_unreadable_rows_are_skipped(plain: RunManager, store: MemoryRunStore) -> None:
     await _orphan(store, "bad")
-    store._runs["bad"]["on_disconnect"] = "explode"
+    rows_of(store)["bad"]["on_disconnect"] = "explode"
     await _orphan(store, "good")
     ended = await plain.reconcile_orphaned_inflight_runs(error=LOST)
     assert [record.run_id for record in ended] == ["good"]

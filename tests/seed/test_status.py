@@ -10,6 +10,8 @@ import pytest
 from coordinator import MemoryRunStore, RunManager, RunStatus
 from stores.states import TERMINAL
 from tests.support.held import hold_calls
+from tests.support.inside import assembly_of
+from tests.support.inside_stores import rows_of
 from tests.support.runs import managing, row, running, working
 
 ENDS = sorted(TERMINAL)
@@ -140,7 +142,7 @@ async def test_a_late_start_write_does_not_bring_a_run_back() -> None:
         assert await manager.cancel(record.run_id)
         store.release.set()
         await starting
-        assert store._runs[record.run_id]["status"] == "interrupted"
+        assert rows_of(store)[record.run_id]["status"] == "interrupted"
         assert record.status is RunStatus.interrupted
 
 
@@ -226,9 +228,9 @@ async def test_after_lost_ownership_the_record_shows_an_error_and_nothing_is_wri
 ) -> None:
     record = await running(recorded)
     work = await working(record)
-    entry = recorded._parts.shared.registry.entry(record.run_id)
+    entry = assembly_of(recorded).shared.registry.entry(record.run_id)
     assert entry is not None
-    recorded._parts.runs.settlement.lose(entry, "taken over")
+    assembly_of(recorded).runs.settlement.lose(entry, "taken over")
     before = await row(recorded, record.run_id)
     assert record.status is RunStatus.error
     assert record.abort_event.is_set()

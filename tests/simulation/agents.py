@@ -12,6 +12,7 @@ from zlib import crc32
 from coordinator.context import RunContext
 from coordinator.record import RunRecord
 from coordinator.schemas import Interrupt, Outcome, RunStatus
+from tests.support.inside import assembly_of
 from tests.support.kit import UserAgent
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ class Agent:
             await manager.set_status(run_id, RunStatus.running)
             if record.status is not RunStatus.running:
                 return
-            entry = manager._parts.shared.registry.entry(run_id)
+            entry = assembly_of(manager).shared.registry.entry(run_id)
             if entry is not None and entry.own is not None:
                 self.epoch, self.fence = entry.own.epoch, entry.own.fence
             for _ in range(self.habits.steps + 1):

@@ -68,7 +68,7 @@ class SimNotifier:
     def __init__(self, process: Process, bus: Bus) -> None:
         self.process, self._bus = process, bus
         self._epoch: int | None = None
-        self._on_signal: Callable[[Signal], None] | None = None
+        self.on_signal: Callable[[Signal], None] | None = None
         self._on_resync: Callable[[], None] | None = None
         self._on_connectivity: Callable[[Connectivity], None] | None = None
 
@@ -87,7 +87,7 @@ class SimNotifier:
     ) -> None:
         await self.aclose()
         self._epoch = epoch
-        self._on_signal, self._on_resync, self._on_connectivity = on_signal, on_resync, on_connectivity
+        self.on_signal, self._on_resync, self._on_connectivity = on_signal, on_resync, on_connectivity
         self._bus.listeners[epoch] = self
         self.process.loop.call_soon(on_resync)
 
@@ -108,8 +108,8 @@ class SimNotifier:
             return
 
         def deliver() -> None:
-            if target._on_signal is not None and self._bus.listeners.get(epoch) is target:
-                target._on_signal(signal)
+            if target.on_signal is not None and self._bus.listeners.get(epoch) is target:
+                target.on_signal(signal)
 
         self._bus.carry(self.process, target.process, signal.kind, deliver)
 
@@ -143,7 +143,7 @@ class SimNotifier:
     async def aclose(self) -> None:
         if self._epoch is not None and self._bus.listeners.get(self._epoch) is self:
             del self._bus.listeners[self._epoch]
-        self._on_signal = None
+        self.on_signal = None
 
 
 class SimSlots:

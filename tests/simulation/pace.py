@@ -8,6 +8,7 @@ from typing import Any
 from tests.simulation.faults import Faults
 from tests.simulation.process import SETTINGS, Process
 from tests.simulation.truth import Truth
+from tests.support.inside import assembly_of
 
 
 class Pace:
@@ -18,7 +19,7 @@ class Pace:
 
     def told(self, process: Process, run_id: str) -> None:
         """A task heard of its cancel."""
-        entry = process.manager._parts.shared.registry.entry(run_id)
+        entry = assembly_of(process.manager).shared.registry.entry(run_id)
         unwritten = process.departing or entry is None or entry.elsewhere or entry.unwritten is not None
         if not process.departing:  # a shutdown cancels first and decides later
             self._truth.told(run_id, unwritten=unwritten)
@@ -69,7 +70,7 @@ class Pace:
 
     def _registered(self, process: Process) -> None:
         """A new epoch: nothing of the one before may be at work any more."""
-        registry = process.manager._parts.shared.registry
+        registry = assembly_of(process.manager).shared.registry
         for entry in registry.unsettled():
             if entry.own is not None and entry.own.epoch in process.epochs:
                 self._truth.wrong(f"{process} registered anew while run {entry.record.run_id} was not over")

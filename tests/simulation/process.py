@@ -18,6 +18,7 @@ from tests.simulation.agents import Agent
 from tests.simulation.bus import SimNotifier, SimSlots
 from tests.simulation.loop import ProcessLoop
 from tests.simulation.store import SimStore
+from tests.support.inside import assembly_of, bookkeeping_of
 
 if TYPE_CHECKING:
     from tests.simulation.calls import Call
@@ -120,7 +121,7 @@ class Process:
 
     def _works(self, run_id: str) -> bool:
         """Does its own code go on, and not only what it tracked?"""
-        entry = self.manager._parts.shared.registry.under_way(run_id)
+        entry = assembly_of(self.manager).shared.registry.under_way(run_id)
         return entry is not None and entry.record.task_active
 
     async def _portable(self, ctx: RunContext) -> Any:
@@ -140,23 +141,15 @@ class Process:
         took = self.world.schedule.now - began
         if took > 25.0 and self.world.calm:
             self.world.truth.wrong(f"{self} took {took:.1f} s to shut down")
-        if unsettled := self.manager._parts.shared.registry.unsettled():
+        if unsettled := assembly_of(self.manager).shared.registry.unsettled():
             self.world.truth.wrong(f"{self} has left, and {len(unsettled)} of its runs are not settled")
         self.left = True
 
     def leftovers(self) -> list[str]:
         """What must not be there once it has left and all its runs are over."""
-        parts = self.manager._parts
-        registry = parts.shared.registry
         kept = {
-            "unsettled runs": registry.unsettled(),
-            "admissions": registry._admitting,
-            "arriving runs": registry._arriving,
-            "early claims": registry._early,
-            "settling runs": registry.settling._futures,
-            "supervised tasks": registry.settling._supervised,
-            "jobs": parts.shared.jobs._tasks,
-            "reads of a holder": parts.runs.admissions._verifying,
+            "unsettled runs": assembly_of(self.manager).shared.registry.unsettled(),
+            **bookkeeping_of(self.manager),
             "callers": self.clients,
             "tasks": [task for task in self.loop.tasks if not task.done()],
         }

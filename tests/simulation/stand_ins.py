@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Protocol
 
-from coordinator import ids
+from tests.support.inside import forget_random_bytes
 
 _SKIPPED = (
     "coordinator.cli",
@@ -44,13 +44,13 @@ _now: list[Clocks] = []
 @contextmanager
 def answering(world: Clocks) -> Generator[None]:
     """This world is the one that is asked. As every process, it begins without random bytes in stock."""
-    ids._pool._slices.clear()
+    forget_random_bytes()
     _now.append(world)
     try:
         yield
     finally:
         _now.pop()
-        ids._pool._slices.clear()
+        forget_random_bytes()
 
 
 class _Module:

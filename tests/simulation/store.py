@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stores.memory import MemoryStore
 from stores.rows import WorkerRow
 from stores.sql.sqlite import workers
+from tests.support.inside_stores import connection_of
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -129,7 +130,7 @@ class Database:
         self.note: Callable[..., None] = _ignore
         self.gone: Callable[..., None] = _ignore
         self.store = MemoryStore(shared=True, clock=self._now)
-        self.cx = self.store._cx
+        self.cx = connection_of(self.store)
         self.cx.create_function("sim_note", 10, self._noted)
         self.cx.execute(_NOTE)
         self.cx.create_function("sim_gone", 1, self._deleted)

@@ -38,7 +38,7 @@ def paused_before_its_call(world: World) -> Process:
     process = Process(world, 0)
     world.processes.append(process)
     world.chance = Lowest()
-    world._fate = lambda point, op: ("pause", True)
+    world.fate = lambda point, op: ("pause", True)
     process.begin(process.manager.open(), "open")
     assert process.loop.stopped
     assert [call.op for call in process.unsent] == ["register"]

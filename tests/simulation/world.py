@@ -222,7 +222,7 @@ class World:
             return
         if op == "decide":
             self.truth.to_be_ended(args[0], kwargs.get("cause"))
-        strike, before = self._fate(point, op)
+        strike, before = self.fate(point, op)
         call = Call(self, process, op, point, args, kwargs, future, strike, before)
         self.meet(point, op, "before", "nothing")
         when = self.schedule.now + self.chance.uniform(0.0002, 0.004)
@@ -243,7 +243,7 @@ class World:
         process.sent += 1
         self.schedule.at(when, call.commit)
 
-    def _fate(self, point: str, op: str) -> tuple[str | None, bool]:
+    def fate(self, point: str, op: str) -> tuple[str | None, bool]:
         if self.calm:
             return None, True
         chance, before = self.chance, self.chance.random() < 0.5

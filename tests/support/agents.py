@@ -28,6 +28,10 @@ class Agent:
         assert self._ctx is not None, "the agent has not started"
         return self._ctx
 
+    def forget(self) -> None:
+        """Drops the reference to the context."""
+        self._ctx = None
+
     @property
     def running(self) -> bool:
         return self.started.is_set() and not self.stopped.is_set()

@@ -20,6 +20,7 @@ from stores.postgres import PostgresStore
 from stores.rows import Admission, Limits, NewWorker, Outcome, Ownership, RunRow, WorkerRow
 from stores.spec import AdmissionRequest, RunSpec
 from stores.states import CancelAction, Cause, RunStatus
+from tests.support.inside_stores import connect_as, connection_of
 from tests.support.twins import TwinStore
 
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -124,7 +125,7 @@ def sql_of(store: Any) -> Callable[..., list[Any]]:
 
     def execute(sql: str, *args: Any) -> list[Any]:
         if path is None:
-            return list(store._cx.execute(sql, args))
+            return list(connection_of(store).execute(sql, args))
         with closing(sqlite3.connect(path, timeout=5)) as cx, cx:
             return list(cx.execute(sql, args))
 
@@ -136,7 +137,7 @@ def _by_shell(store: PostgresStore, sql: str, *args: Any) -> list[Any]:
     places = itertools.count(1)
 
     async def ask() -> list[Any]:
-        cx = await store._hosts.connect(statement_cache_size=0)
+        cx = await connect_as(store, statement_cache_size=0)
         try:
             async with cx.transaction():  # a pooler that stands in between knows nothing else
                 await cx.execute(f"SET LOCAL search_path TO {store.schema}")

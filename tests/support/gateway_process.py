@@ -19,6 +19,7 @@ import uvicorn
 
 from coordinator import Settings, open_coordinator
 from coordinator.gateway import GatewaySettings, create_gateway
+from tests.support.inside import serve_on
 
 
 async def serve(told: dict[str, Any]) -> None:
@@ -39,7 +40,7 @@ async def serve(told: dict[str, Any]) -> None:
         with socket.socket(fileno=told["fd"]) as listening:
             sys.stdout.write("ready\n")
             sys.stdout.flush()
-            await server._serve([listening])
+            await serve_on(server, listening)
         await asyncio.gather(*leaving)
 
 

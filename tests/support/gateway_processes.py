@@ -85,7 +85,7 @@ class Balancer:
         self.taken: list[int] = []
         self.answered = asyncio.Event()
         self._server: asyncio.Server | None = None
-        self._pumping: set[asyncio.Task[None]] = set()
+        self.pumping: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Balancer:
         self._server = await asyncio.start_server(self._forward, "127.0.0.1", 0)
@@ -95,9 +95,9 @@ class Balancer:
     async def __aexit__(self, *exc: object) -> None:
         assert self._server is not None
         self._server.close()
-        for pumping in self._pumping:
+        for pumping in self.pumping:
             pumping.cancel()
-        await asyncio.gather(*self._pumping, return_exceptions=True)
+        await asyncio.gather(*self.pumping, return_exceptions=True)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for port in self.ports:
@@ -106,7 +106,7 @@ class Balancer:
                 self.taken.append(port)
                 up = asyncio.create_task(_pump(reader, there_writer))
                 down = asyncio.create_task(_pump(there_reader, writer, self.answered))
-                self._pumping |= {up, down}
+                self.pumping |= {up, down}
                 return
         writer.close()
 

@@ -18,6 +18,7 @@ from coordinator import RunManager, Settings, open_coordinator
 from coordinator.gateway import Gateway, GatewaySettings, create_gateway
 from coordinator.notifier import Connectivity
 from tests.support.gateway_agents import AGENTS
+from tests.support.inside import serve_on
 from tests.support.teams import EVENT_BUDGET, QUICK
 from tests.support.waiting import wait_until
 
@@ -45,7 +46,7 @@ async def listening(app: Any, gateway: Gateway | None = None) -> AsyncGenerator[
     server = uvicorn.Server(config)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        serving = asyncio.create_task(server._serve([listener]))
+        serving = asyncio.create_task(serve_on(server, listener))
         await wait_until(lambda: server.started, description="it listens")
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -10,6 +10,7 @@ from coordinator.event_log import Appended, Entry, EventId, Page
 from coordinator.event_logs.store import StoreEventLog
 from coordinator.notifiers.local import LocalNotifier
 from tests.support.builders import new_worker, sql_of
+from tests.support.inside import backlog_of
 from tests.support.waiting import wait_until
 
 
@@ -40,7 +41,7 @@ class LoggedRuns:
         return await self.written.append(thread_id, run_id, entry)
 
     async def _all_written(self) -> None:
-        await wait_until(lambda: not self.written._backlog, description="all is written")
+        await wait_until(lambda: not backlog_of(self.written), description="all is written")
 
     def _set_fence(self, run_id: str, fence: int) -> None:
         sql_of(self._store)(

@@ -23,25 +23,25 @@ class PretendedSentinel:
     never."""
 
     def __init__(self, answer: Callable[[], bytes | None]) -> None:
-        self._answer = answer
-        self._open: set[asyncio.StreamWriter] = set()
+        self.answer = answer
+        self.open_writers: set[asyncio.StreamWriter] = set()
         self.questions = 0
         self.port = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open.add(writer)
+        self.open_writers.add(writer)
         try:
             while data := await reader.read(65536):
                 if b"GET-MASTER-ADDR-BY-NAME" in data:
                     self.questions += 1
-                    if (answer := self._answer()) is not None:
-                        writer.write(answer)
+                    if (line := self.answer()) is not None:
+                        writer.write(line)
                 else:
                     writer.write(b"+OK\r\n" * data.count(b"*"))
         except OSError:
             pass
         finally:
-            self._open.discard(writer)
+            self.open_writers.discard(writer)
             writer.transport.abort()
 
 
@@ -60,7 +60,7 @@ async def sentinels(*answers: Callable[[], bytes | None]) -> AsyncGenerator[list
         for server in servers:
             server.close()
         for one in made:
-            for writer in list(one._open):
+            for writer in list(one.open_writers):
                 writer.transport.abort()
         for server in servers:
             await server.wait_closed()

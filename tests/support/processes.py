@@ -60,7 +60,7 @@ class WorkerProcess:
 
     def __init__(self, process: Process) -> None:
         self._process = process
-        self._complaints: list[str] = []
+        self.complaints: list[str] = []
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._listening = asyncio.gather(self._listen(), self._overhear())
         self.events: list[dict[str, Any]] = []
@@ -102,7 +102,7 @@ class WorkerProcess:
             timeout=timeout,
         )
         found = self.heard(event, run)
-        assert found is not None, f"the worker has ended: {''.join(self._complaints)[-3000:]}"
+        assert found is not None, f"the worker has ended: {''.join(self.complaints)[-3000:]}"
         return found
 
     def send(self, number: signal.Signals) -> None:
@@ -164,7 +164,7 @@ class WorkerProcess:
     async def _overhear(self) -> None:
         """What it logs, for whoever has to find out why it ended."""
         while self._process.stderr is not None and (line := await self._process.stderr.readline()):
-            self._complaints.append(line.decode(errors="replace"))
+            self.complaints.append(line.decode(errors="replace"))
 
 
 class Fleet:

@@ -12,6 +12,7 @@ import uvicorn
 
 from coordinator.gateway.server.phases import Limits
 from coordinator.gateway.server.protocol import BoundedProtocol
+from tests.support.inside import serve_on
 from tests.support.waiting import wait_until
 
 
@@ -37,7 +38,7 @@ async def served_by(app: Any, protocol: type[BoundedProtocol] = BoundedProtocol)
     )
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        serving = asyncio.create_task(server._serve([listener]))
+        serving = asyncio.create_task(serve_on(server, listener))
         await wait_until(lambda: server.started, description="it listens")
         try:
             yield listener.getsockname()[1]

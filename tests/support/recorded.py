@@ -90,7 +90,7 @@ async def record_everything(folder: Path) -> tuple[Sequence[Line], Audit]:
         await _rolled_back(a, b)
         await _queued(a, b)
         await _interrupted(a, b)
-        audit = await collect(one._store, ["rejected", "rolled-back", "queued", "interrupted"])
+        audit = await collect(one.store, ["rejected", "rolled-back", "queued", "interrupted"])
     return lines, audit
 
 

@@ -23,7 +23,7 @@ async def managing(store: Any = None, **options: Any) -> AsyncGenerator[RunManag
 
 
 async def row(manager: RunManager, run_id: str) -> Row:
-    found = await manager._store.get(run_id)
+    found = await manager.store.get(run_id)
     assert found is not None, f"no row of {run_id}"
     return found
 

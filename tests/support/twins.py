@@ -25,6 +25,7 @@ from stores.rows import Admission, Decision, Finish, Orphan, Tick, Transition, W
 from stores.sql.codec import dumps
 from stores.sql.postgres.codec import plain
 from stores.sql.tables import TABLES, Table
+from tests.support.inside_stores import connection_of
 
 UNORDERED = frozenset({"drain", "expire_threads", "claim_webhooks", "revive_webhooks", "stop_webhooks"})
 """What they answer is a set: one statement says in no order what it has changed."""
@@ -83,10 +84,10 @@ class TwinStore:
                 listed = _listed(table, names)
                 there = await cx.fetch(listed.replace(" FROM ", f" FROM {self.tested.schema}."))
                 mine = [tuple(map(_as_in_sqlite, names, row)) for row in there]
-                _compare_rows(table, names, mine, self.reference._cx.execute(listed).fetchall())
+                _compare_rows(table, names, mine, connection_of(self.reference).execute(listed).fetchall())
 
     def _columns(self, table: Table) -> tuple[str, ...]:
-        return columns_of(self.reference._cx, table)
+        return columns_of(connection_of(self.reference), table)
 
 
 def columns_of(cx: sqlite3.Connection, table: Table) -> tuple[str, ...]:
@@ -99,7 +100,7 @@ def compare_files(path: Path, reference: MemoryStore) -> None:
         for table in TABLES:
             names = columns_of(cx, table)
             listed = _listed(table, names)
-            rows, expected = (one.execute(listed).fetchall() for one in (cx, reference._cx))
+            rows, expected = (one.execute(listed).fetchall() for one in (cx, connection_of(reference)))
             _compare_rows(table, names, rows, expected)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from coordinator import Event, Follower, Gap, RunContext, RunManager, Settings, open_coordinator
 from coordinator.event_log import BEGINNING, Entry, EventId
 from coordinator.workers.signals import draining_on_signals
+from tests.support.inside import assembly_of
 
 
 def say(**words: Any) -> None:
@@ -151,13 +152,13 @@ class Program:
 
     async def take_over(self, run: str, fence: int = 1000) -> str:
         """Append under a newer fence, past the slot."""
-        row = await self.manager._store.row(run)
+        row = await self.manager.store.row(run)
         assert row is not None
         return await self._append(row.thread_id, run, EventId(fence, 1), "taken over")
 
     async def _append(self, thread: str, run: str, event_id: EventId, data: str) -> str:
         entry = Entry(event_id, "custom", json.dumps(data), BEGINNING)
-        return (await self.manager._parts.shared.event_log.append(thread, run, entry)).value
+        return (await assembly_of(self.manager).shared.event_log.append(thread, run, entry)).value
 
     async def wait(self, run: str, timeout: float = 10) -> Any:
         return await self.manager.wait(run, timeout=timeout)
@@ -180,7 +181,7 @@ class Program:
 
     async def counts(self) -> dict[str, int]:
         """What this worker has asked of its store so far."""
-        store: Any = self.manager._store
+        store: Any = self.manager.store
         return {"reads": store.reads, "commits": store.commits}
 
     async def answer(self, number: int, do: str, **arguments: Any) -> None:

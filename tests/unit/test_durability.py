@@ -9,6 +9,7 @@ import pytest
 
 from stores.sql.sqlite.durability import has_wal_reset_race
 from stores.sqlite import SQLiteStore
+from tests.support.inside_stores import connection_of, writer_of
 
 
 @pytest.mark.parametrize(
@@ -41,9 +42,8 @@ async def test_commits_and_checkpoints_use_full_sync_on_macos(tmp_path: Path) ->
             pragmas = ("synchronous", "fullfsync", "checkpoint_fullfsync")
             return [cx.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in pragmas]
 
-        assert store._writer is not None
-        assert await store._writer.submit(asked) == [2, 1, 1]
-        assert asked(heart._cx) == [2, 1, 1]
+        assert await writer_of(store).submit(asked) == [2, 1, 1]
+        assert asked(connection_of(heart)) == [2, 1, 1]
     finally:
         heart.close()
         await store.aclose()

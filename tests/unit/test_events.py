@@ -22,6 +22,7 @@ from coordinator.redis.messages import read_hint
 from coordinator.runs.jobs import Jobs
 from coordinator.settings import Settings
 from stores.rows import Ownership
+from tests.support.inside import parts_of
 from tests.support.waiting import wait_until
 
 
@@ -91,12 +92,12 @@ def test_a_window_keeps_what_its_bounds_allow(sizes: list[int], max_events: int,
         kept = sizes[floor - 1 : number]
         assert len(kept) <= max_events
         assert sum(kept) <= max_bytes or len(kept) == 1 or floor == number or _is_one_part(window)
-    assert len(window._parts) <= 40
+    assert len(parts_of(window)) <= 40
 
 
 def _is_one_part(window: Window) -> bool:
     """What was appended together goes together: then it is the newest part alone that is too large."""
-    return len(window._parts) == 1
+    return len(parts_of(window)) == 1
 
 
 # ---- the writer ----------------------------------------------------------------------------------------

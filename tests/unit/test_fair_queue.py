@@ -8,28 +8,29 @@ import pytest
 
 from stores.errors import StoreUnavailable
 from stores.fair_queue import FairQueue
+from tests.support.inside_stores import waiters_of
 
 
 class Scene:
     def __init__(self, places: int = 1, within: float = 60.0) -> None:
         self.queue = FairQueue(places, within=within, what="searches")
         self.had: list[str] = []
-        self._ends: dict[str, asyncio.Event] = {}
+        self.ends: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
     def begin(self, user: str, name: str) -> asyncio.Task[None]:
-        self._ends[name] = asyncio.Event()
+        self.ends[name] = asyncio.Event()
         self.tasks[name] = asyncio.ensure_future(self._take(user, name))
         return self.tasks[name]
 
     async def _take(self, user: str, name: str) -> None:
         async with self.queue.place(user):
             self.had.append(name)
-            await self._ends[name].wait()
+            await self.ends[name].wait()
 
     async def end(self, *names: str) -> None:
         for name in names:
-            self._ends[name].set()
+            self.ends[name].set()
             await self.tasks[name]
             await settle()
 
@@ -69,8 +70,8 @@ async def test_place_of_waiter_cancelled_when_admitted_is_passed_on() -> None:
     for name in ("a1", "a2", "a3"):
         scene.begin("alice", name)
     await settle()
-    scene._ends["a1"].set()
-    while len(scene.queue._waiting["alice"]) > 1:  # noqa: ASYNC110 - then the place is a2's, unheard of yet
+    scene.ends["a1"].set()
+    while waiters_of(scene.queue, "alice") > 1:  # noqa: ASYNC110 - then the place is a2's, unheard of yet
         await asyncio.sleep(0)
     scene.tasks["a2"].cancel()
     await settle()

@@ -14,6 +14,7 @@ import pytest
 from stores import gate as gates
 from stores.gate import FileGate
 from tests.support.children import Child
+from tests.support.inside_stores import descriptor_of, open_gates
 
 fcntl = pytest.importorskip("fcntl", reason="POSIX locks")
 WITHIN = 10
@@ -133,7 +134,7 @@ def gate(database: Path) -> Generator[FileGate]:
     assert gate is not None
     yield gate
     gates.release(gate)
-    assert gates._open == {}
+    assert not open_gates()
 
 
 def entering(gate: FileGate) -> tuple[threading.Thread, threading.Event]:
@@ -242,7 +243,7 @@ def test_threads_of_one_process_exclude_each_other(gate: FileGate) -> None:
 
 
 def test_the_descriptor_is_not_inherited(gate: FileGate) -> None:
-    assert not os.get_inheritable(gate._fd)
+    assert not os.get_inheritable(descriptor_of(gate))
 
 
 def test_token_is_durable_before_the_gate_is_used(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:

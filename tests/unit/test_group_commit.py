@@ -15,6 +15,7 @@ import pytest
 from stores.errors import StoreUnavailable, WrongEventLoop
 from stores.group_commit import MAX_BATCH, GroupCommit
 from stores.sqlite_thread import ThreadConnection
+from tests.support.inside_stores import urgent_transactions_of
 from tests.support.waiting import wait_until
 
 BUSY = 0.2
@@ -229,7 +230,7 @@ async def test_expired_transaction_is_not_executed_and_its_error_names_the_holde
     for caller in (first, second):
         with pytest.raises(StoreUnavailable, match="process 42"):
             await asyncio.wait_for(caller, 5)
-    assert not commits._urgent, "nobody keeps what will never run"
+    assert not urgent_transactions_of(commits), "nobody keeps what will never run"
     turnstile.opened.set()
     await commits.run(keep, 3)
     assert kept(path) == {3}

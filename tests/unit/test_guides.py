@@ -12,12 +12,13 @@ from coordinator.context import RunContext
 from coordinator.record import RunRecord
 from coordinator.schemas import Abort, RunRequest
 from coordinator.settings import Settings
-from stores.postgres import Options, store
+from stores.postgres import Options
+from tests.support.inside_stores import dedicated_connections
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDES = ROOT / "docs" / "guides"
 POSTGRESQL = (GUIDES / "postgresql.md").read_text()
-DEDICATED = store._BATCHES + store._URGENT + store._TICKS + 2  # of heartbeat and hints
+DEDICATED = dedicated_connections() + 2  # of heartbeat and hints
 NUMBERS = {7: "seven", 8: "eight", 9: "nine", 10: "ten", 11: "eleven"}
 """As the guide writes them."""
 

@@ -6,6 +6,7 @@ import asyncio
 
 from coordinator.runs.hinted_claims import AT_ONCE, HintedClaims
 from coordinator.runs.jobs import Jobs
+from tests.support.inside import under_way_in
 from tests.support.waiting import wait_until
 
 
@@ -34,7 +35,7 @@ class Asked:
 
     async def over(self) -> None:
         self.go_on.set()
-        await wait_until(lambda: not self.hinted._under_way, description="nothing is under way")
+        await wait_until(lambda: not under_way_in(self.hinted), description="nothing is under way")
 
 
 async def test_hints_that_come_during_a_claim_of_their_thread_ask_for_one_more() -> None:
@@ -85,5 +86,5 @@ async def test_a_claim_that_fails_does_not_end_later_ones() -> None:
     hinted = HintedClaims(Jobs(), claim=fails, tick=tick)
     for _ in range(2):
         hinted.thread("t")
-        await wait_until(lambda: not hinted._under_way, description="it is over")
+        await wait_until(lambda: not under_way_in(hinted), description="it is over")
     assert claims == ["t", "t"]

@@ -9,6 +9,7 @@ from typing import Any, cast
 from coordinator.settings import Settings
 from coordinator.workers.lease import Lease
 from coordinator.workers.pacemaker import LoopPacemaker, LoopProbe, ThreadPacemaker
+from tests.support.inside import beat_of
 from tests.support.waiting import wait_until
 
 TERM, LATE = 4.0, 3.0
@@ -49,7 +50,7 @@ def leased(store: SlowStore) -> Lease:
 async def test_loop_pacemaker_counts_the_lease_from_before_the_store_answered() -> None:
     store = Waiting()
     lease = leased(store)
-    await LoopPacemaker(cast(Any, store), Settings())._beat(lease)
+    await beat_of(LoopPacemaker(cast(Any, store), Settings()))(lease)
     assert lease.remaining == TERM - LATE
 
 
@@ -57,7 +58,7 @@ async def test_thread_pacemaker_counts_the_lease_from_before_the_store_answered(
     store = Blocking()
     lease = leased(store)
     probe = LoopProbe(asyncio.get_running_loop(), store.clock, 60.0)
-    assert ThreadPacemaker(cast(Any, store), Settings())._beat(cast(Any, store), lease, probe)
+    assert beat_of(ThreadPacemaker(cast(Any, store), Settings()))(cast(Any, store), lease, probe)
     assert lease.remaining == TERM - LATE
 
 

@@ -19,6 +19,7 @@ from stores.pruning import Pruned, Retention
 from stores.sqlite import SQLiteStore
 from tests.support.agents import quick
 from tests.support.builders import cancel, new_worker, running, sql_of
+from tests.support.inside import assembly_of, pruning_task_of
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
@@ -114,7 +115,7 @@ async def test_retention_of_runs_is_logged_once_at_start(caplog: pytest.LogCaptu
     caplog.set_level(logging.INFO, "coordinator.workers.pruner")
     async with RunManager() as manager:
         await manager.create_or_reject("t")
-        manager._parts.pruner.begin()
+        assembly_of(manager).pruner.begin()
     (line,) = [line for line in caplog.messages if "days after they settled" in line]
     assert line.startswith("Runs are removed from the store 30 days after")
     assert "COORDINATOR_KEEP_RUNS" in line
@@ -123,7 +124,7 @@ async def test_retention_of_runs_is_logged_once_at_start(caplog: pytest.LogCaptu
 async def test_rows_without_retention_are_not_examined() -> None:
     nothing = Pruner(MemoryStore(), Retention(), interval=0.001, jitter=0)
     nothing.begin()
-    assert nothing._task is None
+    assert pruning_task_of(nothing) is None
     await nothing.stop()
 
 

@@ -25,6 +25,7 @@ from tests.support.builders import (
     waiting,
     worker_row,
 )
+from tests.support.inside_stores import connection_of
 
 SMALL, LARGE = 20, 2_000
 LIMITS = Limits(per_thread=100, per_user=100)
@@ -41,17 +42,17 @@ SCANNED_ON_PURPOSE = (
 
 def finished(store: MemoryStore, count: int) -> None:
     """That many finished runs on the thread `t`, with their audit."""
-    store._cx.execute("BEGIN")
-    store._cx.execute(
+    connection_of(store).execute("BEGIN")
+    connection_of(store).execute(
         "INSERT OR IGNORE INTO threads (thread_id, user_id, created_at, updated_at) VALUES ('t', 'u', 1, 1)"
     )
-    store._cx.execute(
+    connection_of(store).execute(
         "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?)"
         " INSERT INTO runs (run_id, thread_id, user_id, status, owner_epoch, fence, settled_at, created_at,"
         " created_us, updated_at) SELECT 'old' || n, 't', 'u', 'success', 1, n, n, ?, n, n FROM n",
         (count, created(-1000)),
     )
-    store._cx.execute("COMMIT")
+    connection_of(store).execute("COMMIT")
 
 
 class Scene:
@@ -71,7 +72,7 @@ class Scene:
 
     async def watch(self, call: Awaitable[Any]) -> None:
         """Note each statement of the call, and count the instructions of SQLite's machine."""
-        cx = self.store._cx
+        cx = connection_of(self.store)
 
         def step() -> int:
             self.steps += 1
@@ -93,7 +94,7 @@ class Scene:
         plans: list[str] = []
         for sql in self.statements:
             if sql.startswith(("SELECT", "INSERT", "UPDATE", "DELETE")):
-                plans += [row[3] for row in self.store._cx.execute(f"EXPLAIN QUERY PLAN {sql}")]
+                plans += [row[3] for row in connection_of(self.store).execute(f"EXPLAIN QUERY PLAN {sql}")]
         return plans
 
 
@@ -325,9 +326,9 @@ async def test_the_work_stays_the_same_as_runs_finish(doing: Doing) -> None:
 
 def busy_elsewhere(store: MemoryStore, count: int) -> None:
     """A live worker has that many runs in flight, and as many portable runs wait there."""
-    store._cx.execute("BEGIN")
+    connection_of(store).execute("BEGIN")
     for status in ("running", "pending"):
-        store._cx.execute(
+        connection_of(store).execute(
             "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < :count)"
             " INSERT INTO runs (run_id, thread_id, status, holds_thread, owner_epoch, home_epoch, portable,"
             " assistant_id, seq, created_at, created_us, updated_at) SELECT :status || n, 'theirs' || n,"
@@ -335,7 +336,7 @@ def busy_elsewhere(store: MemoryStore, count: int) -> None:
             " iif(:status = 'pending', 2, NULL), 1, 'a', n, :created, n, n FROM n",
             {"count": count, "status": status, "created": created(-1000)},
         )
-    store._cx.execute("COMMIT")
+    connection_of(store).execute("COMMIT")
 
 
 async def test_sweep_and_tick_read_no_runs_of_other_live_workers() -> None:
@@ -374,7 +375,7 @@ async def test_busy_threads_are_found_without_those_that_are_idle() -> None:
     for count in (SMALL, LARGE):
         scene = Scene(SMALL)
         await scene.prepare()
-        scene.store._cx.execute(
+        connection_of(scene.store).execute(
             "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?)"
             " INSERT INTO threads (thread_id, created_at, updated_at) SELECT 'idle' || n, 1, 1 FROM n",
             (count,),
@@ -392,11 +393,15 @@ async def test_pages_are_read_in_the_order_of_their_index() -> None:
             break
     else:
         pytest.fail("no page used its index")
-    plan = scene.store._cx.execute(
-        f"EXPLAIN QUERY PLAN SELECT {RUN_COLUMNS} FROM runs WHERE thread_id = ? AND kind = 'run'"
-        " ORDER BY created_us DESC, run_id LIMIT 10",
-        ("t",),
-    ).fetchall()
+    plan = (
+        connection_of(scene.store)
+        .execute(
+            f"EXPLAIN QUERY PLAN SELECT {RUN_COLUMNS} FROM runs WHERE thread_id = ? AND kind = 'run'"
+            " ORDER BY created_us DESC, run_id LIMIT 10",
+            ("t",),
+        )
+        .fetchall()
+    )
     assert [row[3] for row in plan] == ["SEARCH runs USING INDEX runs_history (thread_id=?)"]
 
 
@@ -437,7 +442,7 @@ async def test_threads_that_may_have_expired_are_found_by_their_moment() -> None
 async def test_a_statement_that_loses_its_index_fails_loudly() -> None:
     store = MemoryStore()
     epoch = await store.register(new_worker())
-    store._cx.execute("DROP INDEX runs_inflight")
+    connection_of(store).execute("DROP INDEX runs_inflight")
     with pytest.raises(Exception, match="no such index") as lost:
         await store.admit(new_run(), epoch=epoch, limits=Limits())
     assert isinstance(lost.value.__cause__, sqlite3.Error)
@@ -455,7 +460,7 @@ async def test_transactions_take_few_statements(doing: Doing, most: int) -> None
 
 def left_behind(store: MemoryStore, count: int) -> None:
     """That many portable runs wait without a home, each the next of its thread."""
-    store._cx.execute(
+    connection_of(store).execute(
         "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < :count)"
         " INSERT INTO runs (run_id, thread_id, status, holds_thread, portable, assistant_id, seq,"
         " created_at, created_us, updated_at)"

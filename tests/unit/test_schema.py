@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from stores import gate as gates
 from stores.errors import StoreRefused, StoreUnavailable
 from stores.sql.migration import FIRST
 from stores.sql.sqlite import schema
@@ -19,6 +18,7 @@ from stores.sql.sqlite.schema import APPLICATION_ID, Migration, migrate, migrati
 from stores.sqlite import SQLiteStore
 from tests.support.builders import new_worker
 from tests.support.children import Child
+from tests.support.inside_stores import open_gates
 from tests.support.waiting import wait_until
 
 OPEN = """
@@ -112,7 +112,7 @@ async def refused(path: Path, why: str) -> None:
     with pytest.raises(StoreRefused, match=why):
         await SQLiteStore(path).open()
     assert contents(path) == before, "and nothing is put beside it"
-    assert gates._open == {}
+    assert not open_gates()
     await wait_until(lambda: set(threading.enumerate()) <= threads, description="no thread is left")
     with pytest.raises(StoreRefused, match=why):
         await SQLiteStore(path).inspect()
@@ -197,7 +197,7 @@ async def test_stores_of_one_process_that_open_at_the_same_moment_all_get_in(pat
     epochs = await asyncio.gather(*(store.register(new_worker()) for store in (one, *others)))
     assert sorted(epochs) == [1, 2, 3, 4, 5]
     await asyncio.gather(*(store.aclose() for store in (one, one, *others)))
-    assert gates._open == {}
+    assert not open_gates()
 
 
 async def test_an_open_that_is_cancelled_leaves_nothing_and_may_be_repeated(path: Path) -> None:
@@ -211,7 +211,7 @@ async def test_an_open_that_is_cancelled_leaves_nothing_and_may_be_repeated(path
         await asyncio.gather(task, return_exceptions=True)
         if not task.cancelled():
             await store.aclose()
-    assert gates._open == {}
+    assert not open_gates()
     await wait_until(lambda: set(threading.enumerate()) <= threads, description="no thread is left")
     await store.open()
     await store.aclose()

@@ -8,6 +8,7 @@ import pytest
 
 from stores.memory import MemoryStore
 from stores.states import OPEN, TERMINAL, TRANSITIONS, Phase, RunStatus, may_become, phase_of
+from tests.support.inside_stores import connection_of
 
 
 def test_there_are_exactly_six_statuses() -> None:
@@ -65,7 +66,7 @@ async def test_the_database_itself_holds_the_table(old: RunStatus, new: RunStatu
     await store.put("r", thread_id="t", status=old)
     allowed = old is new or may_become(old, new)
     try:
-        store._cx.execute("UPDATE runs SET status = ? WHERE run_id = 'r'", (new,))
+        connection_of(store).execute("UPDATE runs SET status = ? WHERE run_id = 'r'", (new,))
     except sqlite3.IntegrityError:
         assert not allowed
     else:

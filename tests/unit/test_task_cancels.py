@@ -10,6 +10,7 @@ import pytest
 
 from coordinator.runs.task_cancel import CancelSentinel, TaskCancel
 from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
+from tests.support.inside import timer_of
 from tests.support.waiting import wait_until
 
 ABORT = Abort(RunStatus.interrupted, CancelAction.interrupt, Cause.user, "enough")
@@ -105,7 +106,7 @@ async def test_a_task_that_unwinds_is_left_alone() -> None:
     task = asyncio.create_task(parent())
     await asyncio.sleep(0.01)
     cancelling = cancelled(task)
-    await wait_until(lambda: cancelling._timer is None, description="it has looked as often as it may")
+    await wait_until(lambda: timer_of(cancelling) is None, description="it has looked as often as it may")
     assert not task.done()
     assert cancels == 0
     may_end.set()
@@ -116,7 +117,7 @@ async def test_deliveries_end_before_force() -> None:
     code = Code(swallows=1000)
     await asyncio.sleep(0)
     cancelling = cancelled(code.task)
-    await wait_until(lambda: cancelling._timer is None, description="it has looked as often as it may")
+    await wait_until(lambda: timer_of(cancelling) is None, description="it has looked as often as it may")
     assert 3 <= len(code.cancels) <= 13
     code.swallows = 0
     code.task.cancel()

@@ -24,6 +24,7 @@ from coordinator.webhooks.targets import Targets
 from stores.memory import MemoryStore
 from stores.states import WebhookState
 from stores.webhooks import ClaimedWebhook, Shares, WebhookReport, WebhookRow
+from tests.support.inside import assembly_of, attempt_of, report_of_failure
 from tests.support.names import slow_names
 from tests.support.receiver import Receiver, receiving, status
 from tests.support.teams import team_of
@@ -240,17 +241,17 @@ def test_backoff_grows_with_attempts() -> None:
     manager = RunManager()
     deliverer = Deliverer(manager.webhooks, manager.assistants, settings)
     for attempt, longest in ((1, 5), (2, 10), (5, 80), (10, 2560), (11, 3600), (19, 3600)):
-        report = deliverer._failed(ClaimedWebhook("r", attempt, "", {}), "x")
+        report = report_of_failure(deliverer, ClaimedWebhook("r", attempt, "", {}), "x")
         assert report.retry_in is not None
         assert longest / 2 <= report.retry_in / 1e6 <= longest
-    assert deliverer._failed(ClaimedWebhook("r", 20, "", {}), "x").retry_in is None
+    assert report_of_failure(deliverer, ClaimedWebhook("r", 20, "", {}), "x").retry_in is None
 
 
 async def test_claim_beyond_the_last_attempt_is_not_sent(manager: RunManager) -> None:
     """A webhook that takes its worker along each time would do so for ever."""
     async with receiving() as receiver:
         deliverer = Deliverer(manager.webhooks, manager.assistants, quick())
-        report = await deliverer._attempt(ClaimedWebhook("r", 4, receiver.url, {}))
+        report = await attempt_of(deliverer, ClaimedWebhook("r", 4, receiver.url, {}))
     assert report == WebhookReport(
         delivered=False, error="the worker of the last attempt died before it reported"
     )
@@ -510,13 +511,13 @@ async def test_fenced_worker_claims_no_webhook_until_it_registers_again(
     async with receiving() as receiver:
         run_id = await run(manager, receiver.url)
         await manager.wait(run_id)
-        store: Any = manager._store
+        store: Any = manager.store
         epoch = manager.worker.epoch
         (me,) = await manager.worker.fleet()
         assert await store.fence_worker(me, by=epoch, proven=True)
         async with Deliverer(manager.webhooks, manager.assistants, quick()).running():
             await wait_until(lambda: "no longer live" in caplog.text, description="it is refused")
-            manager._parts.shared.worker.fenced(epoch, "buried")
+            assembly_of(manager).shared.worker.fenced(epoch, "buried")
             row = await ended(manager, run_id)
     assert row.claimed_by != epoch
 

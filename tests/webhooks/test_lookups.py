@@ -9,6 +9,7 @@ import pytest
 
 from coordinator.webhooks.lanes import Full
 from coordinator.webhooks.lookups import Lookups
+from tests.support.inside import after_release_of
 from tests.support.names import SlowNames, slow_names
 from tests.support.waiting import wait_until
 
@@ -106,13 +107,7 @@ async def test_thread_acquired_by_cancelled_waiter_goes_to_the_next(names: SlowN
     await wait_until(lambda: names.asked == ["slow"], description="the thread is taken")
     leaves, stays = asking(lookups, "leaves", "bob"), asking(lookups, "stays", "carol")
     await asyncio.sleep(0)
-    give_back = lookups._release
-
-    def while_it_leaves(user_id: str | None) -> None:
-        give_back(user_id)
-        leaves.cancel()
-
-    lookups._release = while_it_leaves
+    after_release_of(lookups, leaves.cancel)
     names.released.set()
     await first
     with pytest.raises(asyncio.CancelledError):

@@ -254,7 +254,7 @@ async def gateway(stage: Stage) -> Figures:
             await asyncio.sleep(0.02)
         one, other = (get_client(url=address[1], api_key=None) for _ in range(2))
         async with one, other:
-            took = await _drive(one, other)
+            took = await drive(one, other)
         began = time.monotonic()
         process.terminate()
         must((code := await process.wait()) == 0, f"the gateway ended with {code}")
@@ -268,7 +268,7 @@ async def gateway(stage: Stage) -> Figures:
     return f"{len(took)} cancels over HTTP: {shown(took)}", {"cancel": spread(took), "left_s": left}
 
 
-async def _drive(one: Any, other: Any) -> list[float]:
+async def drive(one: Any, other: Any) -> list[float]:
     """How long cancels take of runs that were made on other connections, until they have stopped."""
     thread, run, steps = await _thread(one), "", list[int]()
     async for part in one.runs.stream(thread, "agent", input={"steps": 5, "sleep": 0.01}):

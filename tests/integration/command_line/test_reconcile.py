@@ -218,8 +218,8 @@ def test_confirmation_of_force_shows_facts_effect_and_risk(
 
     monkeypatch.setattr(typer, "confirm", confirm)
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
-    declaring._confirm(WORKER, yes=False, as_json=False)
-    declaring._confirm(WORKER, yes=True, as_json=False)
+    declaring.confirm(WORKER, yes=False, as_json=False)
+    declaring.confirm(WORKER, yes=True, as_json=False)
     assert questions == ["Declare worker epoch 7 dead?"]
     output = capsys.readouterr().err
     for words in ("gw-1, process 123", "holds 20 threads", "its lease expired", "until its next heartbeat"):
@@ -227,4 +227,4 @@ def test_confirmation_of_force_shows_facts_effect_and_risk(
     assert "\x1b" not in output
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False)
     with pytest.raises(CommandFailed, match="not confirmed"):
-        declaring._confirm(WORKER, yes=False, as_json=False)
+        declaring.confirm(WORKER, yes=False, as_json=False)
