@@ -288,6 +288,28 @@ def test_scan_finds_private_names_of_bases() -> None:
     assert "_connection_arguments" in set(names_of_bases("coordinator.redis.connections"))
 
 
+# -- tests
+
+DOORS = {"inside.py", "inside_stores.py"}
+"""In tests/support: private names of the product as functions."""
+
+TESTS = {("simulation/store.py", "_getframe"), ("simulation/loop.py", "_set_running_loop")}
+"""Of the standard library: no public part tells who calls, or makes a loop the running one."""
+
+
+def test_tests_reach_private_names_through_their_doors_alone() -> None:
+    tests, reach = ROOT / "tests", re.compile(r"(?<!self)(?<!cls)\._[a-zA-Z]")
+    suspects = {file for file in tests.rglob("*.py") if reach.search(file.read_text())}
+    reached = {
+        (str(file.relative_to(tests)), node.attr)
+        for file in suspects
+        if file.name not in DOORS
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Attribute) and is_private(node.attr) and not is_self(node.value)
+    }
+    assert reached == TESTS
+
+
 # -- and each is bounded
 
 
