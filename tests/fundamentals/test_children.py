@@ -97,6 +97,9 @@ async def test_children_of_a_dead_worker_hear_of_it_with_the_sweep_that_ends_the
         great, third = await running(reaps, "t4", parent_run_id=grandchild.run_id)
         for manager in (dies, reaps, other):
             await assembly_of(manager).loops.stop()
+        await assembly_of(
+            dies
+        ).pacemaker.stop()  # else it may learn of its end before the sweep, and sweep itself
         hints, notify = list[tuple[int, str | None]](), assembly_of(reaps).shared.notifier.notify_worker
 
         def hint(epoch: int, signal: Signal) -> None:

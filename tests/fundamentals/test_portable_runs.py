@@ -292,7 +292,7 @@ async def test_what_has_begun_is_not_begun_again(tmp_path: Path) -> None:
         victim.launch(run)
         await first.started.wait()
         await hang(victim)
-        with pytest.raises(Exception, match="dead"):
+        with pytest.raises(Exception, match="dead or lost its lease"):
             await peer.wait(run.run_id, timeout=10)
         again = await peer.create_or_reject("t", "agent")
         peer.launch(again)
