@@ -38,7 +38,7 @@ def answer_slowly(monkeypatch: pytest.MonkeyPatch, manager: RunManager, name: st
 
 
 @pytest.mark.parametrize("times", [1, 3], ids=["once", "again during its clean-up"])
-async def test_cancelled_after_the_row_became_durable(
+async def test_admission_cancelled_after_its_commit_is_withdrawn(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     """Reported failure 11: no pending row is stranded."""
@@ -56,7 +56,7 @@ async def test_cancelled_after_the_row_became_durable(
     assert row.status is RunStatus.interrupted
 
 
-async def test_the_same_for_runs_made_without_the_rule(
+async def test_create_cancelled_after_its_commit_is_withdrawn(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = team
@@ -69,7 +69,7 @@ async def test_the_same_for_runs_made_without_the_rule(
     assert not await b.has_inflight("t")
 
 
-async def test_those_that_it_replaced_are_stopped_all_the_same(
+async def test_replaced_runs_are_stopped_although_the_admission_was_cancelled(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They were decided with the row; the caller who asked for it is gone."""
@@ -107,7 +107,7 @@ async def free(manager: RunManager) -> bool:
     return not await manager.has_inflight("t")
 
 
-async def test_cancelled_while_the_replaced_ones_are_told(
+async def test_admission_cancelled_while_it_notifies_replaced_runs_is_withdrawn(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reported failure 11, one step later: the new run is registered already."""
@@ -131,7 +131,7 @@ async def test_cancelled_while_the_replaced_ones_are_told(
     await wait_until(lambda: free(b), description="nothing is stranded")
 
 
-async def test_a_lost_claim_is_made_good_by_the_tick(
+async def test_lost_claim_is_repeated_by_the_tick(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread was given to the waiting run, and the answer was lost on the way to it."""
@@ -159,7 +159,7 @@ class UniqueViolation(Exception):
     sqlite_errorcode = sqlite3.SQLITE_CONSTRAINT_UNIQUE
 
 
-async def test_retries_exhausted_on_a_unique_violation(
+async def test_exhausted_retries_on_unique_violations_raise_conflict_error(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reported failure 13: a conflict, not a server error."""
@@ -175,7 +175,7 @@ async def test_retries_exhausted_on_a_unique_violation(
     assert len(tries) == 3
 
 
-async def test_an_unknown_strategy_is_refused_before_anything_is_written(team: list[RunManager]) -> None:
+async def test_unknown_strategy_is_refused_before_anything_is_written(team: list[RunManager]) -> None:
     """Reported failure 13: accepted and stored, but not enforced."""
     with pytest.raises(UnsupportedStrategyError) as refused:
         await team[0].create_or_reject("t", multitask_strategy="whatever")
@@ -184,7 +184,7 @@ async def test_an_unknown_strategy_is_refused_before_anything_is_written(team: l
 
 
 @pytest.mark.parametrize("strategy", ["reject", "interrupt", "rollback", "enqueue"])
-async def test_what_is_accepted_is_enforced(team: list[RunManager], strategy: str) -> None:
+async def test_accepted_strategy_is_enforced(team: list[RunManager], strategy: str) -> None:
     """Reported failure 13, for each of them."""
     a, b = team
     _, first = await running(a, "t", Agent(stubborn=True))
@@ -204,7 +204,7 @@ async def test_what_is_accepted_is_enforced(team: list[RunManager], strategy: st
 
 
 @pytest.mark.parametrize("name", ["admit", "insert"])
-async def test_the_store_does_not_say_whether_it_wrote(
+async def test_admission_whose_outcome_is_unknown_is_withdrawn(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Its caller was told that there is no run: a row that is there all the same must not hold the thread."""
@@ -243,7 +243,7 @@ class Silent:
         return await self._withdraw(*args, **kwargs)
 
 
-async def test_what_is_being_taken_back_is_not_run_as_if_its_home_had_gone(
+async def test_run_that_is_being_withdrawn_is_not_recovered_as_an_orphan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its caller was told that there is no run. It waits in line, and its assistant is known here."""
@@ -274,7 +274,7 @@ async def test_what_is_being_taken_back_is_not_run_as_if_its_home_had_gone(
         assert not begun.is_set()
 
 
-async def test_a_claim_that_is_owed_does_not_wait_for_what_is_owed_behind_it(
+async def test_owed_claim_does_not_wait_for_later_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread was given to a run that nobody here can execute, and that has to be written, too."""

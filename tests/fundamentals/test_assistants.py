@@ -73,7 +73,9 @@ async def done(manager: RunManager, thread: str, name: str, **admission: Any) ->
 # -- what they take
 
 
-async def test_input_that_does_not_fit_is_refused_before_anything_is_written(manager: RunManager) -> None:
+async def test_input_that_violates_the_model_is_refused_before_anything_is_written(
+    manager: RunManager,
+) -> None:
     for wrong in (
         {"lines": 2},
         {"subject": "rain", "lines": 0},
@@ -90,7 +92,7 @@ async def test_input_that_does_not_fit_is_refused_before_anything_is_written(man
     }
 
 
-async def test_a_refused_run_leaves_the_one_that_it_would_have_replaced_alone(manager: RunManager) -> None:
+async def test_refused_run_replaces_nothing(manager: RunManager) -> None:
     run, agent = await running(manager, "t")
     with pytest.raises(InvalidArgument):
         await manager.create_or_reject("t", "poet", kwargs={"input": {}}, multitask_strategy="rollback")
@@ -98,7 +100,7 @@ async def test_a_refused_run_leaves_the_one_that_it_would_have_replaced_alone(ma
     assert not agent.cancelled.is_set()
 
 
-async def test_without_a_model_anything_goes(manager: RunManager) -> None:
+async def test_assistant_without_input_model_accepts_any_input(manager: RunManager) -> None:
     assert await done(manager, "t", "echo", kwargs={"input": [1, {"a": None}]}) == {"echo": [1, {"a": None}]}
     assert await done(manager, "u", "echo", kwargs={"q": 1}) == {"echo": {"q": 1}}
 
@@ -111,7 +113,7 @@ async def test_kwargs_that_are_no_request_are_refused(manager: RunManager) -> No
 # -- what they are called
 
 
-async def test_a_name_and_its_uuid_mean_the_same(manager: RunManager) -> None:
+async def test_assistant_is_addressed_by_name_or_uuid(manager: RunManager) -> None:
     poet = manager.assistants.id_of("poet")
     assert poet == str(uuid5(NAMESPACE, "poet"))
     assert manager.assistants.id_of("agent") == "fe096781-5601-53d2-b2f6-0d3403f7e9ca", "known to clients"
@@ -125,7 +127,7 @@ async def test_a_name_and_its_uuid_mean_the_same(manager: RunManager) -> None:
     assert (row.assistant_id, row.portable) == ("poet", True)
 
 
-async def test_unknown_ids_stay_as_they_are(manager: RunManager) -> None:
+async def test_unknown_assistant_id_is_stored_unchanged(manager: RunManager) -> None:
     unknown = str(UUID(int=1))
     record = await manager.create_or_reject("t", unknown)
     assert record.assistant_id == unknown
@@ -135,7 +137,7 @@ async def test_unknown_ids_stay_as_they_are(manager: RunManager) -> None:
         manager.assistants.named(unknown)
 
 
-def test_what_can_be_registered() -> None:
+def test_assistants_are_registered_once_by_name() -> None:
     manager = RunManager(assistants=[write_poem])
     known = manager.assistants
     assert list(known) == ["poet"]
@@ -211,7 +213,7 @@ def test_functions_that_can_be_called_with_the_context_alone_are_registered() ->
     assert known.names == tuple(fit)
 
 
-async def test_nothing_is_registered_once_peers_were_told(manager: RunManager) -> None:
+async def test_registration_after_open_is_refused(manager: RunManager) -> None:
     async def late(ctx: RunContext) -> None: ...
 
     with pytest.raises(InvalidArgument, match="before"):
@@ -219,7 +221,7 @@ async def test_nothing_is_registered_once_peers_were_told(manager: RunManager) -
     manager.assistants.register(write_poem)
 
 
-def test_agents_are_found_in_what_is_given() -> None:
+def test_collection_of_assistants_is_registered_by_name() -> None:
     module = ModuleType("agents")
     vars(module).update(poet=write_poem, echo=echo, helper=asks, Poem=Poem, number=5)
     assert named_agents(module) == {"poet": write_poem, "echo": echo}
@@ -234,7 +236,7 @@ def test_agents_are_found_in_what_is_given() -> None:
         named_agents([write_poem, assistant(name="poet")(Agent())])
 
 
-async def test_they_describe_themselves(manager: RunManager) -> None:
+async def test_assistants_describe_their_schemas(manager: RunManager) -> None:
     described = await manager.assistants.named("poet").describe()
     assert described.text == "Writes poems."
     assert described.input_schema["required"] == ["subject"]
@@ -245,7 +247,7 @@ async def test_they_describe_themselves(manager: RunManager) -> None:
 
 
 @pytest.mark.parametrize("on_its_way", [{"words": ["one"]}, {"words": ["one", "two"]}, None])
-async def test_a_returned_dict_is_the_last_save(manager: RunManager, on_its_way: Any) -> None:
+async def test_returned_dict_is_saved_as_thread_values(manager: RunManager, on_its_way: Any) -> None:
     """Whatever the run saved before: `wait` and the thread agree on how it ended."""
 
     async def counts(ctx: RunContext) -> dict[str, Any]:
@@ -261,7 +263,7 @@ async def test_a_returned_dict_is_the_last_save(manager: RunManager, on_its_way:
     assert told == ([on_its_way] if on_its_way not in (None, result) else []) + [result], "each state once"
 
 
-async def test_a_result_beside_what_was_saved_is_an_outcome(manager: RunManager) -> None:
+async def test_outcome_separates_result_from_saved_values(manager: RunManager) -> None:
     async def scores(ctx: RunContext) -> Outcome:
         await ctx.save({"kept": True})
         return Outcome(result={"score": 1})
@@ -275,7 +277,7 @@ async def test_a_result_beside_what_was_saved_is_an_outcome(manager: RunManager)
 # -- what their threads hold
 
 
-async def test_the_state_of_a_function_is_what_is_stored(manager: RunManager) -> None:
+async def test_state_of_a_function_is_the_stored_values(manager: RunManager) -> None:
     with pytest.raises(ThreadNotFound):
         await manager.threads.state("t")
     await done(manager, "t", "echo", kwargs={"input": 1}, user_id="ann")
@@ -300,7 +302,7 @@ async def test_the_state_of_a_function_is_what_is_stored(manager: RunManager) ->
         await manager.threads.update_state("t", {}, user_id="bob")
 
 
-async def test_a_thread_without_anything_has_an_empty_state(manager: RunManager) -> None:
+async def test_new_thread_has_an_empty_state(manager: RunManager) -> None:
     await manager.create_or_reject("t")
     assert await manager.threads.state("t") == StateView(
         metadata={"thread_id": "t", "graph_id": None}, created_at=(await view_of(manager)).created_at
@@ -314,14 +316,14 @@ async def view_of(manager: RunManager, thread: str = "t") -> StateView:
     return view
 
 
-async def test_a_paused_run_shows_what_it_asks(manager: RunManager) -> None:
+async def test_paused_run_shows_its_question(manager: RunManager) -> None:
     await done(manager, "t", "asks")
     view = await view_of(manager)
     assert (view.next, view.interrupts) == (("asks",), (Interrupt("may I?", "q1"),))
     assert view.tasks[0]["interrupts"] == [{"value": "may I?", "id": "q1"}]
 
 
-async def test_an_update_merges_keys_and_answers_where_it_led(manager: RunManager) -> None:
+async def test_state_update_merges_keys_and_returns_the_checkpoint(manager: RunManager) -> None:
     await done(manager, "t", "echo", kwargs={"input": 1})
     before = (await view_of(manager)).checkpoint
     after = await manager.threads.update_state("t", {"more": [2]}, at=before)
@@ -345,7 +347,7 @@ async def test_an_update_merges_keys_and_answers_where_it_led(manager: RunManage
         ({}, {"at": CheckpointRef(None, "subgraph")}, "checkpoint"),
     ],
 )
-async def test_an_update_that_makes_no_sense(
+async def test_invalid_state_update_is_refused(
     manager: RunManager, values: Any, fields: dict[str, Any], named: str
 ) -> None:
     await done(manager, "t", "echo", kwargs={"input": 1})
@@ -356,7 +358,7 @@ async def test_an_update_that_makes_no_sense(
     await manager.create_or_reject("t")  # the thread is free
 
 
-async def test_the_state_of_a_foreign_assistant_is_read_and_not_written(manager: RunManager) -> None:
+async def test_state_of_an_unknown_assistant_is_readable_but_not_writable(manager: RunManager) -> None:
     await launched(manager, "t", Agent(returns={"a": 1}), assistant_id="elsewhere")
     with pytest.raises(InvalidArgument, match="elsewhere"):
         await manager.threads.update_state("t", {"a": 2})
@@ -364,7 +366,9 @@ async def test_the_state_of_a_foreign_assistant_is_read_and_not_written(manager:
 
 
 @pytest.mark.parametrize("operator", [0, 1], ids=["same worker", "other worker"])
-async def test_a_busy_thread_can_be_read_and_not_be_written(team: list[RunManager], operator: int) -> None:
+async def test_state_of_a_busy_thread_is_readable_but_not_writable(
+    team: list[RunManager], operator: int
+) -> None:
     run, agent = await running(team[0], "t", Agent(saves={"step": 1}, returns={"step": 2}))
     assert (await view_of(team[operator])).values == {"step": 1}
     with pytest.raises(ConflictError) as conflict:
@@ -376,7 +380,7 @@ async def test_a_busy_thread_can_be_read_and_not_be_written(team: list[RunManage
     assert (await view_of(team[0])).values == {"step": 2, "more": 1}
 
 
-async def test_an_update_holds_the_thread(team: list[RunManager]) -> None:
+async def test_state_update_holds_the_thread(team: list[RunManager]) -> None:
     """A run of another worker begins behind it, and sees what it wrote."""
     a, b = team
     await a.threads.replace_values("t", {"n": 1})
@@ -395,14 +399,14 @@ async def test_an_update_holds_the_thread(team: list[RunManager]) -> None:
     await b.wait(run.run_id, timeout=20)
 
 
-async def test_copy_keeps_the_assistant(manager: RunManager) -> None:
+async def test_copied_thread_keeps_its_assistant(manager: RunManager) -> None:
     await done(manager, "t", "echo", kwargs={"input": 1})
     await manager.threads.copy("t", "copy")
     view = await view_of(manager, "copy")
     assert (view.values, view.metadata["graph_id"]) == ({"echo": 1}, "echo")
 
 
-def test_a_request_survives_its_row() -> None:
+def test_request_survives_storage() -> None:
     request = RunRequest.of(
         {
             "input": {"a": None},
@@ -421,7 +425,7 @@ def test_a_request_survives_its_row() -> None:
     assert RunRequest().kwargs() == {"input": None}
 
 
-async def test_progress_refuses_an_unknown_name_and_changes_nothing(manager: RunManager) -> None:
+async def test_progress_with_an_unknown_counter_is_refused_without_effect(manager: RunManager) -> None:
     run, agent = await running(manager, "t")
     with pytest.raises(InvalidArgument, match=r"totl_tokens: is not known; .*total_tokens,.* model_name"):
         agent.ctx.progress(totl_tokens=5, llm_call_count=1)
@@ -429,7 +433,7 @@ async def test_progress_refuses_an_unknown_name_and_changes_nothing(manager: Run
     assert agent.running
 
 
-async def test_model_name_that_a_run_reports_is_written(manager: RunManager) -> None:
+async def test_reported_model_name_is_stored(manager: RunManager) -> None:
     run, agent = await running(manager, "t")
     held = hold_calls(manager.store, "update_model_name")
     agent.ctx.progress(model_name="first", total_tokens=3)

@@ -29,7 +29,7 @@ ANYWHERE = pytest.mark.parametrize("canceller", [0, 1], ids=["owner", "other wor
 
 
 @ANYWHERE
-async def test_a_running_run(team: list[RunManager], canceller: int) -> None:
+async def test_cancel_stops_a_running_run(team: list[RunManager], canceller: int) -> None:
     """Reported failure 1: a stop that lands on a worker which does not have the run."""
     run, agent = await running(team[0], "t")
     assert await team[canceller].cancel(run.run_id, reason="enough", actor="u1", wait=5)
@@ -40,7 +40,7 @@ async def test_a_running_run(team: list[RunManager], canceller: int) -> None:
 
 
 @ANYWHERE
-async def test_a_pending_run_never_starts(team: list[RunManager], canceller: int) -> None:
+async def test_cancelled_pending_run_never_starts(team: list[RunManager], canceller: int) -> None:
     """Reported failures 4 and 38: the stop comes between admission and the task."""
     run = await team[0].create_or_reject("t")
     assert await team[canceller].cancel(run.run_id, wait=5)
@@ -52,7 +52,7 @@ async def test_a_pending_run_never_starts(team: list[RunManager], canceller: int
 
 
 @ANYWHERE
-async def test_a_waiting_run_ends_at_once(team: list[RunManager], canceller: int) -> None:
+async def test_cancelled_queued_run_ends_at_once(team: list[RunManager], canceller: int) -> None:
     await running(team[1], "t")
     run, agent = await launched(team[0], "t", multitask_strategy="enqueue")
     assert await team[canceller].cancel(run.run_id, wait=5)
@@ -61,7 +61,7 @@ async def test_a_waiting_run_ends_at_once(team: list[RunManager], canceller: int
 
 
 @ANYWHERE
-async def test_a_cancel_while_running_is_being_written(team: list[RunManager], canceller: int) -> None:
+async def test_cancel_during_the_write_of_the_start_wins(team: list[RunManager], canceller: int) -> None:
     """Reported failure 4: the agent's first line must not run."""
     held = hold_answers(team[0].store, "start")
     run, agent = await launched(team[0], "t")
@@ -74,7 +74,7 @@ async def test_a_cancel_while_running_is_being_written(team: list[RunManager], c
 
 
 @ANYWHERE
-async def test_twice_is_the_same_as_once(team: list[RunManager], canceller: int) -> None:
+async def test_cancel_is_idempotent(team: list[RunManager], canceller: int) -> None:
     """Reported failure 5, here while the run still unwinds and after it has."""
     run, agent = await running(team[0], "t", Agent(stubborn=True))
     assert await team[0].cancel(run.run_id, reason="first")
@@ -89,7 +89,7 @@ async def test_twice_is_the_same_as_once(team: list[RunManager], canceller: int)
 
 
 @ANYWHERE
-async def test_after_the_record_has_left_memory(team: list[RunManager], canceller: int) -> None:
+async def test_evicted_run_can_be_cancelled_again(team: list[RunManager], canceller: int) -> None:
     """Reported failure 5."""
     run, _ = await running(team[0], "t")
     assert await team[0].cancel(run.run_id, wait=5)
@@ -98,7 +98,7 @@ async def test_after_the_record_has_left_memory(team: list[RunManager], cancelle
 
 
 @ANYWHERE
-async def test_what_ended_by_itself_cannot_be_cancelled(team: list[RunManager], canceller: int) -> None:
+async def test_finished_run_cannot_be_cancelled(team: list[RunManager], canceller: int) -> None:
     run = await team[0].create_or_reject("t")
     team[0].launch(run, quick)
     await team[0].wait(run.run_id, timeout=20)
@@ -106,12 +106,14 @@ async def test_what_ended_by_itself_cannot_be_cancelled(team: list[RunManager], 
     assert run.status is RunStatus.success
 
 
-async def test_an_unknown_run(team: list[RunManager]) -> None:
+async def test_cancel_of_an_unknown_run_returns_false(team: list[RunManager]) -> None:
     assert not await team[0].cancel("no such run")
 
 
 @ANYWHERE
-async def test_wait_returns_when_the_task_has_stopped(team: list[RunManager], canceller: int) -> None:
+async def test_cancel_with_wait_returns_when_the_task_has_stopped(
+    team: list[RunManager], canceller: int
+) -> None:
     """Reported failures 3 and 37: never on intent."""
     run, agent = await running(team[0], "t", Agent(stubborn=True))
     with pytest.raises(NotSettled):
@@ -123,7 +125,7 @@ async def test_wait_returns_when_the_task_has_stopped(team: list[RunManager], ca
     assert agent.stopped.is_set()
 
 
-async def test_a_lost_hint_is_found_at_the_next_tick(
+async def test_cancel_with_a_lost_hint_is_delivered_by_the_next_tick(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reported failure 2."""
@@ -139,7 +141,9 @@ async def test_a_lost_hint_is_found_at_the_next_tick(
 
 
 @ANYWHERE
-async def test_while_the_owner_drains(team: list[RunManager], canceller: int) -> None:
+async def test_cancel_of_a_run_whose_worker_drains_is_recorded(
+    team: list[RunManager], canceller: int
+) -> None:
     """Reported failure 7."""
     run, agent = await running(team[0], "t")
     leaving = asyncio.create_task(team[0].shutdown(timeout=20))
@@ -150,7 +154,7 @@ async def test_while_the_owner_drains(team: list[RunManager], canceller: int) ->
     assert (await team[1].runs.receipt(run.run_id)).reason == "now"
 
 
-async def test_if_the_cancel_cannot_be_written_the_owner_stops_its_task_and_says_so(
+async def test_owner_stops_the_task_although_the_cancel_cannot_be_written(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reported failure 8. When the store is back, the decision is written with its reason and action."""
@@ -179,7 +183,7 @@ async def test_if_the_cancel_cannot_be_written_the_owner_stops_its_task_and_says
     assert thread.values == {"turn": 1}
 
 
-async def test_a_caller_who_goes_away_does_not_take_the_cancel_with_him(
+async def test_cancel_continues_although_its_caller_was_cancelled(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The request that asked for the stop is dropped just after the commit."""
@@ -203,7 +207,7 @@ async def test_a_caller_who_goes_away_does_not_take_the_cancel_with_him(
     assert agent.cancels == 1
 
 
-async def test_cancelling_oneself(team: list[RunManager]) -> None:
+async def test_run_can_cancel_itself(team: list[RunManager]) -> None:
     a, b = team
     run = await a.create_or_reject("t")
 
@@ -235,7 +239,7 @@ async def test_waiting_run_cancelled_while_its_claim_is_unanswered_never_starts(
     assert not agent.started.is_set()
 
 
-async def test_who_waits_is_answered_where_the_run_is_removed_before_he_looks(team: list[RunManager]) -> None:
+async def test_cancel_with_wait_is_answered_although_the_run_was_removed(team: list[RunManager]) -> None:
     owner, other = team
     run, _ = await running(owner, "t")
     looking = hold_calls(other.store, "row")

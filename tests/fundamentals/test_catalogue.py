@@ -66,7 +66,7 @@ async def brief(
 # -- threads
 
 
-async def test_a_thread_is_the_same_from_every_worker(team: list[RunManager]) -> None:
+async def test_thread_is_the_same_on_every_worker(team: list[RunManager]) -> None:
     here, there = team
     made = await here.threads.create(metadata={"a": 1}, user_id="u", ttl=60)
     assert UUID(made.thread_id)
@@ -84,7 +84,7 @@ async def test_a_thread_is_the_same_from_every_worker(team: list[RunManager]) ->
     assert await gone(here.threads.update(made.thread_id, user_id="u"))
 
 
-async def test_of_two_workers_that_make_it_at_once_one_does(team: list[RunManager]) -> None:
+async def test_concurrent_creation_creates_the_thread_once(team: list[RunManager]) -> None:
     for number in range(10):
         calls = [
             manager.threads.create(f"t{number}", metadata={"by": by}, user_id="u")
@@ -97,7 +97,7 @@ async def test_of_two_workers_that_make_it_at_once_one_does(team: list[RunManage
         assert again == made
 
 
-async def test_a_run_can_ask_for_a_thread_that_is_there(team: list[RunManager]) -> None:
+async def test_thread_must_exist_refuses_an_unknown_thread(team: list[RunManager]) -> None:
     here, there = team
     for strategy in ("reject", "enqueue", "interrupt", "rollback"):
         with pytest.raises(ThreadNotFound):
@@ -112,7 +112,7 @@ async def test_a_run_can_ask_for_a_thread_that_is_there(team: list[RunManager]) 
     assert busy.value.active_run_id == run.run_id
 
 
-async def test_a_delete_among_admissions(team: list[RunManager]) -> None:
+async def test_deletion_among_concurrent_admissions_leaves_no_orphan(team: list[RunManager]) -> None:
     """Whoever is admitted has a thread, whichever came first; nobody else leaves anything behind."""
     for number in range(15):
         thread = f"t{number}"
@@ -146,7 +146,7 @@ async def test_a_delete_among_admissions(team: list[RunManager]) -> None:
 # -- runs
 
 
-async def test_a_run_that_is_being_cancelled_shows_as_running(team: list[RunManager]) -> None:
+async def test_run_that_is_being_cancelled_is_shown_as_running(team: list[RunManager]) -> None:
     run, agent = await running(team[0], "t", Agent(stubborn=True))
     await team[1].cancel(run.run_id)
     await agent.cancelled.wait()
@@ -165,7 +165,7 @@ async def test_a_run_that_is_being_cancelled_shows_as_running(team: list[RunMana
         assert await manager.runs.in_flight() == []
 
 
-async def test_a_run_that_was_rolled_back_has_never_been(team: list[RunManager]) -> None:
+async def test_rolled_back_run_is_not_listed(team: list[RunManager]) -> None:
     kept, agent = await running(team[0], "t", Agent(saves={"n": 1}))
     agent.may_end.set()
     await team[0].wait(kept.run_id, timeout=20)
@@ -181,7 +181,7 @@ async def test_a_run_that_was_rolled_back_has_never_been(team: list[RunManager])
     assert (await team[1].runs.explain(undone.run_id)).run.rolled_back, "operators see it all the same"
 
 
-async def test_runs_of_a_thread_in_pages_and_by_status(team: list[RunManager]) -> None:
+async def test_runs_of_a_thread_are_listed_in_pages_and_by_status(team: list[RunManager]) -> None:
     runs = [(await launched(team[0], "t", multitask_strategy="enqueue"))[0] for _ in range(4)]
     await wait_until(lambda: runs[0].status is RunStatus.running, description="the first has started")
     ids = [run.run_id for run in runs][::-1]
@@ -193,7 +193,7 @@ async def test_runs_of_a_thread_in_pages_and_by_status(team: list[RunManager]) -
         assert sorted(row.run_id for row in await manager.runs.in_flight("all", thread_id="t")) == sorted(ids)
 
 
-async def test_a_deleted_run_is_gone_everywhere(team: list[RunManager]) -> None:
+async def test_deleted_run_is_unknown_on_every_worker(team: list[RunManager]) -> None:
     async def telling(ctx: RunContext) -> None:
         await ctx.emit("custom", 1)
 
@@ -208,7 +208,7 @@ async def test_a_deleted_run_is_gone_everywhere(team: list[RunManager]) -> None:
 
 
 @pytest.mark.parametrize("how", ["deleted", "expired"])
-async def test_who_waits_for_a_run_hears_that_it_was_removed(tmp_path: Path, how: str) -> None:
+async def test_wait_raises_run_not_found_when_the_run_is_removed(tmp_path: Path, how: str) -> None:
     """Its worker had not heard yet that it is over when the run was removed there."""
     async with team_of(2, tmp_path, tick=3600.0, sweep=3600.0) as (a, b):
         await wait_until(
@@ -238,7 +238,7 @@ async def test_who_waits_for_a_run_hears_that_it_was_removed(tmp_path: Path, how
     assert not agent.started.is_set()
 
 
-async def test_each_user_sees_his_own(team: list[RunManager]) -> None:
+async def test_users_see_only_their_own_threads_and_runs(team: list[RunManager]) -> None:
     run, agent = await running(team[0], "t", user_id="u", metadata={"k": 1})
     for manager in team:
         assert await manager.threads.search(ThreadQuery(ids=("t",)), user_id="v") == []
@@ -258,7 +258,7 @@ async def test_each_user_sees_his_own(team: list[RunManager]) -> None:
     assert agent.running
 
 
-async def test_bad_arguments_are_named(alone: RunManager) -> None:
+async def test_invalid_argument_is_named(alone: RunManager) -> None:
     for argument, call in (
         ("thread_id", alone.threads.create("")),
         ("metadata", alone.threads.create(metadata={"x": float("nan")})),
@@ -285,7 +285,7 @@ async def test_bad_arguments_are_named(alone: RunManager) -> None:
 # -- threads that pass
 
 
-async def test_a_temporary_thread_passes_with_its_run(brief: list[RunManager]) -> None:
+async def test_temporary_thread_is_removed_after_its_run(brief: list[RunManager]) -> None:
     here, there = brief
     run, agent = await running(here, "tmp", temporary_thread=True, kwargs={"input": 1})
     for manager in brief:
@@ -303,7 +303,7 @@ async def test_a_temporary_thread_passes_with_its_run(brief: list[RunManager]) -
 
 
 @pytest.mark.parametrize("sweeper", [0, 1], ids=["its worker", "another one"])
-async def test_what_comes_late_does_not_bring_it_back(brief: list[RunManager], sweeper: int) -> None:
+async def test_late_writes_do_not_recreate_a_temporary_thread(brief: list[RunManager], sweeper: int) -> None:
     run, agent = await running(brief[0], "tmp", temporary_thread=True)
     agent.may_end.set()
     await brief[0].wait(run.run_id, timeout=20)
@@ -314,7 +314,7 @@ async def test_what_comes_late_does_not_bring_it_back(brief: list[RunManager], s
     assert await store_of(brief[1]).row(run.run_id) is None
 
 
-async def test_an_end_whose_answer_was_lost_does_not_bring_it_back(
+async def test_repeated_end_does_not_recreate_a_temporary_thread(
     brief: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Committed, and removed by a peer, before its owner heard of it and says it again."""
@@ -342,7 +342,7 @@ async def test_an_end_whose_answer_was_lost_does_not_bring_it_back(
     assert await store.row(run.run_id) is None
 
 
-async def test_its_events_are_removed_from_redis(
+async def test_events_of_a_temporary_thread_are_removed_from_redis(
     tmp_path: Path, shared_valkey: ValkeyServer, namespace: str
 ) -> None:
     async def telling(ctx: RunContext) -> None:
@@ -361,7 +361,7 @@ async def test_its_events_are_removed_from_redis(
         await wait_until(lambda: logs() == b"*0\r\n", description="its log is removed")
 
 
-async def test_a_dead_workers_temporary_thread_passes_as_well(tmp_path: Path) -> None:
+async def test_temporary_thread_of_a_dead_worker_is_removed(tmp_path: Path) -> None:
     """Any worker that lives does it, at its own interval."""
     async with team_of(1, tmp_path, keep_temporary=0.1, sweep=0.05) as (alive,):
         async with team_of(1, tmp_path, keep_temporary=0.1) as (leaving,):
@@ -374,7 +374,7 @@ async def test_a_dead_workers_temporary_thread_passes_as_well(tmp_path: Path) ->
         assert await gone(alive.runs.get(run.run_id))
 
 
-async def test_a_manager_without_a_store_looks_from_its_first_temporary_thread_on() -> None:
+async def test_manager_without_a_store_sweeps_from_its_first_temporary_thread_on() -> None:
     settings = Settings(keep_temporary=0, sweep=0.02)
     async with managing(settings=settings) as manager:
         run = await manager.create_or_reject("tmp", temporary_thread=True)
@@ -387,7 +387,7 @@ async def test_a_manager_without_a_store_looks_from_its_first_temporary_thread_o
         await wait_until(passed, description="the thread has passed")
 
 
-async def test_a_sweep_among_admissions(brief: list[RunManager]) -> None:
+async def test_expiry_among_concurrent_admissions_removes_no_busy_thread(brief: list[RunManager]) -> None:
     """An admission comes before the sweep, and the thread stays; or after it, and there is no thread."""
     for number in range(40):
         thread = f"t{number}"
@@ -409,7 +409,7 @@ async def test_a_sweep_among_admissions(brief: list[RunManager]) -> None:
             await brief[0].cancel(admission.run_id)
 
 
-async def test_a_worker_that_takes_a_temporary_run_over_forgets_it_as_soon(tmp_path: Path) -> None:
+async def test_taken_over_temporary_run_is_evicted_after_keep_temporary(tmp_path: Path) -> None:
     settings = Settings(store=f"sqlite:///{tmp_path / 'runs.db'}", **{**QUICK, **BRIEF})
     async with (
         open_coordinator(settings=settings, assistants={"agent": quick}) as peer,

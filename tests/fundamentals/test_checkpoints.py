@@ -37,7 +37,7 @@ async def chat(ctx: RunContext) -> dict[str, Any]:
     said: list[str] = [*held["said"], ctx.input.text]
     await ctx.save({"said": said})
     if ctx.input.text == "wait":
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
     return {"said": [*said, f"{ctx.input.text}!{len(said)}"]}
 
 
@@ -93,7 +93,7 @@ async def until_saved(manager: RunManager, run_id: str) -> None:
 A, B = ["a", "a!1"], ["a", "a!1", "b", "b!3"]
 
 
-async def test_each_run_has_a_state_that_it_began_with_and_one_that_it_left(
+async def test_each_run_records_the_state_before_and_after_it(
     pair: tuple[RunManager, RunManager],
 ) -> None:
     one, two = pair
@@ -117,7 +117,9 @@ async def test_each_run_has_a_state_that_it_began_with_and_one_that_it_left(
     assert [view.metadata["graph_id"] for view in views] == ["chat"] * 4
 
 
-async def test_an_edited_question_takes_the_place_of_the_old_one(pair: tuple[RunManager, RunManager]) -> None:
+async def test_edited_question_branches_from_the_checkpoint_before_it(
+    pair: tuple[RunManager, RunManager],
+) -> None:
     one, two = pair
     await done(one, "a")
     await done(one, "b")
@@ -132,7 +134,7 @@ async def test_an_edited_question_takes_the_place_of_the_old_one(pair: tuple[Run
     assert (await state(one, old[0].checkpoint)).values == {"said": B}
 
 
-async def test_an_answer_is_regenerated_from_where_it_began(pair: tuple[RunManager, RunManager]) -> None:
+async def test_answer_is_regenerated_from_its_first_checkpoint(pair: tuple[RunManager, RunManager]) -> None:
     one, two = pair
     await done(one, "a")
     await done(one, "b")
@@ -148,7 +150,7 @@ async def test_an_answer_is_regenerated_from_where_it_began(pair: tuple[RunManag
     )
 
 
-async def test_a_run_goes_on_from_any_state(pair: tuple[RunManager, RunManager]) -> None:
+async def test_run_starts_from_any_checkpoint(pair: tuple[RunManager, RunManager]) -> None:
     one, _ = pair
     for text in ("a", "b", "c"):
         await done(one, text)
@@ -158,7 +160,7 @@ async def test_a_run_goes_on_from_any_state(pair: tuple[RunManager, RunManager])
     assert await done(one, "next") == {"said": [*A, "z", "z!3", "next", "next!5"]}, "from there"
 
 
-async def test_a_state_that_the_thread_never_had(pair: tuple[RunManager, RunManager]) -> None:
+async def test_unknown_checkpoint_is_refused(pair: tuple[RunManager, RunManager]) -> None:
     one, _ = pair
     await done(one, "a")
     for at in (CheckpointRef("unheard of"), CheckpointRef("unheard of.input")):
@@ -177,7 +179,7 @@ async def test_a_state_that_the_thread_never_had(pair: tuple[RunManager, RunMana
     assert (await state(one)).values == {"said": A}
 
 
-async def test_an_update_makes_one_and_branches_as_well(pair: tuple[RunManager, RunManager]) -> None:
+async def test_state_update_creates_a_checkpoint_and_a_branch(pair: tuple[RunManager, RunManager]) -> None:
     one, two = pair
     await done(one, "a")
     await done(one, "b")
@@ -194,7 +196,7 @@ async def test_an_update_makes_one_and_branches_as_well(pair: tuple[RunManager, 
     assert (await state(one)).checkpoint == back
 
 
-async def test_a_run_that_goes_on_has_the_state_that_it_will_leave(
+async def test_resumed_run_shows_its_final_checkpoint(
     pair: tuple[RunManager, RunManager],
 ) -> None:
     one, two = pair
@@ -213,7 +215,7 @@ async def test_a_run_that_goes_on_has_the_state_that_it_will_leave(
     assert await done(two, "b", at=head.checkpoint) == {"said": [*A, "wait", "b", "b!4"]}
 
 
-async def test_a_rollback_leaves_no_trace_and_puts_back_what_the_thread_held(
+async def test_rollback_removes_checkpoints_and_restores_the_values(
     pair: tuple[RunManager, RunManager],
 ) -> None:
     one, two = pair
@@ -229,7 +231,9 @@ async def test_a_rollback_leaves_no_trace_and_puts_back_what_the_thread_held(
     assert await past(two) == old
 
 
-async def test_a_question_and_its_answer(pair: tuple[RunManager, RunManager]) -> None:
+async def test_question_of_a_paused_run_and_its_answer_are_checkpoints(
+    pair: tuple[RunManager, RunManager],
+) -> None:
     one, two = pair
     await done(one, "x", name="asks")
     asked = await state(two)
@@ -242,7 +246,7 @@ async def test_a_question_and_its_answer(pair: tuple[RunManager, RunManager]) ->
     assert beginning.metadata["source"] == "input"
 
 
-async def test_they_go_with_their_runs_and_their_thread(pair: tuple[RunManager, RunManager]) -> None:
+async def test_checkpoints_are_removed_with_their_run_and_thread(pair: tuple[RunManager, RunManager]) -> None:
     one, two = pair
     for text in ("a", "b", "c"):
         await done(one, text)

@@ -32,7 +32,7 @@ def hints_of(manager: RunManager, monkeypatch: pytest.MonkeyPatch) -> list[tuple
     return hints
 
 
-async def test_a_cancel_reaches_every_generation_on_every_worker(team: list[RunManager]) -> None:
+async def test_cancel_reaches_every_generation_on_every_worker(team: list[RunManager]) -> None:
     a, b = team
     parent, _ = await running(a, "t")
     child, second = await running(b, "t2", parent_run_id=parent.run_id)
@@ -48,7 +48,7 @@ async def test_a_cancel_reaches_every_generation_on_every_worker(team: list[RunM
     assert second.ctx.abort.cause == "parent"
 
 
-async def test_so_does_a_time_limit(team: list[RunManager]) -> None:
+async def test_time_limit_reaches_every_generation(team: list[RunManager]) -> None:
     a, b = team
     parent, _ = await running(a, "t", timeout=0.3)
     child, agent = await running(b, "t2", parent_run_id=parent.run_id)
@@ -57,7 +57,9 @@ async def test_so_does_a_time_limit(team: list[RunManager]) -> None:
     assert agent.cancels == 1
 
 
-async def test_a_parent_that_fails(team: list[RunManager], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_parent_cancels_its_children(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
     a, b = team
     hints = hints_of(a, monkeypatch)
     parent, go_on = await a.create_or_reject("t"), asyncio.Event()
@@ -75,7 +77,9 @@ async def test_a_parent_that_fails(team: list[RunManager], monkeypatch: pytest.M
     assert hints == [(b.worker.epoch, child.run_id)], "its worker need not wait for a tick"
 
 
-async def test_a_parent_whose_worker_leaves(team: list[RunManager], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_shutdown_of_the_parents_worker_cancels_its_children(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
     a, b = team
     hints = hints_of(a, monkeypatch)
     parent, _ = await running(a, "t")
@@ -86,7 +90,7 @@ async def test_a_parent_whose_worker_leaves(team: list[RunManager], monkeypatch:
     assert hints == [(b.worker.epoch, child.run_id)], "its worker need not wait for a tick"
 
 
-async def test_children_of_a_dead_worker_hear_of_it_with_the_sweep_that_ends_their_parent(
+async def test_sweep_that_ends_a_parent_hints_its_children(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every generation on every worker. No tick helps: the loops stand still."""
@@ -119,7 +123,7 @@ async def test_children_of_a_dead_worker_hear_of_it_with_the_sweep_that_ends_the
         } <= {*hints}
 
 
-async def test_children_hear_of_it_with_the_end_of_their_parent_at_its_own_worker(
+async def test_own_workers_sweep_that_ends_a_parent_hints_its_children(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that was paused past its lease ends the runs of its former epoch when it registers anew."""
@@ -134,7 +138,7 @@ async def test_children_hear_of_it_with_the_end_of_their_parent_at_its_own_worke
         )
 
 
-async def test_a_parent_that_had_to_be_forced(tmp_path: Path) -> None:
+async def test_forced_parent_cancels_its_children(tmp_path: Path) -> None:
     async with team_of(2, tmp_path, force_after=0.2) as (a, b):
         deaf = Agent(stubborn=True)
         parent, _ = await running(a, "t", deaf)
@@ -146,7 +150,7 @@ async def test_a_parent_that_had_to_be_forced(tmp_path: Path) -> None:
         await deaf.stopped.wait()
 
 
-async def test_one_that_succeeds_leaves_them_alone(team: list[RunManager]) -> None:
+async def test_successful_parent_leaves_its_children_running(team: list[RunManager]) -> None:
     a, b = team
     parent, first = await running(a, "t")
     child, second = await running(b, "t2", Agent(returns="later"), parent_run_id=parent.run_id)
@@ -156,7 +160,7 @@ async def test_one_that_succeeds_leaves_them_alone(team: list[RunManager]) -> No
     assert await a.wait(child.run_id, timeout=20) == "later"
 
 
-async def test_a_child_that_comes_too_late(team: list[RunManager]) -> None:
+async def test_child_of_an_ended_parent_is_refused(team: list[RunManager]) -> None:
     """The code of a cancelled run still unwinds, and starts something."""
     a, b = team
     parent, agent = await running(a, "t", Agent(stubborn=True))
@@ -169,7 +173,9 @@ async def test_a_child_that_comes_too_late(team: list[RunManager]) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
-async def test_who_takes_the_place_of_its_parent_outlives_it(team: list[RunManager], strategy: str) -> None:
+async def test_run_that_replaces_its_parent_is_not_cancelled_with_it(
+    team: list[RunManager], strategy: str
+) -> None:
     a, b = team
     parent, _ = await running(a, "t")
     heir, agent = await launched(
@@ -180,7 +186,7 @@ async def test_who_takes_the_place_of_its_parent_outlives_it(team: list[RunManag
     assert (await a.runs.get(heir.run_id)).parent_run_id is heir.parent_run_id is None
 
 
-async def test_a_parent_of_another_user_looks_missing(team: list[RunManager]) -> None:
+async def test_parent_of_another_user_is_not_found(team: list[RunManager]) -> None:
     a, b = team
     parent, _ = await running(a, "t", user_id="u")
     for other in (parent.run_id, "no such run"):
@@ -188,7 +194,7 @@ async def test_a_parent_of_another_user_looks_missing(team: list[RunManager]) ->
             await b.create_or_reject("t2", user_id="v", parent_run_id=other)
 
 
-async def test_on_a_store_with_records_only_the_records_say_so_too() -> None:
+async def test_record_store_records_the_cancelled_children() -> None:
     from coordinator import MemoryRunStore
 
     async with RunManager(records := MemoryRunStore()) as manager:

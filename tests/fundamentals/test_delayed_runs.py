@@ -30,7 +30,7 @@ async def started(agent: Agent) -> None:
         await agent.started.wait()
 
 
-async def test_it_starts_when_its_time_has_come(team: list[RunManager]) -> None:
+async def test_delayed_run_starts_when_its_delay_is_over(team: list[RunManager]) -> None:
     """To the tenth of a second although the tick is slower, and created when it is due, as clients expect."""
     a, b = team
     asked = datetime.now(UTC)
@@ -48,7 +48,7 @@ async def test_it_starts_when_its_time_has_come(team: list[RunManager]) -> None:
     assert (row.status, row.delayed) == (RunStatus.success, False)
 
 
-async def test_who_comes_before_its_time_runs_before_it(team: list[RunManager]) -> None:
+async def test_later_run_starts_before_a_delayed_one(team: list[RunManager]) -> None:
     a, b = team
     run_id, late = await delayed(a)
     _, first = await running(b, "t", multitask_strategy="enqueue")
@@ -68,7 +68,7 @@ async def test_who_comes_before_its_time_runs_before_it(team: list[RunManager]) 
     last.may_end.set()
 
 
-async def test_a_cancel_ends_it_before_its_time(team: list[RunManager]) -> None:
+async def test_delayed_run_can_be_cancelled_before_its_start(team: list[RunManager]) -> None:
     a, b = team
     run_id, agent = await delayed(a, seconds=3600)
     assert await b.cancel(run_id, wait=5)
@@ -83,7 +83,7 @@ async def test_a_cancel_ends_it_before_its_time(team: list[RunManager]) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
-async def test_who_replaces_everything_replaces_it(team: list[RunManager], strategy: str) -> None:
+async def test_replacing_run_replaces_delayed_runs(team: list[RunManager], strategy: str) -> None:
     a, b = team
     run_id, agent = await delayed(a, seconds=3600)
     await running(b, "t", multitask_strategy=strategy)
@@ -91,7 +91,7 @@ async def test_who_replaces_everything_replaces_it(team: list[RunManager], strat
     assert not agent.started.is_set()
 
 
-async def test_reject_counts_it(team: list[RunManager]) -> None:
+async def test_reject_counts_delayed_runs(team: list[RunManager]) -> None:
     a, b = team
     run_id, _ = await delayed(a, seconds=3600)
     with pytest.raises(ConflictError) as conflict:
@@ -105,7 +105,7 @@ async def test_reject_counts_it(team: list[RunManager]) -> None:
     assert thread.status == "busy"
 
 
-async def test_its_own_strategy_is_of_the_moment_of_its_request(team: list[RunManager]) -> None:
+async def test_strategy_of_a_delayed_run_acts_at_its_admission(team: list[RunManager]) -> None:
     a, b = team
     old, agent = await running(b, "t")
     run_id, late = await delayed(a, seconds=0.3, strategy="interrupt")
@@ -124,7 +124,7 @@ async def test_its_own_strategy_is_of_the_moment_of_its_request(team: list[RunMa
     assert other.status is RunStatus.success
 
 
-async def test_the_slot_that_its_request_reserved_is_free_for_others(team: list[RunManager]) -> None:
+async def test_delayed_run_does_not_reserve_the_slot(team: list[RunManager]) -> None:
     """In Redis, where a reservation lives for seconds."""
     a, b = team
     run_id, _ = await delayed(a, seconds=3600, strategy="reject")
@@ -133,7 +133,9 @@ async def test_the_slot_that_its_request_reserved_is_free_for_others(team: list[
     agent.may_end.set()
 
 
-async def test_its_queue_limit_counts_from_its_time(team: list[RunManager]) -> None:
+async def test_queue_timeout_of_a_delayed_run_counts_from_the_end_of_its_delay(
+    team: list[RunManager],
+) -> None:
     a, b = team
     _, holder = await running(b, "t", multitask_strategy="enqueue")
     run_id, _ = await delayed(a, seconds=0.3, queue_timeout=0.2)
@@ -144,7 +146,7 @@ async def test_its_queue_limit_counts_from_its_time(team: list[RunManager]) -> N
     holder.may_end.set()
 
 
-async def test_asked_again_with_the_same_key_it_is_the_same(team: list[RunManager]) -> None:
+async def test_idempotency_key_returns_the_delayed_run(team: list[RunManager]) -> None:
     a, b = team
     asked: dict[str, Any] = {"multitask_strategy": "enqueue", "idempotency_key": "k"}
     first = await a.create_or_reject("t", after_seconds=3600, **asked)
@@ -154,13 +156,13 @@ async def test_asked_again_with_the_same_key_it_is_the_same(team: list[RunManage
         await b.create_or_reject("t", **asked)
 
 
-async def test_no_delay_is_no_delay(alone: RunManager) -> None:
+async def test_delay_of_zero_is_no_delay(alone: RunManager) -> None:
     _, agent = await running(alone, "t", after_seconds=0)
     agent.may_end.set()
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before its time", "after its time"])
-async def test_it_goes_on_elsewhere_when_its_home_dies(tmp_path: Path, before: bool) -> None:
+async def test_delayed_run_of_a_dead_worker_is_taken_over(tmp_path: Path, before: bool) -> None:
     here, there = Agent(), Agent(returns="done")
     async with (
         gateway(tmp_path, lease=SHORT, agent=there) as friend,
@@ -186,7 +188,7 @@ async def test_it_goes_on_elsewhere_when_its_home_dies(tmp_path: Path, before: b
         assert not here.started.is_set()
 
 
-async def test_it_survives_a_restart_of_everything(tmp_path: Path) -> None:
+async def test_delayed_run_survives_a_restart_of_all_workers(tmp_path: Path) -> None:
     seen = asyncio.Event()
 
     async def agent(ctx: RunContext) -> object:
@@ -205,7 +207,7 @@ async def test_it_survives_a_restart_of_everything(tmp_path: Path) -> None:
         assert await after.wait(run.run_id, timeout=10) == 5
 
 
-async def test_a_drain_does_not_wait_for_its_time(tmp_path: Path) -> None:
+async def test_drain_does_not_wait_for_delayed_runs(tmp_path: Path) -> None:
     async with gateway(tmp_path, agent=Agent()) as friend, gateway(tmp_path, agent=Agent()) as home:
         run = await home.create_or_reject("t", "agent", multitask_strategy="enqueue", after_seconds=3600)
         home.launch(run)
@@ -214,7 +216,7 @@ async def test_a_drain_does_not_wait_for_its_time(tmp_path: Path) -> None:
         assert (await friend.runs.explain(run.run_id)).run.delayed
 
 
-async def test_what_only_this_worker_can_run_ends_with_it(tmp_path: Path) -> None:
+async def test_delayed_run_that_is_not_portable_ends_with_its_worker(tmp_path: Path) -> None:
     async with gateway(tmp_path) as other:
         async with gateway(tmp_path) as home:
             run_id, agent = await delayed(home, seconds=3600)

@@ -41,7 +41,7 @@ async def has_noted(manager: RunManager, steps: int) -> None:
     await wait_until(noted, description=f"{steps} steps are saved")
 
 
-async def test_its_log_grows_over_the_runs_of_a_thread(manager: RunManager) -> None:
+async def test_log_grows_over_the_runs_of_a_thread(manager: RunManager) -> None:
     first = await begun(manager, steps=2, tag="a")
     assert await manager.wait(first.run_id, timeout=10) == {"done": 2, "steps": 2, "log": ["a:1", "a:2"]}
     second = await begun(manager)
@@ -49,14 +49,14 @@ async def test_its_log_grows_over_the_runs_of_a_thread(manager: RunManager) -> N
     assert await manager.wait(second.run_id, timeout=10) == expected == await values(manager)
 
 
-async def test_it_fails_at_its_last_step_and_keeps_the_others(manager: RunManager) -> None:
+async def test_failed_run_keeps_the_steps_before_its_last(manager: RunManager) -> None:
     run = await begun(manager, steps=3, tag="f", fail=True)
     with pytest.raises(RunFailed, match="ValueError: demo failure requested"):
         await manager.wait(run.run_id, timeout=10)
     assert await values(manager) == {"done": 2, "steps": 3, "log": ["f:1", "f:2"]}
 
 
-async def test_an_interrupted_run_keeps_its_steps_and_a_rolled_back_one_leaves_none(
+async def test_interrupted_run_keeps_its_steps_and_rolled_back_run_leaves_none(
     manager: RunManager,
 ) -> None:
     before = await begun(manager, tag="a")
@@ -86,12 +86,12 @@ async def test_an_interrupted_run_keeps_its_steps_and_a_rolled_back_one_leaves_n
         {"tag": None},
     ],
 )
-async def test_input_that_makes_no_sense(manager: RunManager, asked: dict[str, Any]) -> None:
+async def test_invalid_input_is_refused(manager: RunManager, asked: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument, match="input"):
         await begun(manager, **asked)
 
 
-async def test_what_else_the_thread_holds_stays(manager: RunManager) -> None:
+async def test_other_thread_values_are_kept(manager: RunManager) -> None:
     await manager.threads.replace_values("t", {"title": "kept", "log": "no list"})
     run = await begun(manager, unheard_of=1)
     await manager.wait(run.run_id, timeout=10)

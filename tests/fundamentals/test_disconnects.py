@@ -11,7 +11,7 @@ ANYWHERE = pytest.mark.parametrize("told", [0, 1], ids=["owner", "other worker"]
 
 
 @ANYWHERE
-async def test_where_the_run_says_continue_nothing_happens(team: list[RunManager], told: int) -> None:
+async def test_disconnect_leaves_a_run_with_continue_running(team: list[RunManager], told: int) -> None:
     run, agent = await running(team[0], "t", Agent(returns=1), on_disconnect="continue")
     assert not await team[told].disconnected(run.run_id)
     assert agent.running
@@ -20,7 +20,7 @@ async def test_where_the_run_says_continue_nothing_happens(team: list[RunManager
 
 
 @ANYWHERE
-async def test_where_it_says_cancel_it_is_cancelled(team: list[RunManager], told: int) -> None:
+async def test_disconnect_cancels_a_run_with_cancel(team: list[RunManager], told: int) -> None:
     run, agent = await running(team[0], "t", on_disconnect=DisconnectMode.cancel)
     for _ in range(2):
         assert await team[told].disconnected(run.run_id)
@@ -32,7 +32,7 @@ async def test_where_it_says_cancel_it_is_cancelled(team: list[RunManager], told
 
 
 @ANYWHERE
-async def test_one_that_waits_never_starts(team: list[RunManager], told: int) -> None:
+async def test_disconnect_cancels_a_queued_run(team: list[RunManager], told: int) -> None:
     await running(team[1], "t")
     run, agent = await launched(team[0], "t", multitask_strategy="enqueue")
     assert await team[told].disconnected(run.run_id)
@@ -41,7 +41,7 @@ async def test_one_that_waits_never_starts(team: list[RunManager], told: int) ->
 
 
 @ANYWHERE
-async def test_one_that_is_done_stays_so(team: list[RunManager], told: int) -> None:
+async def test_disconnect_does_not_change_a_finished_run(team: list[RunManager], told: int) -> None:
     run = await team[0].create_or_reject("t")
     team[0].launch(run, quick)
     await team[0].wait(run.run_id, timeout=20)
@@ -50,7 +50,9 @@ async def test_one_that_is_done_stays_so(team: list[RunManager], told: int) -> N
 
 
 @ANYWHERE
-async def test_an_unknown_run_and_one_of_somebody_else(team: list[RunManager], told: int) -> None:
+async def test_disconnect_of_an_unknown_or_foreign_run_has_no_effect(
+    team: list[RunManager], told: int
+) -> None:
     run, agent = await running(team[0], "t", user_id="u")
     assert not await team[told].disconnected("no such run")
     assert not await team[told].disconnected(run.run_id, user_id="v")

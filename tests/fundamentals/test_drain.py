@@ -45,7 +45,7 @@ async def portable(manager: RunManager, thread_id: str) -> tuple[RunRecord, Agen
 
 
 @on_every_store
-async def test_it_shows_and_admits_nothing(team: list[RunManager]) -> None:
+async def test_draining_worker_is_shown_and_admits_nothing(team: list[RunManager]) -> None:
     a, b = team
     run, agent = await running(a, "t")
     assert not a.worker.draining
@@ -60,7 +60,7 @@ async def test_it_shows_and_admits_nothing(team: list[RunManager]) -> None:
     assert run.status is RunStatus.success
 
 
-async def test_it_says_so_while_the_store_is_away_too(
+async def test_draining_worker_is_shown_during_a_store_outage(
     alone: RunManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(*args: Any, **kwargs: Any) -> None:
@@ -76,7 +76,7 @@ async def test_it_says_so_while_the_store_is_away_too(
     assert isinstance(answer, Draining)
 
 
-async def test_a_second_call_hurries(alone: RunManager) -> None:
+async def test_second_drain_shortens_the_grace(alone: RunManager) -> None:
     run, agent = await running(alone, "t")
     first = await begun(alone)
     began = time.monotonic()
@@ -86,7 +86,7 @@ async def test_a_second_call_hurries(alone: RunManager) -> None:
     assert (run.status, agent.cancels) == (RunStatus.interrupted, 1)
 
 
-async def test_hurry_does_so_too_and_a_close_joins(alone: RunManager) -> None:
+async def test_end_of_grace_is_immediate_and_close_joins_the_drain(alone: RunManager) -> None:
     run, agent = await running(alone, "t")
     alone.worker.end_grace()
     assert agent.running, "nothing is under way"
@@ -100,7 +100,7 @@ async def test_hurry_does_so_too_and_a_close_joins(alone: RunManager) -> None:
 
 
 @on_every_store
-async def test_who_is_stopped_is_told_why_before_anything_is_decided(team: list[RunManager]) -> None:
+async def test_stopped_run_knows_its_cause_before_the_decision(team: list[RunManager]) -> None:
     a, b = team
     run, seen = await a.create_or_reject("t"), list[Any]()
     started = asyncio.Event()
@@ -127,7 +127,7 @@ async def test_who_is_stopped_is_told_why_before_anything_is_decided(team: list[
 
 
 @on_every_store
-async def test_a_cancel_while_it_unwinds_is_the_users(team: list[RunManager]) -> None:
+async def test_user_cancel_during_unwinding_wins(team: list[RunManager]) -> None:
     """Reported failure 7, in the last moment."""
     a, b = team
     run, agent = await running(a, "t", Agent(stubborn=True))
@@ -141,7 +141,7 @@ async def test_a_cancel_while_it_unwinds_is_the_users(team: list[RunManager]) ->
 
 
 @on_every_store
-async def test_a_turn_that_comes_within_the_grace_is_taken(team: list[RunManager]) -> None:
+async def test_queued_run_starts_within_the_grace(team: list[RunManager]) -> None:
     a, b = team
     _, holder = await running(b, "t")
     run, agent = await launched(a, "t", Agent(returns="done"), multitask_strategy="enqueue")
@@ -154,7 +154,7 @@ async def test_a_turn_that_comes_within_the_grace_is_taken(team: list[RunManager
 
 
 @on_every_store
-async def test_a_turn_that_does_not_come_ends_the_wait(team: list[RunManager]) -> None:
+async def test_queued_run_ends_with_the_grace(team: list[RunManager]) -> None:
     a, b = team
     await running(b, "t")
     run, agent = await launched(a, "t", multitask_strategy="enqueue")
@@ -177,7 +177,7 @@ async def handed_over(a: RunManager, b: RunManager, run: RunRecord, agent: Agent
 
 
 @on_every_store
-async def test_a_portable_run_that_waits_is_handed_over(
+async def test_queued_portable_run_is_handed_over(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = team
@@ -204,7 +204,7 @@ async def test_a_portable_run_that_waits_is_handed_over(
 
 @pytest.mark.parametrize("readable", [True, False], ids=["and its row is read", "and its row is not read"])
 @on_every_store
-async def test_also_if_the_answer_of_the_store_is_lost(
+async def test_handover_succeeds_although_the_stores_answer_is_lost(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch, readable: bool
 ) -> None:
     a, b = team
@@ -226,7 +226,7 @@ async def test_also_if_the_answer_of_the_store_is_lost(
     await handed_over(a, b, run, agent)
 
 
-async def test_an_admission_that_was_faster_is_a_run_like_any_other(alone: RunManager) -> None:
+async def test_admission_committed_before_the_drain_is_drained(alone: RunManager) -> None:
     """Its row is written and its answer on the way, while the drain begins."""
     held = hold_answers(alone.store, "admit")
     agent = Agent(returns="done")
@@ -242,7 +242,7 @@ async def test_an_admission_that_was_faster_is_a_run_like_any_other(alone: RunMa
 
 
 @pytest.mark.parametrize("thread_id", ["t", "t2"], ids=["it waits", "it runs"])
-async def test_one_whose_answer_comes_after_everybody_was_told_is_told_as_well(
+async def test_admission_answered_during_the_drain_is_stopped(
     alone: RunManager, monkeypatch: pytest.MonkeyPatch, thread_id: str
 ) -> None:
     """Else its task would outlive its worker: nobody has told it to stop."""
@@ -268,7 +268,7 @@ async def test_one_whose_answer_comes_after_everybody_was_told_is_told_as_well(
     assert (row.status, row.cancel_cause, row.settled) == ("interrupted", "shutdown", True)
 
 
-async def test_an_admission_that_was_slower_is_refused_and_harms_nobody(alone: RunManager) -> None:
+async def test_admission_committed_after_the_drain_is_refused_without_effect(alone: RunManager) -> None:
     """It passed the check here before the drain, and reaches the store after it. The store's "no" must
     not be taken for a burial: that would end every run of the worker."""
     run, agent = await running(alone, "t", Agent(returns="done"))
@@ -286,7 +286,7 @@ async def test_an_admission_that_was_slower_is_refused_and_harms_nobody(alone: R
 
 
 @on_every_store
-async def test_whom_the_store_did_not_let_end_is_ended_when_it_is_back(
+async def test_end_refused_by_an_outage_is_written_when_the_store_is_back(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its worker has drained and lives on: nobody else would end it."""
@@ -324,7 +324,7 @@ async def forced(a: RunManager, b: RunManager, run_id: str) -> None:
     assert "fenced" in [step.what for step in explained.transitions]
 
 
-async def test_a_deaf_task_is_settled_by_force_within_the_bound(tmp_path: Path) -> None:
+async def test_task_that_ignores_its_cancel_is_forced_within_the_bound(tmp_path: Path) -> None:
     """Reported failure 37."""
     async with team_of(2, tmp_path, force_after=60) as (a, b):
         run, agent = await running(a, "t", Agent(stubborn=True))
@@ -334,7 +334,7 @@ async def test_a_deaf_task_is_settled_by_force_within_the_bound(tmp_path: Path) 
         await agent.stopped.wait()
 
 
-async def test_so_is_one_that_its_caller_made(tmp_path: Path) -> None:
+async def test_callers_task_that_ignores_its_cancel_is_forced_within_the_bound(tmp_path: Path) -> None:
     async with team_of(2, tmp_path, force_after=60) as (a, b):
         run = await a.create_or_reject("t")
         await a.set_status(run.run_id, RunStatus.running)
@@ -345,7 +345,7 @@ async def test_so_is_one_that_its_caller_made(tmp_path: Path) -> None:
         await asyncio.wait([work.task])
 
 
-async def test_it_is_bounded_also_when_the_store_does_not_answer(
+async def test_drain_is_bounded_although_the_store_does_not_answer(
     alone: RunManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, agent = await running(alone, "t", Agent(stubborn=True))
@@ -370,7 +370,7 @@ async def test_it_is_bounded_also_when_the_store_does_not_answer(
 
 
 @on_every_store
-async def test_a_peer_that_is_asked_drains_and_nobody_else(team: list[RunManager]) -> None:
+async def test_requested_drain_reaches_that_worker_only(team: list[RunManager]) -> None:
     a, b = team
     run, agent = await running(b, "t")
     assert await a.worker.request_drain(b.worker.epoch, grace=0) == [(b.worker.epoch, False)]
@@ -381,7 +381,7 @@ async def test_a_peer_that_is_asked_drains_and_nobody_else(team: list[RunManager
     assert await a.worker.request_drain(b.worker.epoch) == [(b.worker.epoch, True)]
 
 
-async def test_peer_that_is_asked_drains_before_its_next_tick(
+async def test_requested_drain_begins_before_the_next_tick(
     tmp_path: Path, shared_valkey: ValkeyServer, namespace: str
 ) -> None:
     """A hint that names neither run nor thread is a reason to look at everything."""
@@ -392,7 +392,7 @@ async def test_peer_that_is_asked_drains_before_its_next_tick(
         await wait_until(lambda: b.worker.draining, description="it drains", timeout=10)
 
 
-async def test_all_may_be_asked_and_who_asks_is_one_of_them(team: list[RunManager]) -> None:
+async def test_drain_of_all_includes_the_requesting_worker(team: list[RunManager]) -> None:
     a, b = team
     agents = [(await running(manager, f"t{at}"))[1] for at, manager in enumerate(team)]
     assert [asked.epoch for asked in await a.worker.request_drain(grace=30)] == [
@@ -405,7 +405,7 @@ async def test_all_may_be_asked_and_who_asks_is_one_of_them(team: list[RunManage
     await wait_until(lambda: not any(agent.running for agent in agents), description="the grace is over")
 
 
-async def test_who_does_not_live_is_not_asked(team: list[RunManager]) -> None:
+async def test_dead_worker_is_not_asked_to_drain(team: list[RunManager]) -> None:
     a, b = team
     gone = b.worker.epoch
     await b.aclose()
@@ -413,7 +413,7 @@ async def test_who_does_not_live_is_not_asked(team: list[RunManager]) -> None:
     assert await a.worker.request_drain(gone + 100) == []
 
 
-async def test_a_wish_that_is_not_known_yet_refuses_nothing(
+async def test_unread_drain_request_refuses_no_admission(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until it drains, a worker works: it is not taken for a dead one, whose runs would be dropped."""
@@ -434,6 +434,6 @@ def _nothing(wish: object) -> None:
 @pytest.mark.parametrize(
     "wish", [{"epoch": "1"}, {"epoch": True}, {"epoch": -1}, {"grace": -1}, {"grace": 1e12}]
 )
-async def test_a_wish_that_is_none_is_refused(alone: RunManager, wish: dict[str, Any]) -> None:
+async def test_invalid_drain_request_is_refused(alone: RunManager, wish: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument):
         await alone.worker.request_drain(**wish)

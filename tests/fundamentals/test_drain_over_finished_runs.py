@@ -54,7 +54,7 @@ async def settled(manager: RunManager, run_id: str) -> RunStatus:
 
 @on_every_store
 @pytest.mark.parametrize("which", [1, 2], ids=["before its grace", "after its unwinding"])
-async def test_code_that_returns_at_the_moment_of_the_decision(team: list[RunManager], which: int) -> None:
+async def test_run_that_returns_at_the_decision_keeps_its_success(team: list[RunManager], which: int) -> None:
     """Its task is done, and what follows on that has not begun."""
     a, b = team
     run, agent = await a.create_or_reject("t"), Returning()
@@ -72,7 +72,7 @@ async def test_code_that_returns_at_the_moment_of_the_decision(team: list[RunMan
     assert await settled(b, run.run_id) is run.status is RunStatus.success
 
 
-async def test_code_that_has_returned_while_its_end_is_being_written(alone: RunManager) -> None:
+async def test_run_that_returned_keeps_its_success_while_its_end_is_written(alone: RunManager) -> None:
     held = hold_calls(alone.store, "finish")
     run, agent = await alone.create_or_reject("t"), Returning()
     agent.may_end.set()
@@ -83,7 +83,7 @@ async def test_code_that_has_returned_while_its_end_is_being_written(alone: RunM
     assert await settled(alone, run.run_id) is RunStatus.success
 
 
-async def test_code_that_has_returned_while_what_it_tracked_goes_on(alone: RunManager) -> None:
+async def test_run_that_returned_keeps_its_success_while_tracked_work_continues(alone: RunManager) -> None:
     """What it tracked is not waited for any longer than anything else; the result is the run's own."""
     run, never = await alone.create_or_reject("t"), asyncio.get_running_loop().create_future()
 
@@ -98,7 +98,7 @@ async def test_code_that_has_returned_while_what_it_tracked_goes_on(alone: RunMa
     never.cancel()
 
 
-async def test_a_callers_code_that_has_returned_and_is_about_to_be_reported(alone: RunManager) -> None:
+async def test_callers_run_that_returned_keeps_the_end_that_is_reported_late(alone: RunManager) -> None:
     """It is the caller who says how it ended, some turns of the loop later."""
     run = await alone.create_or_reject("t")
 
@@ -109,7 +109,7 @@ async def test_a_callers_code_that_has_returned_and_is_about_to_be_reported(alon
     async def reported() -> None:
         run.task = asyncio.create_task(work())
         await run.task
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.03)
         await alone.set_status(run.run_id, RunStatus.success)
 
     caller = asyncio.create_task(reported())
@@ -120,7 +120,7 @@ async def test_a_callers_code_that_has_returned_and_is_about_to_be_reported(alon
     assert (await alone.runs.get(run.run_id)).status is RunStatus.success
 
 
-async def test_a_callers_code_that_has_returned_and_is_never_reported(alone: RunManager) -> None:
+async def test_callers_run_that_returned_unreported_is_interrupted(alone: RunManager) -> None:
     """Its caller has had time to say how it ended: it is interrupted, and the drain ends."""
     run = await alone.create_or_reject("t")
 

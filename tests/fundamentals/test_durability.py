@@ -24,7 +24,7 @@ def pragma(name: str, cx: sqlite3.Connection) -> Any:
     return cx.execute(f"PRAGMA {name}").fetchone()[0]
 
 
-async def test_the_database_flushes_before_it_answers(tmp_path: Path) -> None:
+async def test_commit_is_flushed_before_the_answer(tmp_path: Path) -> None:
     """Reported failure 47: FULL by default, and no answer before the commit that holds it."""
     async with open_coordinator(f"sqlite:///{tmp_path / 'runs.db'}") as manager:
         store = store_of(manager)
@@ -36,7 +36,7 @@ async def test_the_database_flushes_before_it_answers(tmp_path: Path) -> None:
         assert found == ("pending",)
 
 
-async def test_many_at_once_share_a_commit(tmp_path: Path) -> None:
+async def test_concurrent_writes_share_a_commit(tmp_path: Path) -> None:
     async with team_of(1, tmp_path, sqlite_synchronous="FULL") as (manager,):
         await asyncio.gather(*(admit(manager, at) for at in range(100)))
         assert store_of(manager).commits < 50
@@ -46,7 +46,7 @@ async def admit(manager: RunManager, at: int) -> None:
     await manager.create_or_reject(f"t{at}")
 
 
-async def test_writers_of_two_connections_do_not_lock_each_other_out(tmp_path: Path) -> None:
+async def test_two_connections_write_without_lock_errors(tmp_path: Path) -> None:
     """Reported failure 26: "database is locked" with a few users."""
     async with team_of(3, tmp_path) as team:
         runs = await asyncio.gather(

@@ -38,7 +38,7 @@ async def followed(manager: RunManager, run_id: str) -> list[Any]:
 
 
 @on_every_store
-async def test_a_run_is_followed(team: list[RunManager]) -> None:
+async def test_eagerly_started_run_can_be_followed(team: list[RunManager]) -> None:
     a, b = team
     run = await a.create_or_reject("t")
     a.launch(run, emits)
@@ -48,7 +48,7 @@ async def test_a_run_is_followed(team: list[RunManager]) -> None:
 
 
 @on_every_store
-async def test_a_busy_thread_is_a_conflict_each_time(team: list[RunManager]) -> None:
+async def test_busy_thread_refuses_each_eager_admission(team: list[RunManager]) -> None:
     a, b = team
     run, _ = await running(a, "t")
     for manager in (a, b, a, b):
@@ -60,7 +60,7 @@ async def test_a_busy_thread_is_a_conflict_each_time(team: list[RunManager]) -> 
     assert await b.wait(again.run_id, timeout=20)
 
 
-async def test_a_run_that_never_waits_has_its_task_and_its_end(alone: RunManager) -> None:
+async def test_eagerly_finished_run_has_its_task_and_its_end(alone: RunManager) -> None:
     run, seen = await alone.create_or_reject("t"), list[Any]()
 
     async def agent(ctx: RunContext) -> str:
@@ -73,7 +73,7 @@ async def test_a_run_that_never_waits_has_its_task_and_its_end(alone: RunManager
     assert seen == [task]
 
 
-async def test_a_run_that_fails_at_once(alone: RunManager) -> None:
+async def test_eagerly_failed_run_ends_as_error(alone: RunManager) -> None:
     run = await alone.create_or_reject("t")
     alone.launch(run, fails)
     with pytest.raises(RunFailed):

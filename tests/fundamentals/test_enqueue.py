@@ -18,7 +18,7 @@ from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
 
-async def test_runs_of_two_workers_start_in_the_order_of_admission(team: list[RunManager]) -> None:
+async def test_queued_runs_of_two_workers_start_in_the_order_of_admission(team: list[RunManager]) -> None:
     """Reported failure 14: the order is the line's, not that of ids or of luck."""
     started: list[str] = []
 
@@ -37,7 +37,7 @@ async def test_runs_of_two_workers_start_in_the_order_of_admission(team: list[Ru
     assert started == line
 
 
-async def test_nobody_is_replaced_silently(team: list[RunManager]) -> None:
+async def test_enqueued_run_replaces_none(team: list[RunManager]) -> None:
     """Reported failure 14."""
     a, b = team
     _, first = await running(a, "t")
@@ -48,7 +48,7 @@ async def test_nobody_is_replaced_silently(team: list[RunManager]) -> None:
     assert first.running
 
 
-async def test_who_waits_may_be_cancelled_and_the_line_moves_up(team: list[RunManager]) -> None:
+async def test_cancelled_queued_run_lets_the_next_one_start(team: list[RunManager]) -> None:
     a, b = team
     _, first = await running(a, "t")
     second, agent = await launched(b, "t", multitask_strategy="enqueue")
@@ -60,7 +60,7 @@ async def test_who_waits_may_be_cancelled_and_the_line_moves_up(team: list[RunMa
     assert not agent.started.is_set()
 
 
-async def test_cancel_of_a_waiting_run_wakes_who_waits_for_it_before_the_next_poll(
+async def test_cancel_of_a_queued_run_wakes_its_waiters_before_the_next_poll(
     tmp_path: Path, shared_valkey: ValkeyServer, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker that cancels publishes the end: the home of the run may be slow to do so."""
@@ -88,7 +88,7 @@ async def test_cancel_of_a_waiting_run_wakes_who_waits_for_it_before_the_next_po
         assert await waiting
 
 
-async def test_waiting_runs_of_a_user_are_bounded_by_default() -> None:
+async def test_queued_runs_of_a_user_are_bounded_by_default() -> None:
     store = MemoryStore(shared=True)
     async with RunManager(store, settings=Settings(grace=0)) as manager:
         for thread, user in (("held", "alice"), ("t", "alice"), ("bobs", "bob")):
@@ -107,7 +107,7 @@ async def test_waiting_runs_of_a_user_are_bounded_by_default() -> None:
         await manager.create_or_reject("t", multitask_strategy="enqueue", user_id="alice")
 
 
-async def test_the_line_is_bounded(tmp_path: Path) -> None:
+async def test_queue_of_a_thread_is_bounded(tmp_path: Path) -> None:
     async with team_of(1, tmp_path, max_waiting_per_thread=2) as (manager,):
         for _ in range(3):
             await manager.create_or_reject("t", multitask_strategy="enqueue")
@@ -115,7 +115,7 @@ async def test_the_line_is_bounded(tmp_path: Path) -> None:
             await manager.create_or_reject("t", multitask_strategy="enqueue")
 
 
-async def test_a_waiting_run_that_was_ended_in_the_store_is_told(team: list[RunManager]) -> None:
+async def test_queued_run_that_was_ended_in_the_store_ends_on_its_worker(team: list[RunManager]) -> None:
     """By a repair, or by a reaper: nobody cancelled it, and its task must not wait for ever."""
     a, b = team
     await running(a, "t")

@@ -87,7 +87,7 @@ async def from_another_loop(manager: RunManager, call: Callable[[RunManager], An
     return await asyncio.to_thread(thread)
 
 
-def test_all_public_calls_are_tried() -> None:
+def test_every_public_method_is_tested() -> None:
     assert {"create_or_reject", "cancel", "wait", "get", "worker.health", "update_model_name"} < set(CALLS)
     assert len(CALLS) > 40
 
@@ -112,7 +112,7 @@ async def test_call_from_another_event_loop_is_refused_and_the_manager_goes_on(
     assert (await manager.worker.health()).ready
 
 
-async def test_what_is_iterated_and_entered_is_refused_too(alone: RunManager) -> None:
+async def test_iteration_and_contexts_are_refused_in_another_event_loop(alone: RunManager) -> None:
     async def following(manager: RunManager) -> None:
         async for _ in manager.follow("x"):
             pass
@@ -129,7 +129,7 @@ async def test_what_is_iterated_and_entered_is_refused_too(alone: RunManager) ->
         assert isinstance(await from_another_loop(alone, call), WrongEventLoop), call.__name__
 
 
-async def test_what_only_reads_a_value_may_be_asked_from_anywhere(alone: RunManager) -> None:
+async def test_properties_are_readable_from_any_thread(alone: RunManager) -> None:
     async def reading(manager: RunManager) -> None:
         assert manager.worker.epoch
         assert not manager.worker.draining
@@ -140,7 +140,7 @@ async def test_what_only_reads_a_value_may_be_asked_from_anywhere(alone: RunMana
     assert await from_another_loop(alone, reading) is None
 
 
-async def test_other_threads_call_the_loop_of_the_manager(alone: RunManager) -> None:
+async def test_other_threads_call_by_run_coroutine_threadsafe(alone: RunManager) -> None:
     home = asyncio.get_running_loop()
     run, agent = await running(alone, "t")
 
@@ -151,7 +151,7 @@ async def test_other_threads_call_the_loop_of_the_manager(alone: RunManager) -> 
     assert agent.stopped.is_set()
 
 
-async def test_code_of_a_run_is_refused_in_another_loop(alone: RunManager) -> None:
+async def test_run_context_is_refused_in_another_loop(alone: RunManager) -> None:
     found: list[BaseException | None] = []
 
     async def agent(ctx: RunContext) -> str:

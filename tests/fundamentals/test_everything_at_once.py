@@ -148,7 +148,7 @@ async def undertaker(story: Story, team: list[RunManager]) -> None:
 
 @pytest.mark.parametrize("burials", [False, True], ids=["all live", "burials"])
 @pytest.mark.parametrize("seed", range(8))
-async def test_everything_at_once(
+async def test_random_operations_on_several_workers_keep_the_invariants(
     seed: int, burials: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dice = random.Random(seed)

@@ -23,7 +23,7 @@ def job() -> Iterator[ThreadJob]:
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["its own", "one of its job's"])
-async def test_a_thread_job_that_nobody_tracked_is_waited_for(
+async def test_untracked_thread_job_keeps_the_thread_held(
     team: list[RunManager], job: ThreadJob, nested: bool
 ) -> None:
     """Reported failure 3, for code that does not know of `ctx.track`."""
@@ -59,7 +59,7 @@ async def test_a_thread_job_that_nobody_tracked_is_waited_for(
     assert (health.thread_jobs, health.outliving) == (0, ())
 
 
-async def test_a_job_given_from_a_thread_is_the_runs_too(team: list[RunManager], job: ThreadJob) -> None:
+async def test_job_submitted_from_a_thread_belongs_to_the_run(team: list[RunManager], job: ThreadJob) -> None:
     a, _ = team
     a.worker.install_executor()
     executor = assembly_of(a).examination.executor
@@ -77,7 +77,7 @@ async def test_a_job_given_from_a_thread_is_the_runs_too(team: list[RunManager],
     assert await a.wait(run.run_id, timeout=20) == "done"
 
 
-async def test_what_waited_for_a_thread_is_dropped_with_its_run(alone: RunManager, job: ThreadJob) -> None:
+async def test_queued_thread_job_is_dropped_with_its_run(alone: RunManager, job: ThreadJob) -> None:
     alone.worker.install_executor(1)
     began = threading.Event()
     blocking = asyncio.get_running_loop().run_in_executor(None, job)
@@ -98,7 +98,7 @@ async def test_what_waited_for_a_thread_is_dropped_with_its_run(alone: RunManage
     assert not began.is_set()
 
 
-async def test_one_that_never_ends_is_settled_by_force_and_counted(alone: RunManager, job: ThreadJob) -> None:
+async def test_endless_thread_job_is_forced_and_counted(alone: RunManager, job: ThreadJob) -> None:
     alone.worker.install_executor(1)
 
     async def agent(ctx: RunContext) -> str:
@@ -124,7 +124,7 @@ def job_count(manager: RunManager) -> int:
     return executor.jobs
 
 
-async def test_jobs_of_nobody_are_nobodys(alone: RunManager, job: ThreadJob) -> None:
+async def test_thread_job_outside_of_runs_belongs_to_no_run(alone: RunManager, job: ThreadJob) -> None:
     assert (await alone.worker.health()).thread_jobs is None
     alone.worker.install_executor()
     waiting = asyncio.get_running_loop().run_in_executor(None, job)
@@ -134,9 +134,7 @@ async def test_jobs_of_nobody_are_nobodys(alone: RunManager, job: ThreadJob) -> 
     assert await waiting == "from the thread"
 
 
-async def test_a_run_that_is_over_is_not_held_by_what_it_left_running(
-    alone: RunManager, job: ThreadJob
-) -> None:
+async def test_settled_run_is_not_held_by_remaining_jobs(alone: RunManager, job: ThreadJob) -> None:
     """A task that its code has started and left (a client's pool) inherits whose it is."""
     alone.worker.install_executor()
     go_on, left = asyncio.Event(), list[asyncio.Task[None]]()
@@ -158,7 +156,7 @@ async def test_a_run_that_is_over_is_not_held_by_what_it_left_running(
     await left[0]
 
 
-async def test_threads_are_those_that_were_asked_for(alone: RunManager) -> None:
+async def test_executor_has_the_requested_number_of_threads(alone: RunManager) -> None:
     alone.worker.install_executor(3)
     executor = assembly_of(alone).examination.executor
     assert executor is not None

@@ -35,7 +35,7 @@ class OwnTask:
             self.ended.set()
 
 
-async def test_their_run_ends_with_their_word_and_frees_the_thread_with_their_task(
+async def test_thread_is_freed_when_the_callers_task_has_ended(
     team: list[RunManager],
 ) -> None:
     a, b = team
@@ -48,7 +48,7 @@ async def test_their_run_ends_with_their_word_and_frees_the_thread_with_their_ta
 
 
 @pytest.mark.parametrize("canceller", [0, 1], ids=["owner", "other worker"])
-async def test_cancel(team: list[RunManager], canceller: int) -> None:
+async def test_cancel_stops_the_callers_task(team: list[RunManager], canceller: int) -> None:
     own = OwnTask(team[0], await team[0].create_or_reject("t"))
     await own.working.wait()
     assert await team[canceller].cancel(own.record.run_id, wait=5)
@@ -56,7 +56,7 @@ async def test_cancel(team: list[RunManager], canceller: int) -> None:
     assert own.record.status is RunStatus.interrupted
 
 
-async def test_set_status_running_is_where_they_wait_for_their_turn(team: list[RunManager]) -> None:
+async def test_set_status_running_waits_for_the_turn(team: list[RunManager]) -> None:
     a, b = team
     _, old = await running(a, "t", Agent(stubborn=True))
     own = OwnTask(b, await b.create_or_reject("t", multitask_strategy="interrupt"))
@@ -67,7 +67,7 @@ async def test_set_status_running_is_where_they_wait_for_their_turn(team: list[R
         await own.working.wait()
 
 
-async def test_a_cancel_before_the_task_is_attached(team: list[RunManager]) -> None:
+async def test_cancel_before_the_task_is_attached_stops_it(team: list[RunManager]) -> None:
     """Reported failure 4: it must never start."""
     a, _ = team
     record = await a.create_or_reject("t")
@@ -98,14 +98,14 @@ async def test_task_is_cancelled_at_once_if_its_run_was_taken_over_before_it_sta
 
 
 @pytest.mark.parametrize("canceller", [0, 1], ids=["owner", "other worker"])
-async def test_a_run_without_a_task_settles_with_its_decision(team: list[RunManager], canceller: int) -> None:
+async def test_run_without_a_task_settles_with_its_decision(team: list[RunManager], canceller: int) -> None:
     record = await team[0].create_or_reject("t")
     await team[0].set_status(record.run_id, RunStatus.running)
     assert await team[canceller].cancel(record.run_id, wait=5)
     assert not await team[0].has_inflight("t")
 
 
-async def test_start_says_whether_to_run(team: list[RunManager]) -> None:
+async def test_start_returns_whether_to_run(team: list[RunManager]) -> None:
     a, _ = team
     record = await a.create_or_reject("t")
     assert await a.start(record.run_id)
@@ -115,7 +115,7 @@ async def test_start_says_whether_to_run(team: list[RunManager]) -> None:
     assert not await a.start(again.run_id)
 
 
-async def test_a_new_run_waits_for_their_task_not_for_their_word(team: list[RunManager]) -> None:
+async def test_next_run_waits_for_the_callers_task_not_for_its_report(team: list[RunManager]) -> None:
     a, b = team
     record = await a.create_or_reject("t")
     reported, may_end = asyncio.Event(), asyncio.Event()
@@ -135,7 +135,7 @@ async def test_a_new_run_waits_for_their_task_not_for_their_word(team: list[RunM
         await new.started.wait()
 
 
-async def test_running_never_follows_the_end(team: list[RunManager]) -> None:
+async def test_status_running_is_ignored_after_the_end(team: list[RunManager]) -> None:
     a, _ = team
     record = await a.create_or_reject("t")
     await a.cancel(record.run_id)
@@ -151,7 +151,7 @@ ENDS: list[Callable[[RunManager, str], Awaitable[object]]] = [
 
 
 @pytest.mark.parametrize("end", ENDS, ids=["set_status", "cancel"])
-async def test_a_waiting_run_that_ends_just_as_it_gets_the_thread(
+async def test_queued_run_that_ends_as_it_gets_the_thread_frees_it(
     team: list[RunManager],
     monkeypatch: pytest.MonkeyPatch,
     end: Callable[[RunManager, str], Awaitable[object]],

@@ -8,7 +8,7 @@ from coordinator import Phase, RunManager, RunNotFound
 from tests.support.agents import Agent, launched, running
 
 
-async def test_the_audit_tells_the_whole_life(team: list[RunManager]) -> None:
+async def test_explain_lists_every_transition(team: list[RunManager]) -> None:
     a, b = team
     run, _ = await running(a, "t")
     await b.cancel(run.run_id, reason="enough", actor="u1", wait=5)
@@ -20,7 +20,7 @@ async def test_the_audit_tells_the_whole_life(team: list[RunManager]) -> None:
     assert told.phase is Phase.done
 
 
-async def test_who_waits_is_told_for_whom(team: list[RunManager]) -> None:
+async def test_explain_names_the_run_that_is_waited_for(team: list[RunManager]) -> None:
     a, b = team
     holder, _ = await running(a, "t")
     run, _ = await launched(b, "t", multitask_strategy="enqueue")
@@ -28,7 +28,7 @@ async def test_who_waits_is_told_for_whom(team: list[RunManager]) -> None:
     assert (told.phase, told.position, told.holder) == (Phase.waiting, 1, holder.run_id)
 
 
-async def test_the_four_times_of_a_cancel(team: list[RunManager]) -> None:
+async def test_receipt_has_the_four_times_of_a_cancel(team: list[RunManager]) -> None:
     a, b = team
     run, agent = await running(a, "t", Agent(stubborn=True))
     assert (await b.runs.receipt(run.run_id)).requested is None
@@ -46,7 +46,7 @@ async def test_the_four_times_of_a_cancel(team: list[RunManager]) -> None:
     assert times == sorted(time for time in times if time is not None)
 
 
-async def test_a_task_that_never_stopped_has_no_time_of_stopping(team: list[RunManager]) -> None:
+async def test_receipt_of_a_forced_run_has_no_stop_time(team: list[RunManager]) -> None:
     a, b = team
     run, agent = await running(a, "t", Agent(stubborn=True))
     await b.cancel(run.run_id, wait=5)
@@ -57,7 +57,7 @@ async def test_a_task_that_never_stopped_has_no_time_of_stopping(team: list[RunM
     await agent.stopped.wait()
 
 
-async def test_unknown_runs(team: list[RunManager]) -> None:
+async def test_explain_and_receipt_of_an_unknown_run_raise_run_not_found(team: list[RunManager]) -> None:
     for asked in (team[0].runs.explain("no such run"), team[0].runs.receipt("no such run")):
         with pytest.raises(RunNotFound):
             await asked

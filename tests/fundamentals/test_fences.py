@@ -36,7 +36,7 @@ async def test_each_run_of_a_thread_has_a_higher_fence(team: list[RunManager]) -
     assert fences == sorted(set(fences))
 
 
-async def test_nothing_is_written_after_the_run_is_over(team: list[RunManager]) -> None:
+async def test_write_after_the_end_is_refused(team: list[RunManager]) -> None:
     a, _ = team
     run, agent = await running(a, "t", Agent(saves={"n": 1}))
     agent.may_end.set()
@@ -51,7 +51,7 @@ async def test_nothing_is_written_after_the_run_is_over(team: list[RunManager]) 
     assert thread.values == {"n": 1}
 
 
-async def test_a_cancelled_run_saves_once_more(team: list[RunManager]) -> None:
+async def test_cancelled_run_may_save_once(team: list[RunManager]) -> None:
     a, b = team
     run, agent = await running(a, "t", Agent(saves={"n": 1}, stubborn=True))
     await b.cancel(run.run_id)
@@ -62,7 +62,7 @@ async def test_a_cancelled_run_saves_once_more(team: list[RunManager]) -> None:
     agent.may_stop.set()
 
 
-async def test_a_deaf_task_is_refused_after_it_was_settled_by_force(team: list[RunManager]) -> None:
+async def test_write_of_a_forced_run_is_refused(team: list[RunManager]) -> None:
     a, b = team
     _, old = await running(a, "t", Agent(saves={"n": 1}, stubborn=True))
     _, new = await launched(b, "t", Agent(saves={"n": 2}), multitask_strategy="interrupt")
@@ -76,7 +76,7 @@ async def test_a_deaf_task_is_refused_after_it_was_settled_by_force(team: list[R
     await old.stopped.wait()
 
 
-async def test_a_worker_that_was_buried_drops_its_runs_and_registers_anew(team: list[RunManager]) -> None:
+async def test_worker_declared_dead_drops_its_runs_and_registers_anew(team: list[RunManager]) -> None:
     """Its tasks are cancelled, what they write is refused, and its next run has a new epoch."""
     a, b = team
     run, agent = await running(a, "t", Agent(saves={"n": 1}, stubborn=True))
@@ -99,7 +99,7 @@ async def not_inflight(manager: RunManager) -> bool:
     return not await manager.has_inflight("t")
 
 
-async def test_a_new_epoch_is_asked_for_when_the_old_tasks_are_gone(team: list[RunManager]) -> None:
+async def test_worker_registers_anew_after_its_old_tasks_have_stopped(team: list[RunManager]) -> None:
     a, b = team
     _, agent = await running(a, "t", Agent(stubborn=True))
     old_epoch = a.worker.epoch
@@ -113,7 +113,7 @@ async def test_a_new_epoch_is_asked_for_when_the_old_tasks_are_gone(team: list[R
     assert a.worker.epoch > old_epoch
 
 
-async def test_admission_goes_on_with_the_new_epoch(team: list[RunManager]) -> None:
+async def test_admission_continues_with_the_new_epoch(team: list[RunManager]) -> None:
     """The store is the first to say that the epoch is dead; the run must belong to the next one."""
     a, b = team
     await bury(a, b)
@@ -126,7 +126,7 @@ async def test_admission_goes_on_with_the_new_epoch(team: list[RunManager]) -> N
     assert run.status is RunStatus.success
 
 
-async def test_a_worker_that_leaves_while_it_registers_anew_leaves_nothing_behind(
+async def test_worker_closed_during_its_registration_leaves_no_epoch(
     team: list[RunManager],
 ) -> None:
     a, b = team

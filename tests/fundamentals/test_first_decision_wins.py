@@ -15,7 +15,7 @@ from tests.support.agents import Agent, running
 from tests.support.waiting import wait_until
 
 
-async def test_a_success_does_not_overwrite_a_cancel(team: list[RunManager]) -> None:
+async def test_success_does_not_overwrite_a_cancel(team: list[RunManager]) -> None:
     a, b = team
     run, agent = await running(a, "t", Agent(stubborn=True))
     assert await b.cancel(run.run_id)
@@ -26,7 +26,7 @@ async def test_a_success_does_not_overwrite_a_cancel(team: list[RunManager]) -> 
     assert (await b.runs.receipt(run.run_id)).status is RunStatus.interrupted
 
 
-async def test_a_cancel_does_not_overwrite_a_success_nor_stop_what_is_left_of_it(
+async def test_cancel_neither_overwrites_a_success_nor_stops_its_tracked_work(
     team: list[RunManager],
 ) -> None:
     """The task has reported success and is still tidying up."""
@@ -42,7 +42,7 @@ async def test_a_cancel_does_not_overwrite_a_success_nor_stop_what_is_left_of_it
     assert run.status is RunStatus.success
 
 
-async def test_a_success_shows_when_it_has_won(
+async def test_success_is_shown_when_it_is_committed(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody was faster, and this worker has not heard of it yet."""
@@ -66,7 +66,7 @@ async def test_a_success_shows_when_it_has_won(
     assert await b.wait(run.run_id, timeout=20) is None
 
 
-async def test_a_task_that_is_over_before_its_success_is_written(
+async def test_task_that_ends_before_its_success_is_written_keeps_it(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, _ = team
@@ -97,7 +97,7 @@ async def test_a_task_that_is_over_before_its_success_is_written(
     assert not await a.has_inflight("t")
 
 
-async def test_an_agent_that_swallows_its_cancel_has_not_succeeded(team: list[RunManager]) -> None:
+async def test_run_that_swallows_its_cancel_has_not_succeeded(team: list[RunManager]) -> None:
     a, b = team
     run, begun = await a.create_or_reject("t"), asyncio.Event()
 
@@ -119,7 +119,7 @@ async def test_an_agent_that_swallows_its_cancel_has_not_succeeded(team: list[Ru
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("untraced")
-async def test_ten_thousand_interleavings() -> None:
+async def test_one_decision_wins_in_ten_thousand_interleavings() -> None:
     """Reported failure 6: an acknowledged cancel never ends in success, and the other way round."""
     dice, won = random.Random(4711), {RunStatus.success: 0, RunStatus.interrupted: 0}
     async with RunManager(MemoryStore()) as manager:

@@ -67,7 +67,7 @@ async def values(manager: RunManager) -> Any:
     return thread.values
 
 
-async def test_a_deaf_task_is_settled_counted_and_shown(
+async def test_task_that_ignores_its_cancel_is_settled_counted_and_shown(
     impatient: list[RunManager], caplog: pytest.LogCaptureFixture
 ) -> None:
     a, b = impatient
@@ -90,7 +90,7 @@ async def test_a_deaf_task_is_settled_counted_and_shown(
     assert agent.cancels == 1
 
 
-async def test_its_context_refuses_everything(impatient: list[RunManager]) -> None:
+async def test_context_of_a_forced_run_refuses_every_call(impatient: list[RunManager]) -> None:
     a, b = impatient
     deaf, late, over = Deaf(), dict[str, str](), asyncio.Event()
     events = told(a)
@@ -132,7 +132,7 @@ async def test_its_context_refuses_everything(impatient: list[RunManager]) -> No
     await b.wait(new.run_id, timeout=20)
 
 
-async def test_what_is_forced_while_its_start_is_written_does_not_begin(impatient: list[RunManager]) -> None:
+async def test_run_forced_during_the_write_of_its_start_does_not_begin(impatient: list[RunManager]) -> None:
     """It had its turn at the very end of a drain."""
     a, b = impatient
     held = hold_answers(a.store, "start")
@@ -152,7 +152,7 @@ async def test_what_is_forced_while_its_start_is_written_does_not_begin(impatien
     assert not await a.has_inflight("t")
 
 
-async def test_a_job_in_a_thread_that_ends_after_the_force(impatient: list[RunManager]) -> None:
+async def test_thread_job_that_ends_after_the_force_changes_nothing(impatient: list[RunManager]) -> None:
     """Its coroutine is long over; what the job does through the loop is refused as well."""
     a, b = impatient
     begun, may_end, outcomes = threading.Event(), threading.Event(), dict[str, str]()
@@ -183,7 +183,7 @@ async def test_a_job_in_a_thread_that_ends_after_the_force(impatient: list[RunMa
     await b.wait(new.run_id, timeout=20)
 
 
-async def test_a_write_that_passed_the_check_before_the_force(impatient: list[RunManager]) -> None:
+async def test_write_checked_before_the_force_is_refused_by_its_fence(impatient: list[RunManager]) -> None:
     """The store itself refuses the old fence, whatever a process believes."""
     a, b = impatient
     agent = Agent(stubborn=True)
@@ -216,7 +216,9 @@ async def own_task(manager: RunManager, deaf: Deaf) -> RunRecord:
 
 
 @pytest.mark.parametrize("forgotten", [False, True], ids=["in memory", "forgotten"])
-async def test_a_callers_own_task(impatient: list[RunManager], forgotten: bool) -> None:
+async def test_callers_task_that_ignores_its_cancel_is_forced(
+    impatient: list[RunManager], forgotten: bool
+) -> None:
     a, b = impatient
     deaf = Deaf()
     run = await own_task(a, deaf)
@@ -240,7 +242,7 @@ async def test_a_callers_own_task(impatient: list[RunManager], forgotten: bool) 
         assert (run.status, run.total_tokens, run.model_name) == (RunStatus.interrupted, 0, None)
 
 
-async def test_a_callers_task_that_asks_to_run_after_its_cancel_is_not_cancelled_again(
+async def test_callers_task_that_starts_after_its_cancel_is_not_cancelled_again(
     impatient: list[RunManager],
 ) -> None:
     """It swallowed every cancel while it was about to start: it is told that it may not, and that is all."""

@@ -42,7 +42,7 @@ async def test_forged_claim_hints_cost_a_bounded_number_of_claims(
     assert len(claims) <= min(threads + 1, AT_ONCE)
 
 
-async def test_a_worker_passes_a_thread_on_although_more_hints_come_than_it_claims_for_at_once(
+async def test_thread_is_passed_on_although_hints_exceed_the_claim_limit(
     alone: RunManager,
 ) -> None:
     """What is dropped is found by the tick that stands for it."""

@@ -20,7 +20,7 @@ ANYWHERE = pytest.mark.parametrize("second", [0, 1], ids=["same worker", "other 
 
 
 @ANYWHERE
-async def test_a_repeated_request_gets_the_run_that_is_there(team: list[RunManager], second: int) -> None:
+async def test_repeated_request_returns_the_existing_run(team: list[RunManager], second: int) -> None:
     """Also while it holds the thread: a repetition is no conflict."""
     run, _ = await running(team[0], "t", idempotency_key="k", kwargs={"q": 1})
     again = await team[second].create_or_reject("t", idempotency_key="k", kwargs={"q": 1})
@@ -30,7 +30,7 @@ async def test_a_repeated_request_gets_the_run_that_is_there(team: list[RunManag
 
 
 @ANYWHERE
-async def test_it_does_not_execute_twice(team: list[RunManager], second: int) -> None:
+async def test_repeated_request_executes_once(team: list[RunManager], second: int) -> None:
     await team[0].create_or_reject("t", idempotency_key="k")
     again = await team[second].create_or_reject("t", idempotency_key="k")
     with pytest.raises(InvalidArgument):
@@ -38,7 +38,7 @@ async def test_it_does_not_execute_twice(team: list[RunManager], second: int) ->
 
 
 @ANYWHERE
-async def test_also_after_the_run_has_ended(team: list[RunManager], second: int) -> None:
+async def test_repeated_request_returns_the_ended_run(team: list[RunManager], second: int) -> None:
     run, agent = await running(team[0], "t", Agent(returns=1), idempotency_key="k")
     agent.may_end.set()
     await team[0].wait(run.run_id, timeout=20)
@@ -48,14 +48,14 @@ async def test_also_after_the_run_has_ended(team: list[RunManager], second: int)
 
 
 @ANYWHERE
-async def test_another_body_under_the_same_key(team: list[RunManager], second: int) -> None:
+async def test_same_key_with_another_body_is_refused(team: list[RunManager], second: int) -> None:
     await team[0].create_or_reject("t", idempotency_key="k", kwargs={"q": 1})
     with pytest.raises(IdempotencyConflict):
         await team[second].create_or_reject("t", idempotency_key="k", kwargs={"q": 2})
 
 
 @ANYWHERE
-async def test_another_thread_under_the_same_key(team: list[RunManager], second: int) -> None:
+async def test_same_key_on_another_thread_is_refused(team: list[RunManager], second: int) -> None:
     await team[0].create_or_reject("t", idempotency_key="k")
     with pytest.raises(IdempotencyConflict):
         await team[second].create_or_reject("another", idempotency_key="k")
@@ -98,7 +98,7 @@ ODD_KWARGS: dict[str, Callable[[], dict[str, Any]]] = {
 
 @ANYWHERE
 @pytest.mark.parametrize("odd", ODD_KWARGS.values(), ids=ODD_KWARGS.keys())
-async def test_repeated_request_with_kwargs_that_json_cannot_hold_gets_its_run(
+async def test_repeated_request_with_unstorable_kwargs_returns_its_run(
     team: list[RunManager], second: int, odd: Callable[[], dict[str, Any]]
 ) -> None:
     run = await team[0].create_or_reject("t", idempotency_key="k", kwargs=odd())
@@ -117,7 +117,7 @@ for name, odd in ODD_KWARGS.items():
 """
 
 
-def test_the_same_request_is_the_same_in_every_process() -> None:
+def test_hash_of_a_request_is_equal_in_every_process() -> None:
     answers: list[str] = []
     for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONMALLOC": "malloc" if seed == "2" else ""}
@@ -148,7 +148,7 @@ def test_hash_of_a_plain_request_never_changes() -> None:
     assert body_hash(spec) == "7c1a7f41251fce9caa17a33d841311bf386058d9721acb86846944f2b1f0164a"
 
 
-async def test_kwargs_are_the_same_on_every_worker(team: list[RunManager]) -> None:
+async def test_kwargs_are_equal_on_every_worker(team: list[RunManager]) -> None:
     run = await team[0].create_or_reject("t", kwargs={"input": {1: (2,), "k": [1.0]}})
     there = await team[1].get(run.run_id)
     assert there is not None

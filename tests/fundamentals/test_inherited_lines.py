@@ -88,7 +88,7 @@ async def all_ended(manager: RunManager, line: list[str]) -> None:
     assert results == list(range(results[0], results[0] + LENGTH))
 
 
-async def test_a_line_that_was_handed_over_needs_no_tick_between_its_runs(workers: Workers) -> None:
+async def test_handed_over_queue_needs_no_tick_between_its_runs(workers: Workers) -> None:
     """A rolling restart: its worker leaves while another one executes a run of the thread."""
     stays, leaves = await workers.open("agent"), await workers.open("agent")
     _, holder = await running(stays, "t")
@@ -99,7 +99,7 @@ async def test_a_line_that_was_handed_over_needs_no_tick_between_its_runs(worker
     await all_ended(stays, line)
 
 
-async def test_a_line_that_a_dead_worker_left_needs_no_tick_between_its_runs(workers: Workers) -> None:
+async def test_queue_of_a_dead_worker_needs_no_tick_between_its_runs(workers: Workers) -> None:
     heir, dies = await workers.open("agent"), await workers.open("agent")
     _, holder = await running(heir, "t")
     line = await a_line(dies)
@@ -110,7 +110,7 @@ async def test_a_line_that_a_dead_worker_left_needs_no_tick_between_its_runs(wor
     await all_ended(heir, line)
 
 
-async def test_the_thread_of_a_dead_worker_is_passed_to_the_heir_of_its_line_by_the_sweep(
+async def test_sweep_passes_the_thread_of_a_dead_worker_to_the_next_home(
     workers: Workers,
 ) -> None:
     heir, dies = await workers.open("agent"), await workers.open("agent")
@@ -124,7 +124,7 @@ async def test_the_thread_of_a_dead_worker_is_passed_to_the_heir_of_its_line_by_
 
 
 @pytest.mark.parametrize("workers", ["redis", "postgres"], indirect=True)
-async def test_a_worker_that_does_not_know_the_assistant_hints_one_that_does(workers: Workers) -> None:
+async def test_worker_without_the_assistant_hints_one_that_has_it(workers: Workers) -> None:
     """Where hints travel; without, the next worker is found by its tick."""
     stranger, heir, leaves = [await workers.open(*known) for known in ((), ("agent",), ("agent",))]
     _, holder = await running(stranger, "t")
@@ -136,7 +136,7 @@ async def test_a_worker_that_does_not_know_the_assistant_hints_one_that_does(wor
 
 
 @pytest.mark.parametrize("workers", ["redis", "postgres"], indirect=True)
-async def test_the_sweep_hints_the_live_home_of_whoever_is_next(workers: Workers) -> None:
+async def test_sweep_hints_the_live_home_of_the_next_run(workers: Workers) -> None:
     """The reaper knows of nobody who waits, and has no run in that line itself."""
     reaper, home, dies = [await workers.open(*known) for known in ((), ("agent",), ())]
     await running(dies, "t")

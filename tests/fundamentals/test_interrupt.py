@@ -18,7 +18,9 @@ BOTH = pytest.mark.parametrize("second", [0, 1], ids=["same worker", "other work
 
 
 @BOTH
-async def test_the_new_run_waits_until_the_old_task_has_stopped(team: list[RunManager], second: int) -> None:
+async def test_interrupting_run_waits_until_the_old_task_has_stopped(
+    team: list[RunManager], second: int
+) -> None:
     """Reported failure 10."""
     old_run, old = await running(team[0], "t", Agent(stubborn=True))
     new_run, new = await launched(team[second], "t", multitask_strategy="interrupt")
@@ -33,7 +35,7 @@ async def test_the_new_run_waits_until_the_old_task_has_stopped(team: list[RunMa
 
 
 @BOTH
-async def test_the_old_run_is_told_who_replaced_it(team: list[RunManager], second: int) -> None:
+async def test_replaced_run_knows_its_replacement(team: list[RunManager], second: int) -> None:
     _, old = await running(team[0], "t")
     new_run, _ = await launched(team[second], "t", multitask_strategy="interrupt")
     async with asyncio.timeout(20):
@@ -43,7 +45,7 @@ async def test_the_old_run_is_told_who_replaced_it(team: list[RunManager], secon
     assert new_run.run_id in str(old.ctx.abort.reason)
 
 
-async def test_a_third_run_replaces_the_second_while_the_first_still_unwinds(team: list[RunManager]) -> None:
+async def test_third_run_replaces_the_second_while_the_first_unwinds(team: list[RunManager]) -> None:
     a, b = team
     _, first = await running(a, "t", Agent(stubborn=True))
     second_run, second = await launched(b, "t", multitask_strategy="interrupt")
@@ -58,7 +60,7 @@ async def test_a_third_run_replaces_the_second_while_the_first_still_unwinds(tea
     assert third_run.status is RunStatus.running
 
 
-async def test_if_the_new_run_cannot_be_written_the_old_one_is_untouched(
+async def test_failed_admission_does_not_interrupt(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reported failure 12."""
@@ -78,7 +80,7 @@ async def test_if_the_new_run_cannot_be_written_the_old_one_is_untouched(
     assert not old_run.abort_event.is_set()
 
 
-async def test_a_task_that_ignores_its_cancel_is_settled_by_force(team: list[RunManager]) -> None:
+async def test_interrupted_task_that_ignores_its_cancel_is_forced(team: list[RunManager]) -> None:
     """It is cancelled once, its fence is made stale, and the next run may start."""
     a, b = team
     _, old = await running(a, "t", Agent(stubborn=True))
@@ -92,7 +94,7 @@ async def test_a_task_that_ignores_its_cancel_is_settled_by_force(team: list[Run
     await wait_until(old.stopped.is_set, description="the deaf task ends after all")
 
 
-async def test_a_task_that_is_cancelled_from_outside_while_it_waits_leaves_the_line(
+async def test_queued_run_whose_task_is_cancelled_leaves_the_queue(
     team: list[RunManager],
 ) -> None:
     """Not by `cancel`: whoever owns the task gave it up. Its place must not be kept for ever."""

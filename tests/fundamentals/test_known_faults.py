@@ -203,10 +203,10 @@ FAULTS: list[Scenario] = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-async def test_the_scenario_finds_its_fault_in_a_registry_for_one_process(fault: Scenario) -> None:
+async def test_scenario_finds_its_fault_in_a_registry_for_one_process(fault: Scenario) -> None:
     assert await fault(_naive)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-async def test_the_run_manager_does_not_have_it(fault: Scenario) -> None:
+async def test_run_manager_does_not_have_the_fault(fault: Scenario) -> None:
     assert not await fault(_ours)

@@ -39,7 +39,7 @@ class Talker:
             self.said.set()
             await self.go_on.wait()
             await ctx.save({"words": ["one", "two"]})
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         except asyncio.CancelledError:
             self.stops += 1
             if self.then == "returns":
@@ -76,7 +76,7 @@ STOPPED = ["one", "two", "stopped"]
 
 
 @pytest.mark.parametrize("second", [0, 1], ids=["same worker", "other worker"])
-async def test_what_was_shown_is_kept(team: list[RunManager], second: int) -> None:
+async def test_cancelled_run_keeps_its_last_save(team: list[RunManager], second: int) -> None:
     run, agent = await begun(team[0])
     assert await team[second].cancel(run.run_id, wait=10)
     assert await words(team[1]) == STOPPED
@@ -84,7 +84,7 @@ async def test_what_was_shown_is_kept(team: list[RunManager], second: int) -> No
     assert await steps(team[1], run) == ["admitted", "started", "decided", "saved", "settled"]
 
 
-async def test_only_once(team: list[RunManager]) -> None:
+async def test_cancelled_run_may_save_only_once(team: list[RunManager]) -> None:
     run, agent = await begun(team[0], "saves twice")
     assert await team[1].cancel(run.run_id, wait=10)
     assert await words(team[1]) == STOPPED
@@ -92,14 +92,14 @@ async def test_only_once(team: list[RunManager]) -> None:
 
 
 @pytest.mark.parametrize("then", ["raises", "returns"])
-async def test_a_rollback_takes_it_all_back(team: list[RunManager], then: str) -> None:
+async def test_rollback_discards_the_last_save(team: list[RunManager], then: str) -> None:
     run, agent = await begun(team[0], then)
     assert await team[1].cancel(run.run_id, action=CancelAction.rollback, wait=10)
     assert await words(team[1]) is None
     assert agent.refused == (["StaleFence"] if then == "raises" else [])
 
 
-async def test_a_run_that_is_timed_out(team: list[RunManager]) -> None:
+async def test_timed_out_run_may_save_once(team: list[RunManager]) -> None:
     run, _ = await begun(team[0], timeout=0.3)
     await wait_until(lambda: run.status is RunStatus.timeout, description="its time is over")
     assert await team[1].cancel(run.run_id, wait=10) is False
@@ -111,7 +111,7 @@ async def test_a_run_that_is_timed_out(team: list[RunManager]) -> None:
     await wait_until(kept, description="its last save is there")
 
 
-async def test_the_next_run_begins_with_it(team: list[RunManager]) -> None:
+async def test_next_run_begins_with_the_last_save(team: list[RunManager]) -> None:
     async def next_one(ctx: RunContext) -> Any:
         return {"words": ctx.values["words"], "after": True}
 
@@ -122,7 +122,7 @@ async def test_the_next_run_begins_with_it(team: list[RunManager]) -> None:
 
 
 @pytest.mark.parametrize("second", [0, 1], ids=["same worker", "other worker"])
-async def test_what_it_returns_then_is_kept_as_well(team: list[RunManager], second: int) -> None:
+async def test_values_returned_after_the_cancel_are_saved(team: list[RunManager], second: int) -> None:
     run, agent = await begun(team[0], "returns")
     assert await team[second].cancel(run.run_id, wait=10)
     assert await words(team[1]) == STOPPED
@@ -130,7 +130,7 @@ async def test_what_it_returns_then_is_kept_as_well(team: list[RunManager], seco
     assert await team[1].wait(run.run_id, timeout=10) is None, "the decision stands"
 
 
-async def test_not_after_it_was_forced(team: list[RunManager]) -> None:
+async def test_forced_run_may_not_save(team: list[RunManager]) -> None:
     run, agent = await begun(team[0], "is late")
     assert await team[1].cancel(run.run_id, wait=10)
     assert "fenced" in await steps(team[1], run)
@@ -142,7 +142,7 @@ async def test_not_after_it_was_forced(team: list[RunManager]) -> None:
     assert await words(team[1]) == ["one"]
 
 
-async def test_a_save_that_meets_the_decision_first_is_told(team: list[RunManager]) -> None:
+async def test_save_that_meets_the_decision_cancels_the_task(team: list[RunManager]) -> None:
     """No hint has come yet: the code hears of its cancel in that very call, and saves for the last time."""
     run, agent = await begun(team[0])
     decision = await team[0].store.decide(

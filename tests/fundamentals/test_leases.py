@@ -40,7 +40,7 @@ async def heartbeats(manager: RunManager) -> int:
     return next(row.hb_seq for row in await manager.worker.fleet() if row.epoch == manager.worker.epoch)
 
 
-async def test_a_saturated_writer_does_not_starve_the_heartbeat(tmp_path: Path) -> None:
+async def test_saturated_writer_does_not_starve_the_heartbeat(tmp_path: Path) -> None:
     """Reported failure 18: the beat has a connection of its own, and goes first at the gate."""
     async with team_of(1, tmp_path, **BUSY) as (manager,):
         run, agent = await running(manager, "t")
@@ -61,7 +61,7 @@ async def beaten(manager: RunManager, number: int) -> bool:
     return await heartbeats(manager) >= number
 
 
-async def test_one_slow_renewal_fences_nobody(pair: list[RunManager], tmp_path: Path) -> None:
+async def test_one_slow_renewal_fences_no_worker(pair: list[RunManager], tmp_path: Path) -> None:
     """Reported failure 18: as long as the deadline is not reached, late is not lost."""
     a, _ = pair
     _, agent = await running(a, "t")
@@ -94,7 +94,7 @@ async def test_worker_on_the_memory_store_stays_ready_after_its_lease_ttl() -> N
         assert (manager.worker.epoch, agent.running) == (epoch, True)
 
 
-async def test_nobody_is_revived(tmp_path: Path) -> None:
+async def test_worker_declared_dead_is_not_revived(tmp_path: Path) -> None:
     """The renewal comes back after the deadline: the worker is fenced already and registers anew."""
     async with team_of(1, tmp_path, **SHORT) as (manager,):
         _, agent = await running(manager, "t")
@@ -128,7 +128,7 @@ async def test_error_of_a_run_whose_worker_lost_its_lease_names_the_lease(tmp_pa
         )
 
 
-async def test_the_owner_renews_before_it_is_buried(
+async def test_renewed_lease_prevents_the_declaration_of_death(
     pair: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reported failure 19: the reaper has seen an expired lease; burying is a compare-and-set."""
@@ -149,7 +149,7 @@ async def test_the_owner_renews_before_it_is_buried(
     assert agent.running
 
 
-async def test_a_result_that_queued_up_before_the_pause_is_refused_after_the_burial(
+async def test_result_queued_before_a_pause_is_refused_after_the_declaration_of_death(
     pair: list[RunManager],
 ) -> None:
     """Reported failure 20: it was checked while the lease was good, and comes to the store too late. The
@@ -174,7 +174,7 @@ async def buried(by: RunManager, victim: WorkerRow) -> bool:
     return row is None or await by.store.fence_worker(row, by=by.worker.epoch, proven=True)
 
 
-async def test_a_fenced_worker_writes_no_counters(pair: list[RunManager]) -> None:
+async def test_fenced_worker_writes_no_counters(pair: list[RunManager]) -> None:
     """The check is inline: it does not wait for a watchdog to fire."""
     a, b = pair
     run, _ = await running(a, "t")
@@ -198,7 +198,7 @@ async def orphaned(folder: Path) -> str:
 LATER: dict[str, Any] = {**QUICK, "sweep": 3600, "short_tick": 3600}
 
 
-async def test_a_new_process_looks_for_the_dead_before_it_admits(tmp_path: Path) -> None:
+async def test_new_worker_sweeps_before_its_first_admission(tmp_path: Path) -> None:
     """Reported failure 25: no interval has to pass, not even for the very first caller."""
     orphan = await orphaned(tmp_path)
     async with open_coordinator(f"sqlite:///{tmp_path / 'runs.db'}", settings=Settings(**LATER)) as manager:
@@ -209,7 +209,7 @@ async def test_a_new_process_looks_for_the_dead_before_it_admits(tmp_path: Path)
         assert await ended(manager, orphan)
 
 
-async def test_an_operator_who_reconciles_first_is_the_first_sweep(tmp_path: Path) -> None:
+async def test_reconciliation_counts_as_the_first_sweep(tmp_path: Path) -> None:
     """… and his error text is the one that stands, and what he ended is reported to him."""
     orphan = await orphaned(tmp_path)
     async with open_coordinator(f"sqlite:///{tmp_path / 'runs.db'}", settings=Settings(**LATER)) as manager:
@@ -218,7 +218,7 @@ async def test_an_operator_who_reconciles_first_is_the_first_sweep(tmp_path: Pat
         assert [(record.run_id, record.error) for record in reported] == [(orphan, "restarted")]
 
 
-async def test_if_the_store_is_away_the_first_admission_says_so_and_the_next_one_sweeps(
+async def test_first_admission_during_an_outage_fails_and_the_next_one_sweeps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reported failure 40, at the start."""
@@ -236,7 +236,7 @@ async def test_if_the_store_is_away_the_first_admission_says_so_and_the_next_one
         assert await ended(manager, orphan)
 
 
-async def test_a_rollback_that_fails_is_tried_three_times_and_then_given_up(
+async def test_failing_rollback_of_an_orphan_is_tried_three_times(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The attempts are counted in the row: neither a crash nor a new reaper begins to count anew."""
@@ -269,7 +269,7 @@ async def free(manager: RunManager) -> bool:
     return not await manager.has_inflight("t")
 
 
-async def test_a_rollback_that_hangs_does_not_blind_the_reaper(
+async def test_hanging_rollback_does_not_block_the_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with team_of(2, tmp_path, **SHORT) as (a, b):
@@ -293,7 +293,7 @@ async def test_a_rollback_that_hangs_does_not_blind_the_reaper(
         await agent.stopped.wait()
 
 
-async def test_ready_goes_red_while_the_worker_is_deaf_and_heals_by_itself(
+async def test_worker_that_receives_no_decisions_is_not_ready_and_heals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reported failure 42: it lives, its heart beats, and it hears nothing of what it should do."""
@@ -339,7 +339,7 @@ async def unready(manager: RunManager) -> bool:
     return not await ready(manager)
 
 
-async def test_health_names_whoever_keeps_the_others_from_writing(tmp_path: Path) -> None:
+async def test_health_names_the_process_that_blocks_writes(tmp_path: Path) -> None:
     async with team_of(1, tmp_path) as (manager,):
         await launched(manager, "t")
         with Child(HOLD, tmp_path / "runs.db") as stranger:

@@ -34,7 +34,9 @@ async def _busy(manager: RunManager) -> list[Agent]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("drained", [False, True], ids=["at once", "after a drain"])
-async def test_it_is_gone_in_time(tmp_path: Path, caplog: pytest.LogCaptureFixture, drained: bool) -> None:
+async def test_shutdown_on_a_blocked_store_is_bounded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, drained: bool
+) -> None:
     async with team_of(1, tmp_path, **BLOCKED) as (manager,):
         deaf, about_to_end, _, waits = await _busy(manager)
         with locked(tmp_path / "runs.db"), caplog.at_level(logging.WARNING):
@@ -53,7 +55,7 @@ async def test_it_is_gone_in_time(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         assert run_id in caplog.text, "nothing is left undone without a word"
 
 
-async def test_it_signs_off_where_the_store_comes_back(tmp_path: Path) -> None:
+async def test_worker_signs_off_when_the_store_is_back(tmp_path: Path) -> None:
     """Whoever takes long leaves the others their share."""
     patient: dict[str, Any] = {**BLOCKED, "grace": 10.0}
     async with team_of(1, tmp_path, **patient) as (manager,):

@@ -42,7 +42,7 @@ async def finished(manager: RunManager, thread_id: str) -> str:
     return run.run_id
 
 
-async def test_finished_runs_do_not_fill_it(tmp_path: Path) -> None:
+async def test_finished_runs_are_evicted_from_memory(tmp_path: Path) -> None:
     """Reported failure 30."""
     async with team_of(1, tmp_path, keep_finished_max=5) as (manager,):
         runs = [await finished(manager, f"t{at}") for at in range(12)]
@@ -55,7 +55,7 @@ async def test_finished_runs_do_not_fill_it(tmp_path: Path) -> None:
             assert record.status is RunStatus.success
 
 
-async def test_nor_do_those_that_were_dropped_before_they_settled(tmp_path: Path) -> None:
+async def test_run_dropped_before_it_settled_is_evicted_from_memory(tmp_path: Path) -> None:
     async with team_of(1, tmp_path, keep_finished=0.05) as (manager,):
         run, agent = await running(manager, "t")
         await agent.ctx.emit("custom", "something")
@@ -75,7 +75,7 @@ async def test_nor_do_those_that_were_dropped_before_they_settled(tmp_path: Path
         assert finished_in(manager) == 0
 
 
-async def test_a_run_that_was_dropped_is_no_foreign_one_to_its_worker(tmp_path: Path) -> None:
+async def test_late_claim_of_a_dropped_run_does_not_stop_it(tmp_path: Path) -> None:
     """A claim of its thread is answered late, when a tick has told of its turn already and it is at work: to
     end it now as somebody else's would free the thread under its task."""
     async with team_of(1, tmp_path) as (home,):
@@ -99,7 +99,7 @@ async def test_a_run_that_was_dropped_is_no_foreign_one_to_its_worker(tmp_path: 
         assert (await home.runs.explain(run.run_id)).run.status is RunStatus.success
 
 
-async def test_it_hears_of_its_cancel(team: list[RunManager]) -> None:
+async def test_dropped_run_is_stopped_by_its_cancel(team: list[RunManager]) -> None:
     """Its caller does not want to know of it any more. It goes on, and costs what it costs."""
     a, b = team
     run, agent = await running(a, "t")
@@ -108,7 +108,7 @@ async def test_it_hears_of_its_cancel(team: list[RunManager]) -> None:
     assert agent.cancels == 1
 
 
-async def test_and_of_the_leaving_of_its_worker(team: list[RunManager]) -> None:
+async def test_dropped_run_is_stopped_by_the_shutdown_of_its_worker(team: list[RunManager]) -> None:
     a, b = team
     run, agent = await running(a, "t")
     await a.cleanup(run.run_id, delay=0)
@@ -118,7 +118,7 @@ async def test_and_of_the_leaving_of_its_worker(team: list[RunManager]) -> None:
     assert (receipt.status, receipt.cause) == ("interrupted", "shutdown")
 
 
-async def test_who_looks_for_unsettled_runs_passes_no_finished_ones(tmp_path: Path) -> None:
+async def test_search_for_unsettled_runs_skips_finished_ones(tmp_path: Path) -> None:
     """The tick does, and there may be ten thousand of them."""
     async with team_of(1, tmp_path, tick=0.02, short_tick=0.02) as (manager,):
         registry, asked = assembly_of(manager).shared.registry, list[str]()
@@ -143,7 +143,7 @@ async def test_who_looks_for_unsettled_runs_passes_no_finished_ones(tmp_path: Pa
         assert registry.unsettled() == []
 
 
-async def test_a_run_of_another_worker_is_read_and_not_kept(team: list[RunManager]) -> None:
+async def test_run_of_another_worker_is_read_and_not_kept(team: list[RunManager]) -> None:
     """A shadow copy would block the thread long after the run is over."""
     a, b = team
     run, agent = await running(a, "t")
@@ -157,7 +157,7 @@ async def test_a_run_of_another_worker_is_read_and_not_kept(team: list[RunManage
     await b.create_or_reject("t")
 
 
-async def test_a_row_that_vanished_is_written_anew_once(alone: RunManager) -> None:
+async def test_vanished_row_is_recreated_once(alone: RunManager) -> None:
     """Reported failure 27."""
     run, agent = await running(alone, "t")
     await alone.store.delete(run.run_id)
@@ -168,7 +168,7 @@ async def test_a_row_that_vanished_is_written_anew_once(alone: RunManager) -> No
     assert row["status"] == "success"
 
 
-async def test_it_keeps_the_cancel_that_was_acknowledged(alone: RunManager) -> None:
+async def test_recreated_row_keeps_the_acknowledged_cancel(alone: RunManager) -> None:
     run, begun, may_end = await alone.create_or_reject("t"), asyncio.Event(), asyncio.Event()
 
     async def succeeds_all_the_same(ctx: RunContext) -> str:
@@ -190,7 +190,7 @@ async def test_it_keeps_the_cancel_that_was_acknowledged(alone: RunManager) -> N
     assert row.status is RunStatus.interrupted
 
 
-async def test_but_never_after_the_run_was_lost(
+async def test_vanished_row_of_a_lost_run_is_not_recreated(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reported failure 27."""
@@ -213,7 +213,7 @@ async def test_but_never_after_the_run_was_lost(
     assert run.status is RunStatus.error
 
 
-async def test_two_managers_in_one_process_share_nothing(tmp_path: Path) -> None:
+async def test_managers_in_one_process_share_nothing(tmp_path: Path) -> None:
     one, other = RunManager(settings=Settings(grace=0)), RunManager(settings=Settings(grace=0))
     async with one, other:
         await running(one, "t")
@@ -222,7 +222,7 @@ async def test_two_managers_in_one_process_share_nothing(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("stamp", ["2026-01-01T00:00:00", "2026-01-01T00:00:00+00:00", "nonsense", None])
-async def test_times_of_every_kind_are_listed_and_reconciled(alone: RunManager, stamp: str | None) -> None:
+async def test_every_time_format_is_listed_and_reconciled(alone: RunManager, stamp: str | None) -> None:
     """Reported failure 29: naive, aware, malformed and missing."""
     await alone.store.put("imported", thread_id="t", status="success", created_at=stamp)
     run_id = await finished(alone, "t")
@@ -257,7 +257,7 @@ def kept_by(manager: RunManager) -> int:
 MEGABYTE = "x" * 2**20
 
 
-async def test_what_only_a_running_run_needs_goes_with_its_end(tmp_path: Path) -> None:
+async def test_context_of_a_run_is_freed_with_its_end(tmp_path: Path) -> None:
     async with team_of(1, tmp_path) as (manager,):
         run, agent = await running(manager, "t")
         context = weakref.ref(agent.ctx)
@@ -271,7 +271,7 @@ async def test_what_only_a_running_run_needs_goes_with_its_end(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("store", ["sqlite", "memory"])
-async def test_large_results_do_not_stay_in_it(tmp_path: Path, store: str) -> None:
+async def test_large_results_are_not_kept_in_memory(tmp_path: Path, store: str) -> None:
     url = {"store": "memory://"} if store == "memory" else {}
     async with team_of(1, tmp_path, **url) as (manager,):
         for at in range(4):
@@ -282,7 +282,7 @@ async def test_large_results_do_not_stay_in_it(tmp_path: Path, store: str) -> No
         assert kept_by(manager) < 2**20
 
 
-async def test_large_inputs_leave_it_early_where_the_store_has_them(tmp_path: Path) -> None:
+async def test_large_stored_inputs_are_evicted_early(tmp_path: Path) -> None:
     async with team_of(1, tmp_path, keep_finished_bytes=3 * 2**20) as (manager,):
         runs: list[str] = []
         for at in range(6):
@@ -300,7 +300,7 @@ async def test_large_inputs_leave_it_early_where_the_store_has_them(tmp_path: Pa
             assert await manager.wait(run_id) == f"done {run_id}"
 
 
-async def test_without_a_durable_store_large_inputs_stay_as_long_as_others(tmp_path: Path) -> None:
+async def test_large_inputs_without_a_durable_store_are_kept_as_long_as_others(tmp_path: Path) -> None:
     async with team_of(1, tmp_path, store="memory://", keep_finished_bytes=0) as (manager,):
         run = await manager.create_or_reject("t", kwargs={"input": MEGABYTE})
         manager.launch(run, quick)

@@ -21,7 +21,7 @@ async def strict(tmp_path: Path) -> AsyncGenerator[RunManager]:
         yield manager
 
 
-async def test_it_ends_as_an_error_that_says_why(strict: RunManager) -> None:
+async def test_run_that_is_never_launched_ends_as_error_with_the_reason(strict: RunManager) -> None:
     run = await strict.create_or_reject("t")
     with pytest.raises(RunFailed, match=r"was not launched within 0\.3 s"):
         await strict.wait(run.run_id, timeout=20)
@@ -33,7 +33,7 @@ async def test_it_ends_as_an_error_that_says_why(strict: RunManager) -> None:
     await strict.wait(again.run_id, timeout=20)
 
 
-async def test_the_time_counts_from_when_it_has_its_thread(strict: RunManager) -> None:
+async def test_time_to_launch_counts_from_the_turn(strict: RunManager) -> None:
     """While it waits it holds nothing."""
     first, agent = await running(strict, "t")
     waiting = await strict.create_or_reject("t", multitask_strategy="enqueue")
@@ -62,7 +62,7 @@ async def _names(manager: RunManager, run: RunRecord) -> None:
 
 
 @pytest.mark.parametrize("sign", [_attaches, _starts, _counts, _names])
-async def test_a_caller_who_does_anything_with_it_is_left_alone(
+async def test_run_that_its_caller_uses_is_not_ended(
     strict: RunManager, sign: Callable[[RunManager, RunRecord], Awaitable[None]]
 ) -> None:
     """Callers with their own tasks, who may not have said that they have one."""
@@ -74,7 +74,7 @@ async def test_a_caller_who_does_anything_with_it_is_left_alone(
     assert run.status is RunStatus.success
 
 
-async def test_a_run_beside_the_slot_holds_nothing(strict: RunManager) -> None:
+async def test_unlaunched_run_beside_the_slot_holds_no_thread(strict: RunManager) -> None:
     _, agent = await running(strict, "t")
     run = await strict.create("t")
     await asyncio.sleep(LIMIT * 3)

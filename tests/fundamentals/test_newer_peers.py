@@ -41,7 +41,7 @@ async def test_run_with_an_unknown_cause_is_stopped_and_settled(team: list[RunMa
         assert (await manager.worker.health()).ready
 
 
-async def test_run_that_fails_in_a_tick_keeps_nothing_from_the_others(
+async def test_run_that_fails_in_a_tick_delays_no_other(
     team: list[RunManager], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, _ = team

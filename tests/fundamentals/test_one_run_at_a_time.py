@@ -14,26 +14,26 @@ pytestmark = on_every_store
 
 
 @pytest.mark.parametrize("second", [0, 1], ids=["same worker", "other worker"])
-async def test_a_busy_thread_refuses_and_names_the_holder(team: list[RunManager], second: int) -> None:
+async def test_busy_thread_refuses_and_names_the_holder(team: list[RunManager], second: int) -> None:
     run, _ = await running(team[0], "t")
     with pytest.raises(ConflictError) as refused:
         await team[second].create_or_reject("t")
     assert refused.value.active_run_id == run.run_id
 
 
-async def test_other_threads_do_not_care(team: list[RunManager]) -> None:
+async def test_busy_thread_does_not_affect_other_threads(team: list[RunManager]) -> None:
     await running(team[0], "t")
     await running(team[1], "another")
 
 
-async def test_a_run_that_has_not_started_holds_the_thread_too(team: list[RunManager]) -> None:
+async def test_pending_run_holds_the_thread(team: list[RunManager]) -> None:
     await team[0].create_or_reject("t")
     with pytest.raises(ConflictError):
         await team[1].create_or_reject("t")
 
 
 @pytest.mark.parametrize("second", [0, 1], ids=["same worker", "other worker"])
-async def test_the_thread_is_free_when_the_run_has_ended(team: list[RunManager], second: int) -> None:
+async def test_thread_is_free_when_its_run_has_ended(team: list[RunManager], second: int) -> None:
     run = await team[0].create_or_reject("t")
     team[0].launch(run, quick)
     await team[0].wait(run.run_id, timeout=20)
@@ -41,7 +41,7 @@ async def test_the_thread_is_free_when_the_run_has_ended(team: list[RunManager],
     assert again.status is RunStatus.pending
 
 
-async def test_of_many_at_the_same_moment_exactly_one_wins(team: list[RunManager]) -> None:
+async def test_one_of_many_concurrent_admissions_wins(team: list[RunManager]) -> None:
     """Reported failure 9 (with real processes: tests/multiprocess)."""
     answers = await asyncio.gather(
         *(team[at % 2].create_or_reject("t") for at in range(20)), return_exceptions=True
@@ -50,7 +50,7 @@ async def test_of_many_at_the_same_moment_exactly_one_wins(team: list[RunManager
     assert len(refused) == 19
 
 
-async def test_the_thread_says_that_it_is_busy_for_exactly_as_long(team: list[RunManager]) -> None:
+async def test_thread_is_busy_exactly_while_a_run_is_in_flight(team: list[RunManager]) -> None:
     """Reported failure 16."""
     a, b = team
     run, agent = await running(a, "t")

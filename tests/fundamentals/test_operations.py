@@ -29,7 +29,7 @@ from tests.support.teams import QUICK, team_of
 
 
 @pytest.mark.parametrize("operator", [0, 1], ids=["same worker", "other worker"])
-async def test_a_busy_thread_refuses_them(team: list[RunManager], operator: int) -> None:
+async def test_busy_thread_refuses_operations(team: list[RunManager], operator: int) -> None:
     run, _ = await running(team[0], "t")
     await team[operator].threads.replace_values("source", {"n": 1})
     for refused in (
@@ -42,7 +42,7 @@ async def test_a_busy_thread_refuses_them(team: list[RunManager], operator: int)
         assert conflict.value.active_run_id == run.run_id
 
 
-async def test_update_copy_delete(team: list[RunManager]) -> None:
+async def test_idle_thread_can_be_updated_copied_and_deleted(team: list[RunManager]) -> None:
     a, b = team
     await a.threads.replace_values("t", {"n": 1})
     await b.threads.copy("t", "copy")
@@ -54,14 +54,14 @@ async def test_update_copy_delete(team: list[RunManager]) -> None:
     assert await a.list_by_thread("t") == []
 
 
-async def test_what_is_not_there_cannot_be_copied_or_deleted(team: list[RunManager]) -> None:
+async def test_unknown_thread_cannot_be_copied_or_deleted(team: list[RunManager]) -> None:
     with pytest.raises(ThreadNotFound):
         await team[0].threads.copy("nowhere", "t")
     with pytest.raises(ThreadNotFound):
         await team[0].threads.delete("nowhere")
 
 
-async def test_they_are_not_in_run_lists_but_in_the_audit(team: list[RunManager]) -> None:
+async def test_operations_are_in_the_audit_but_in_no_list_of_runs(team: list[RunManager]) -> None:
     a, b = team
     async with b.threads.hold("t", "rename") as own:
         assert own.fence > 0
@@ -115,7 +115,7 @@ async def test_operation_is_in_no_list_of_runs_in_memory(store: str) -> None:
         await listed_nowhere(manager, manager)
 
 
-async def test_hooks_are_told_of_runs_and_of_no_operation(team: list[RunManager]) -> None:
+async def test_hooks_receive_events_of_runs_but_not_of_operations(team: list[RunManager]) -> None:
     manager, told = team[0], list[Event]()
     manager.worker.observe(told.append)
     async with manager.threads.hold("t", "import"):
@@ -141,7 +141,7 @@ async def test_reconcile_reports_no_operation(tmp_path: Path) -> None:
             await holding.__aexit__(None, None, None)
 
 
-async def test_a_run_waits_for_an_operation(team: list[RunManager]) -> None:
+async def test_queued_run_waits_for_an_operation(team: list[RunManager]) -> None:
     """An operation is not interrupted: it is short, and its caller waits for it."""
     a, b = team
     async with a.threads.hold("t", "rename"):
@@ -154,7 +154,7 @@ async def test_a_run_waits_for_an_operation(team: list[RunManager]) -> None:
         await agent.started.wait()
 
 
-async def test_a_cancelled_operation_keeps_the_thread_until_its_block_has_ended(
+async def test_cancelled_operation_holds_the_thread_until_its_block_has_ended(
     team: list[RunManager],
 ) -> None:
     a, b = team
@@ -168,7 +168,7 @@ async def test_a_cancelled_operation_keeps_the_thread_until_its_block_has_ended(
     assert run.status == "pending"
 
 
-async def test_a_failure_or_a_cancelled_caller_frees_the_thread(team: list[RunManager]) -> None:
+async def test_failed_or_cancelled_operation_frees_the_thread(team: list[RunManager]) -> None:
     a, b = team
     with pytest.raises(RuntimeError):
         async with a.threads.hold("t", "rename"):
@@ -187,7 +187,7 @@ async def test_a_failure_or_a_cancelled_caller_frees_the_thread(team: list[RunMa
     await b.create_or_reject("t")
 
 
-async def test_a_caller_who_goes_away_before_the_block_begins(
+async def test_operation_cancelled_before_its_block_begins_frees_the_thread(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = team
@@ -208,7 +208,7 @@ async def test_a_caller_who_goes_away_before_the_block_begins(
     await b.create_or_reject("t")
 
 
-async def test_a_run_that_waits_for_a_deletion_gets_its_turn(team: list[RunManager]) -> None:
+async def test_run_queued_behind_a_deletion_starts(team: list[RunManager]) -> None:
     """It was admitted after the operation, so it finds an empty thread; it is not deleted with the others."""
     a, b = team
     await a.threads.replace_values("t", {"n": 1})
@@ -225,7 +225,7 @@ async def test_a_run_that_waits_for_a_deletion_gets_its_turn(team: list[RunManag
     assert await a.wait(run.run_id, timeout=20) is None
 
 
-async def test_a_waiting_run_whose_row_is_gone_is_over(team: list[RunManager]) -> None:
+async def test_queued_run_whose_row_was_removed_ends(team: list[RunManager]) -> None:
     a, b = team
     await running(a, "t")
     run, agent = await launched(b, "t", multitask_strategy="enqueue")
@@ -236,7 +236,7 @@ async def test_a_waiting_run_whose_row_is_gone_is_over(team: list[RunManager]) -
     assert not agent.started.is_set()
 
 
-async def test_waiting_for_a_run_that_is_deleted(
+async def test_wait_for_a_deleted_run_raises_run_not_found(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = team

@@ -38,7 +38,7 @@ async def several(manager: RunManager, count: int) -> list[tuple[str, Agent]]:
 
 
 @pytest.mark.slow
-async def test_an_outage_of_five_seconds_loses_nothing_and_keeps_the_order(tmp_path: Path) -> None:
+async def test_outage_of_five_seconds_loses_no_write_and_keeps_the_order(tmp_path: Path) -> None:
     """Reported failure 26: the store is busy for 5 s, and no transition is lost."""
     async with team_of(1, tmp_path, **PATIENT) as (manager,):
         runs = await several(manager, 12)
@@ -61,7 +61,7 @@ async def test_an_outage_of_five_seconds_loses_nothing_and_keeps_the_order(tmp_p
     assert finished == [run_id for run_id, _ in reversed(runs)]
 
 
-async def test_what_is_owed_of_one_run_is_written_in_its_order(tmp_path: Path) -> None:
+async def test_owed_writes_of_a_run_are_written_in_order(tmp_path: Path) -> None:
     async with team_of(1, tmp_path, **PATIENT) as (manager,):
         run, agent = await running(manager, "t")
         with locked(tmp_path / "runs.db"):
@@ -78,7 +78,7 @@ async def test_what_is_owed_of_one_run_is_written_in_its_order(tmp_path: Path) -
     assert row["status"] == "success"
 
 
-async def test_the_caller_hears_at_once_that_its_status_is_taken(tmp_path: Path) -> None:
+async def test_set_status_returns_at_once_during_an_outage(tmp_path: Path) -> None:
     """set_status returns when it is owed, and the record shows what will be written."""
     async with team_of(1, tmp_path, **PATIENT) as (manager,):
         run = await manager.create_or_reject("t")
@@ -91,7 +91,7 @@ async def test_the_caller_hears_at_once_that_its_status_is_taken(tmp_path: Path)
         assert stored(tmp_path / "runs.db", "SELECT status || error FROM runs") == ["errorwhy"]
 
 
-async def test_the_end_of_a_run_that_waits_is_owed_too(tmp_path: Path) -> None:
+async def test_end_of_a_queued_run_is_owed_during_an_outage(tmp_path: Path) -> None:
     """Its caller gives it up while the store is away: nobody runs it when its turn comes."""
     async with team_of(1, tmp_path, **PATIENT) as (manager,):
         first, holder = await running(manager, "t")
@@ -113,7 +113,7 @@ async def test_the_end_of_a_run_that_waits_is_owed_too(tmp_path: Path) -> None:
     assert ends == ["success0", "error0", "success0"]
 
 
-async def test_a_run_that_waits_is_cleaned_up_without_the_store(tmp_path: Path) -> None:
+async def test_queued_run_is_cleaned_up_during_an_outage(tmp_path: Path) -> None:
     async with team_of(1, tmp_path, **PATIENT) as (manager,):
         _, holder = await running(manager, "t")
         dropped, _ = await launched(manager, "t", multitask_strategy="enqueue")
@@ -126,7 +126,7 @@ async def test_a_run_that_waits_is_cleaned_up_without_the_store(tmp_path: Path) 
         holder.may_end.set()
 
 
-async def test_it_gets_the_thread_unheard_before_its_end_is_written(
+async def test_ended_queued_run_that_is_claimed_frees_the_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its thread is given to it by a claim that is not answered. Then its end is written, and it lets go."""
@@ -166,7 +166,7 @@ async def test_it_gets_the_thread_unheard_before_its_end_is_written(
         assert (await manager.runs.explain(dropped.run_id)).run.status is RunStatus.interrupted
 
 
-async def test_it_is_removed_before_its_end_is_written(
+async def test_task_of_a_removed_queued_run_ends_when_the_store_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a peer that has cancelled it. Whoever waits for its task hears of it."""
@@ -193,7 +193,7 @@ async def test_it_is_removed_before_its_end_is_written(
         holder.may_end.set()
 
 
-async def test_a_caller_who_goes_away_leaves_nothing_half_written(tmp_path: Path) -> None:
+async def test_cancelled_caller_leaves_no_partial_write(tmp_path: Path) -> None:
     async with team_of(1, tmp_path, **PATIENT) as (manager,):
         run = await manager.create_or_reject("t")
         assert await manager.start(run.run_id)
@@ -208,7 +208,7 @@ async def test_a_caller_who_goes_away_leaves_nothing_half_written(tmp_path: Path
         assert (await manager.create_or_reject("t")).run_id != run.run_id
 
 
-async def test_a_fenced_worker_writes_nothing_of_it_and_says_so(
+async def test_fenced_worker_discards_owed_writes_and_logs_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with team_of(1, tmp_path, busy_timeout=0.1, lease_ttl=1.0, renew=0.2) as (manager,):
@@ -231,7 +231,7 @@ async def test_a_fenced_worker_writes_nothing_of_it_and_says_so(
         )
 
 
-async def test_full_it_stops_admission_and_heals(tmp_path: Path) -> None:
+async def test_full_outbox_refuses_admissions_until_it_drains(tmp_path: Path) -> None:
     async with team_of(1, tmp_path, **PATIENT, outbox_limit=3) as (manager,):
         runs = await several(manager, 5)
         with locked(tmp_path / "runs.db"):
@@ -250,7 +250,7 @@ async def test_full_it_stops_admission_and_heals(tmp_path: Path) -> None:
         await manager.wait(run.run_id, timeout=20)
 
 
-async def test_leaving_it_tries_once_more(tmp_path: Path) -> None:
+async def test_shutdown_retries_owed_writes_once(tmp_path: Path) -> None:
     async with team_of(1, tmp_path, **PATIENT) as (manager,):
         run, _ = await running(manager, "t")
         with locked(tmp_path / "runs.db"):

@@ -50,7 +50,7 @@ async def stack() -> AsyncGenerator[AsyncExitStack]:
         yield stack
 
 
-async def test_launch_finds_the_assistant(tmp_path: Path) -> None:
+async def test_launch_without_agent_uses_the_registered_assistant(tmp_path: Path) -> None:
     async def poet(ctx: RunContext) -> str:
         return f"a poem about {ctx.request.input}"
 
@@ -65,7 +65,7 @@ async def test_launch_finds_the_assistant(tmp_path: Path) -> None:
         assert portable == {run.run_id: True, unknown.run_id: False}
 
 
-async def test_who_waits_for_a_dead_worker_is_run_by_one_that_knows_the_assistant(
+async def test_queued_run_of_a_dead_worker_is_taken_over_by_one_with_the_assistant(
     tmp_path: Path, stack: AsyncExitStack
 ) -> None:
     agents = {"home": Agent(), "stranger": Agent(), "friend": Agent(returns="done")}
@@ -100,7 +100,7 @@ async def launched_behind(manager: RunManager, thread: str) -> tuple[str, Agent]
     return record.run_id, agent
 
 
-async def test_a_run_without_a_home_is_found_by_the_tick(tmp_path: Path) -> None:
+async def test_run_without_a_home_is_taken_over_by_a_tick(tmp_path: Path) -> None:
     """Handed over by a worker that left: its next home is whoever knows the assistant."""
     agent = Agent(returns=1)
     async with gateway(tmp_path) as leaver, gateway(tmp_path, agent=agent) as heir:
@@ -115,7 +115,7 @@ async def test_a_run_without_a_home_is_found_by_the_tick(tmp_path: Path) -> None
         assert await leaver.wait(run.run_id, timeout=10) == 1
 
 
-async def test_its_old_home_hears_of_it_when_it_is_over(
+async def test_wait_at_the_old_home_returns_the_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever waits for it there gets the result all the same."""
@@ -174,7 +174,7 @@ async def executed_elsewhere(
         unheard.set()
 
 
-async def test_what_becomes_of_its_task_at_its_old_home_is_no_end_of_it(
+async def test_end_of_the_old_homes_task_does_not_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The old home has not heard that another worker executes it, when the task that waits there is over."""
@@ -191,7 +191,9 @@ async def test_what_becomes_of_its_task_at_its_old_home_is_no_end_of_it(
         assert await waiting == 1
 
 
-async def test_nor_is_the_leaving_of_its_old_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_shutdown_of_the_old_home_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     agent = Agent(returns=1)
     async with executed_elsewhere(tmp_path, agent, monkeypatch) as (home, heir, run):
         await home.worker.drain(grace=0)
@@ -200,7 +202,7 @@ async def test_nor_is_the_leaving_of_its_old_home(tmp_path: Path, monkeypatch: p
         assert await heir.wait(run.run_id, timeout=10) == 1
 
 
-async def test_a_cancel_at_its_old_home_is_told_where_it_runs(
+async def test_cancel_at_the_old_home_reaches_the_new_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent, told = Agent(), list[int]()
@@ -217,7 +219,7 @@ async def test_a_cancel_at_its_old_home_is_told_where_it_runs(
             await agent.stopped.wait()  # by its tick
 
 
-async def test_one_that_was_cleaned_up_while_it_waited_is_not_taken_over_by_its_own_home(
+async def test_home_does_not_take_over_its_own_cleaned_up_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its end is owed while the store is away, and its turn comes first."""
@@ -263,7 +265,7 @@ def handed_over(cx: Any, now: int, run_id: str) -> None:
     cx.execute("UPDATE runs SET home_epoch = NULL, updated_at = ? WHERE run_id = ?", (now, run_id))
 
 
-async def test_a_cancel_finds_it_while_it_changes_hands(tmp_path: Path) -> None:
+async def test_cancel_during_the_takeover_wins(tmp_path: Path) -> None:
     """Claimed here and decided elsewhere before its task exists: it never starts."""
     agent = Agent()
     async with gateway(tmp_path) as other, gateway(tmp_path, agent=agent) as heir:
@@ -280,7 +282,7 @@ async def test_a_cancel_finds_it_while_it_changes_hands(tmp_path: Path) -> None:
         assert not agent.started.is_set()
 
 
-async def test_what_has_begun_is_not_begun_again(tmp_path: Path) -> None:
+async def test_started_run_of_a_dead_worker_is_not_restarted(tmp_path: Path) -> None:
     """Reported failures 17, 41 and 45: a worker dies in the middle of a portable run. It ends as an error
     that says so; it is not run from its first step by whoever comes next."""
     first, second = Agent(), Agent()
@@ -302,9 +304,7 @@ async def test_what_has_begun_is_not_begun_again(tmp_path: Path) -> None:
         await peer.wait(again.run_id, timeout=10)
 
 
-async def test_who_waits_at_a_worker_that_drains_goes_on_elsewhere_with_its_limits(
-    tmp_path: Path, stack: AsyncExitStack
-) -> None:
+async def test_handed_over_run_keeps_its_limits(tmp_path: Path, stack: AsyncExitStack) -> None:
     here, there = Agent(), Agent()
     home = await stack.enter_async_context(gateway(tmp_path, agent=here))
     friend = await stack.enter_async_context(gateway(tmp_path, agent=there))
@@ -323,7 +323,7 @@ async def test_who_waits_at_a_worker_that_drains_goes_on_elsewhere_with_its_limi
 
 
 @pytest.mark.parametrize("unanswered", ["claim", "row"])
-async def test_what_was_claimed_goes_on_although_the_store_did_not_answer(
+async def test_claimed_run_starts_although_the_claims_answer_was_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unanswered: str
 ) -> None:
     """It holds its thread by then, and stands in no line in which a tick would find it."""

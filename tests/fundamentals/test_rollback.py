@@ -22,7 +22,9 @@ async def values_of(manager: RunManager, thread_id: str) -> Any:
 
 
 @BOTH
-async def test_the_state_is_back_before_the_next_run_looks(team: list[RunManager], second: int) -> None:
+async def test_rollback_restores_the_values_before_the_next_run_reads_them(
+    team: list[RunManager], second: int
+) -> None:
     """Reported failure 10: the old rollback must not overwrite what the new run writes."""
     await team[0].threads.replace_values("t", {"turn": 1})
     _, old = await running(team[0], "t", Agent(saves={"turn": 2}, stubborn=True))
@@ -38,7 +40,7 @@ async def test_the_state_is_back_before_the_next_run_looks(team: list[RunManager
 
 
 @BOTH
-async def test_the_new_run_starts_from_the_restored_values(team: list[RunManager], second: int) -> None:
+async def test_replacing_run_starts_from_the_restored_values(team: list[RunManager], second: int) -> None:
     await team[0].threads.replace_values("t", {"turn": 1})
     await running(team[0], "t", Agent(saves={"turn": 2}))
     run = await team[second].create_or_reject("t", multitask_strategy="rollback")
@@ -52,7 +54,7 @@ async def test_the_new_run_starts_from_the_restored_values(team: list[RunManager
     assert seen == [{"turn": 1}]
 
 
-async def test_cancel_can_roll_back_as_well(team: list[RunManager]) -> None:
+async def test_cancel_with_rollback_restores_the_values(team: list[RunManager]) -> None:
     a, b = team
     await a.threads.replace_values("t", {"turn": 1})
     run, _ = await running(a, "t", Agent(saves={"turn": 2}))
@@ -63,7 +65,7 @@ async def test_cancel_can_roll_back_as_well(team: list[RunManager]) -> None:
     assert thread.status == "idle", "a run that was undone leaves no trace in the thread's status"
 
 
-async def test_a_run_that_never_started_has_nothing_to_undo(team: list[RunManager]) -> None:
+async def test_rollback_of_a_pending_run_restores_nothing(team: list[RunManager]) -> None:
     a, b = team
     await a.threads.replace_values("t", {"turn": 1})
     run = await a.create_or_reject("t")
@@ -72,7 +74,7 @@ async def test_a_run_that_never_started_has_nothing_to_undo(team: list[RunManage
 
 
 @pytest.mark.parametrize("failures", [2, 3])
-async def test_one_that_fails_is_tried_three_times(
+async def test_failing_rollback_is_tried_three_times(
     alone: RunManager, monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
     """By its owner as by whoever adopts it; then the thread is freed, and the run says so."""
@@ -100,7 +102,7 @@ async def test_one_that_fails_is_tried_three_times(
 
 
 @pytest.mark.parametrize("how", ["not answered", "its caller leaves"])
-async def test_an_operation_whose_second_try_is_not_heard_of(
+async def test_operation_interrupted_during_its_second_rollback_is_rolled_back(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """It ends in its caller's own steps, so what is interrupted there is begun anew, with the fence of that

@@ -150,7 +150,7 @@ def asked(name: str, **others: Any) -> dict[str, Any]:
     return {"thread_id": "t", **others, name: VALUES[name]}
 
 
-def test_every_field_is_walked() -> None:
+def test_every_field_has_a_value_to_walk_with() -> None:
     names = {each.name for each in fields(RunSpec)}
     assert VALUES.keys() == names == ROLES.keys()
     assert [name for name in names if VALUES[name] == default_of(name)] == []
@@ -158,7 +158,7 @@ def test_every_field_is_walked() -> None:
     assert EFFECTS.keys() == names - {*COLUMN_NAMES}
 
 
-def test_a_spec_cannot_be_changed() -> None:
+def test_spec_is_immutable() -> None:
     with pytest.raises(AttributeError):
         RunSpec(thread_id="t").thread_id = "other"  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -276,7 +276,9 @@ EFFECTS: dict[str, Callable[[Any, int, StoreClock], Awaitable[None]]] = {
 
 
 @pytest.mark.parametrize("name", EFFECTS)
-async def test_what_has_no_column_takes_effect(store: Any, epoch: int, clock: StoreClock, name: str) -> None:
+async def test_field_without_a_column_takes_effect(
+    store: Any, epoch: int, clock: StoreClock, name: str
+) -> None:
     await EFFECTS[name](store, epoch, clock)
 
 
@@ -284,7 +286,7 @@ async def test_what_has_no_column_takes_effect(store: Any, epoch: int, clock: St
 
 
 @each_column
-async def test_put_records_what_it_takes(store: Any, name: str) -> None:
+async def test_put_records_the_fields_that_it_takes(store: Any, name: str) -> None:
     await store.put("r", thread_id="t")
     await store.put("r", **asked(name))
     expected = VALUES[name] if name in RECORDED and name != "thread_id" else (await store.get("r"))[name]
@@ -304,7 +306,7 @@ class Records(RunStore):
 
 
 @each_column
-async def test_own_record_store_is_told_what_its_put_takes(name: str) -> None:
+async def test_record_store_receives_the_fields_that_its_put_takes(name: str) -> None:
     records = Records()
     store = PlainStore(records, PersistenceRetryPolicy())
     epoch = await store.register(new_worker())
@@ -341,9 +343,7 @@ def test_no_two_fields_have_the_same_hash() -> None:
 
 
 @pytest.mark.parametrize("where", ["sqlite", "postgres"])
-async def test_run_that_is_taken_over_is_what_was_asked_for(
-    where: str, tmp_path: Path, shared_postgres: Database
-) -> None:
+async def test_taken_over_run_has_every_field(where: str, tmp_path: Path, shared_postgres: Database) -> None:
     seen: list[RunContext] = []
 
     async def agent(ctx: RunContext) -> None:
@@ -381,7 +381,7 @@ async def test_run_that_is_taken_over_is_what_was_asked_for(
 
 
 @each_column
-async def test_record_says_what_was_asked_for(name: str) -> None:
+async def test_record_has_every_field(name: str) -> None:
     if name in RunRecord.__dataclass_fields__:
         async with open_coordinator(settings=Settings(store="memory://")) as manager:
             parent = await manager.create_or_reject("other")
@@ -394,7 +394,7 @@ async def test_record_says_what_was_asked_for(name: str) -> None:
 
 
 @each_field
-async def test_documents_show_it(name: str) -> None:
+async def test_document_shows_the_field(name: str) -> None:
     if name in NOT_SHOWN:
         assert name not in Run.model_fields
         return
@@ -414,7 +414,7 @@ async def _nothing(ctx: RunContext) -> None:
 
 
 @pytest.mark.parametrize("name", SHOWN_OF_ROWS)
-async def test_documents_show_column_as_it_is_stored(store: Any, epoch: int, name: str) -> None:
+async def test_document_shows_the_column_as_it_is_stored(store: Any, epoch: int, name: str) -> None:
     own = await running(store, epoch)
     await store.update_status(own.run_id, "error", error="ValueError: no")
     row = await row_of(store, own.run_id)
@@ -424,7 +424,7 @@ async def test_documents_show_column_as_it_is_stored(store: Any, epoch: int, nam
 
 
 @each_field
-async def test_body_asks_for_it(name: str) -> None:
+async def test_body_carries_the_field(name: str) -> None:
     if name in NOT_IN_BODIES:
         assert name not in RunOptions.model_fields
         return

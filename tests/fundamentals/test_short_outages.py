@@ -195,7 +195,7 @@ async def complaints_are_over(manager: RunManager) -> bool:
     return not await complaints(manager)
 
 
-async def test_checks_of_health_may_be_added(manager: RunManager) -> None:
+async def test_health_check_can_be_added(manager: RunManager) -> None:
     await manager.create_or_reject("t")
     checks = assembly_of(manager).examination.checks
     checks["moon"] = lambda seen: f"the moon is full, and the worker {seen.state}"

@@ -14,7 +14,7 @@ from tests.support.inside import assembly_of
 from tests.support.teams import team_of
 
 
-async def test_a_run_that_finishes_in_time_keeps_its_success(alone: RunManager) -> None:
+async def test_run_that_finishes_within_the_grace_keeps_its_success(alone: RunManager) -> None:
     run, agent = await running(alone, "t")
     leaving = asyncio.create_task(alone.shutdown(timeout=10))
     await agent.ctx.drain_event.wait()
@@ -23,7 +23,7 @@ async def test_a_run_that_finishes_in_time_keeps_its_success(alone: RunManager) 
     assert run.status is RunStatus.success
 
 
-async def test_so_does_one_that_finishes_while_it_unwinds(alone: RunManager) -> None:
+async def test_run_that_finishes_while_it_unwinds_keeps_its_success(alone: RunManager) -> None:
     run, begun = await alone.create_or_reject("t"), asyncio.Event()
 
     async def saves_what_it_has(ctx: RunContext) -> str:
@@ -41,7 +41,7 @@ async def test_so_does_one_that_finishes_while_it_unwinds(alone: RunManager) -> 
     assert await alone.wait(run.run_id) == "half an answer"
 
 
-async def test_what_does_not_finish_is_interrupted(tmp_path: Path) -> None:
+async def test_run_that_exceeds_the_grace_is_interrupted(tmp_path: Path) -> None:
     async with team_of(2, tmp_path) as (a, b):
         run, agent = await running(a, "t")
         await a.shutdown(timeout=0)
@@ -50,13 +50,13 @@ async def test_what_does_not_finish_is_interrupted(tmp_path: Path) -> None:
         assert not await b.has_inflight("t")
 
 
-async def test_nothing_is_admitted_any_more(alone: RunManager) -> None:
+async def test_closing_manager_refuses_admissions(alone: RunManager) -> None:
     await alone.shutdown(timeout=0)
     with pytest.raises(Draining):
         await alone.create_or_reject("t")
 
 
-async def test_a_task_that_ignores_everything_does_not_stop_the_shutdown(tmp_path: Path) -> None:
+async def test_task_that_ignores_its_cancel_does_not_block_the_shutdown(tmp_path: Path) -> None:
     deaf = Agent(stubborn=True)
     async with team_of(2, tmp_path, force_after=0.3) as (a, b):
         run, _ = await running(a, "t", deaf)
@@ -69,7 +69,7 @@ async def test_a_task_that_ignores_everything_does_not_stop_the_shutdown(tmp_pat
         await deaf.stopped.wait()
 
 
-async def test_a_waiting_run_whose_worker_leaves(tmp_path: Path) -> None:
+async def test_queued_run_of_a_closing_worker_is_interrupted(tmp_path: Path) -> None:
     async with team_of(2, tmp_path) as (a, b):
         _, holder = await running(b, "t")
         run, agent = await launched(a, "t", multitask_strategy="enqueue")
@@ -79,7 +79,7 @@ async def test_a_waiting_run_whose_worker_leaves(tmp_path: Path) -> None:
         assert holder.running
 
 
-async def test_an_operation_is_let_finish(tmp_path: Path) -> None:
+async def test_shutdown_waits_for_an_operation(tmp_path: Path) -> None:
     async with team_of(2, tmp_path) as (a, b):
         async with a.threads.hold("t", "rename") as own:
             leaving = asyncio.create_task(a.shutdown(timeout=10))
@@ -91,14 +91,14 @@ async def test_an_operation_is_let_finish(tmp_path: Path) -> None:
         assert thread.values == {"n": 1}
 
 
-async def test_twice_is_harmless_and_nothing_to_do_is_nothing_done(alone: RunManager) -> None:
+async def test_shutdown_is_idempotent(alone: RunManager) -> None:
     for _ in range(2):
         await alone.shutdown(timeout=0)
     for _ in range(2):
         await alone.aclose()
 
 
-async def test_an_admission_that_is_answered_after_the_worker_has_left(team: list[RunManager]) -> None:
+async def test_admission_answered_after_the_shutdown_is_refused(team: list[RunManager]) -> None:
     """Nobody would ever give the waiting run its turn: its caller is told, and its row is ended by a peer."""
     a, b = team
     await running(b, "t")
@@ -112,7 +112,7 @@ async def test_an_admission_that_is_answered_after_the_worker_has_left(team: lis
     assert not assembly_of(a).shared.registry.unsettled()
 
 
-async def test_nobody_waits_any_longer_for_what_was_abandoned(alone: RunManager) -> None:
+async def test_wait_for_an_abandoned_run_ends(alone: RunManager) -> None:
     run, agent = await running(alone, "t", Agent(stubborn=True))
     entry = assembly_of(alone).shared.registry.entry(run.run_id)
     assert entry is not None

@@ -41,7 +41,7 @@ async def unsettled(manager: RunManager, *, children: int = 0) -> tuple[str, Hel
 
 
 @pytest.mark.parametrize("children", [0, 60])
-async def test_a_cancel_answers(alone: RunManager, children: int) -> None:
+async def test_cancel_of_a_run_that_cannot_settle_is_answered(alone: RunManager, children: int) -> None:
     run_id, held = await unsettled(alone, children=children)
     async with asyncio.timeout(SOON):
         assert await alone.cancel(run_id)
@@ -49,7 +49,7 @@ async def test_a_cancel_answers(alone: RunManager, children: int) -> None:
 
 
 @pytest.mark.parametrize("wait", [0, 0.3])
-async def test_a_cancel_waits_no_longer_than_it_was_asked_to(alone: RunManager, wait: float) -> None:
+async def test_cancel_with_wait_is_bounded_by_its_timeout(alone: RunManager, wait: float) -> None:
     run_id, held = await unsettled(alone)
     async with asyncio.timeout(SOON):
         with pytest.raises(NotSettled):
@@ -58,7 +58,7 @@ async def test_a_cancel_waits_no_longer_than_it_was_asked_to(alone: RunManager, 
     assert await alone.cancel(run_id, wait=20)
 
 
-async def test_reject_is_a_conflict(alone: RunManager) -> None:
+async def test_reject_behind_a_run_that_cannot_settle_is_a_conflict(alone: RunManager) -> None:
     run_id, held = await unsettled(alone)
     async with asyncio.timeout(SOON):
         with pytest.raises(ConflictError) as refused:
@@ -67,7 +67,7 @@ async def test_reject_is_a_conflict(alone: RunManager) -> None:
     held.go_on.set()
 
 
-async def test_the_thread_is_known_to_be_busy(alone: RunManager) -> None:
+async def test_has_inflight_is_true_while_a_run_cannot_settle(alone: RunManager) -> None:
     run_id, held = await unsettled(alone)
     async with asyncio.timeout(SOON):
         assert await alone.has_inflight("t")
@@ -122,9 +122,7 @@ def assistant_with(states: Any, started: asyncio.Event) -> Any:
 
 
 @pytest.mark.parametrize("times", [1, 100])
-async def test_a_rollback_that_hangs_is_tried_again_with_a_new_fence_and_given_up(
-    tmp_path: Path, times: int
-) -> None:
+async def test_hanging_rollback_is_retried_with_a_new_fence_and_given_up(tmp_path: Path, times: int) -> None:
     """Each attempt takes `restore_timeout` at most, and counts."""
     states, started = Stuck(times), asyncio.Event()
     assistant = assistant_with(states, started)
@@ -142,7 +140,7 @@ async def test_a_rollback_that_hangs_is_tried_again_with_a_new_fence_and_given_u
         states.released.set()
 
 
-async def test_undo_data_that_cannot_be_forgotten_keeps_no_queue_waiting_and_is_given_up(
+async def test_undo_data_that_cannot_be_removed_blocks_no_queue(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     states: Any = Stuck(0, forgets=True)

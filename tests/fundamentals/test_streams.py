@@ -59,7 +59,7 @@ async def counting(ctx: RunContext) -> str:
 
 
 @on_every_store
-async def test_nothing_is_lost_or_repeated_between_replay_and_live(team: list[RunManager]) -> None:
+async def test_no_event_is_lost_or_repeated_between_replay_and_live(team: list[RunManager]) -> None:
     """Followers join at every moment: before the run, during it, after it."""
     run = await team[0].create_or_reject("t")
     followers = [asyncio.create_task(all_of(m.follow(run.run_id))) for m in team]
@@ -75,7 +75,7 @@ async def test_nothing_is_lost_or_repeated_between_replay_and_live(team: list[Ru
 
 
 @on_every_store
-async def test_what_the_log_holds_is_told_at_once(team: list[RunManager]) -> None:
+async def test_stored_events_are_returned_at_once(team: list[RunManager]) -> None:
     """Of a run that says nothing more: not with the next event, nor at the next look."""
     run, agent = await running(team[0], "t")
     await agent.ctx.emit("custom", "before")
@@ -90,7 +90,7 @@ async def test_what_the_log_holds_is_told_at_once(team: list[RunManager]) -> Non
 
 
 @on_every_store
-async def test_it_goes_on_after_any_event(team: list[RunManager]) -> None:
+async def test_follower_resumes_after_any_event(team: list[RunManager]) -> None:
     run = await team[0].create_or_reject("t")
     await team[0].launch(run, counting)
     for manager in team:
@@ -112,7 +112,7 @@ async def until_read(manager: RunManager, run_id: str, data: str) -> None:
 
 
 @on_every_store
-async def test_only_what_comes_from_now_on(team: list[RunManager]) -> None:
+async def test_follower_from_now_on_skips_earlier_events(team: list[RunManager]) -> None:
     run, agent = await running(team[0], "t")
     await agent.ctx.emit("custom", "before")
     for manager in team:
@@ -125,7 +125,7 @@ async def test_only_what_comes_from_now_on(team: list[RunManager]) -> None:
 
 
 @on_every_store
-async def test_modes_leave_others_out(team: list[RunManager]) -> None:
+async def test_follower_of_some_modes_skips_the_others(team: list[RunManager]) -> None:
     async def agent(ctx: RunContext) -> None:
         for mode in ("values", "updates", "updates|sub", "custom"):
             await ctx.emit(mode, mode)
@@ -138,7 +138,7 @@ async def test_modes_leave_others_out(team: list[RunManager]) -> None:
 
 
 @on_every_store
-async def test_what_was_streamed_is_kept_at_a_stop(team: list[RunManager]) -> None:
+async def test_emitted_events_are_kept_when_the_run_is_stopped(team: list[RunManager]) -> None:
     """Also what the run says while it unwinds; nothing after it has stopped."""
     a, b = team
     run, agent = await running(a, "t", Agent(stubborn=True))
@@ -154,7 +154,7 @@ async def test_what_was_streamed_is_kept_at_a_stop(team: list[RunManager]) -> No
 
 
 @on_every_store
-async def test_everyone_is_told_the_end(team: list[RunManager]) -> None:
+async def test_every_follower_receives_the_end(team: list[RunManager]) -> None:
     """Finished, failed, cancelled before it began: on the owner's worker and on the other."""
 
     async def failing(ctx: RunContext) -> None:
@@ -174,7 +174,7 @@ async def test_everyone_is_told_the_end(team: list[RunManager]) -> None:
 
 
 @on_every_store
-async def test_a_run_that_emits_nothing_just_ends(team: list[RunManager]) -> None:
+async def test_follower_of_a_run_without_events_receives_only_the_end(team: list[RunManager]) -> None:
     run, agent = await launched(team[0], "t")
     following = asyncio.create_task(all_of(team[0].follow(run.run_id)))
     agent.may_end.set()
@@ -184,7 +184,7 @@ async def test_a_run_that_emits_nothing_just_ends(team: list[RunManager]) -> Non
 
 
 @on_every_store
-async def test_a_trimmed_cursor_is_an_explicit_gap(team: list[RunManager]) -> None:
+async def test_trimmed_cursor_is_an_explicit_gap(team: list[RunManager]) -> None:
     async def chatty(ctx: RunContext) -> None:
         for number in range(1, 12_001):
             await ctx.emit("custom", number)
@@ -205,7 +205,7 @@ async def test_a_trimmed_cursor_is_an_explicit_gap(team: list[RunManager]) -> No
 
 @on_every_store
 @pytest.mark.parametrize("after", ["7-1000000", "1-1000000"])
-async def test_an_id_that_was_never_issued_is_a_gap(team: list[RunManager], after: str) -> None:
+async def test_event_id_that_was_never_issued_is_a_gap(team: list[RunManager], after: str) -> None:
     """A client's Last-Event-ID may be anything. What comes from now on is told all the same."""
     run, agent = await running(team[0], "t")
     await agent.ctx.emit("custom", 1)
@@ -218,7 +218,7 @@ async def test_an_id_that_was_never_issued_is_a_gap(team: list[RunManager], afte
 
 
 @pytest.mark.parametrize("after", ["", "5", "-1", "1-2-3", "1-\u0661", f"{2**63}-1", "1-1\n", "x" * 10_000])
-async def test_what_is_no_id_is_refused(alone: RunManager, after: str) -> None:
+async def test_malformed_event_id_is_refused(alone: RunManager, after: str) -> None:
     run = await alone.create_or_reject("t")
     with pytest.raises(InvalidArgument, match="after"):
         alone.follow(run.run_id, after=after)
@@ -253,7 +253,7 @@ async def test_follower_of_a_closed_manager_watches_no_more(alone: RunManager) -
 
 
 @on_every_store
-async def test_who_may_not_see_a_run_may_not_follow_it(team: list[RunManager]) -> None:
+async def test_run_of_another_user_cannot_be_followed(team: list[RunManager]) -> None:
     run = await team[0].create_or_reject("t", user_id="ann")
     for manager in team:
         for run_id, user in ((run.run_id, "bob"), ("unknown", None)):
@@ -263,7 +263,7 @@ async def test_who_may_not_see_a_run_may_not_follow_it(team: list[RunManager]) -
                 await manager.events(run_id, user_id=user)
 
 
-async def test_what_cannot_be_an_event_is_refused_and_costs_no_number(alone: RunManager) -> None:
+async def test_unstorable_event_is_refused_and_uses_no_number(alone: RunManager) -> None:
     run, agent = await running(alone, "t")
     for data in (object(), float("nan"), {1, 2}, "x" * (1 << 20)):
         with pytest.raises(InvalidArgument, match="data"):
@@ -275,7 +275,7 @@ async def test_what_cannot_be_an_event_is_refused_and_costs_no_number(alone: Run
     assert [str(event.id) for event in await alone.events(run.run_id) if isinstance(event, Event)] == ["1-1"]
 
 
-async def test_values_too_large_for_an_event_are_saved_and_told_as_a_gap(alone: RunManager) -> None:
+async def test_values_too_large_for_an_event_are_saved_and_leave_a_gap(alone: RunManager) -> None:
     run, agent = await running(alone, "t")
     await agent.ctx.save({"x": "x" * (1 << 20)})
     await agent.ctx.emit("custom", 1)
@@ -285,7 +285,7 @@ async def test_values_too_large_for_an_event_are_saved_and_told_as_a_gap(alone: 
 
 
 @on_every_store
-async def test_a_slow_follower_is_not_cut_off_and_holds_one_page(team: list[RunManager]) -> None:
+async def test_slow_follower_is_not_disconnected_and_buffers_one_page(team: list[RunManager]) -> None:
     run = await team[0].create_or_reject("t")
     async with team[-1].follow(run.run_id) as followed:
         task = team[0].launch(run, counting)
@@ -297,7 +297,7 @@ async def test_a_slow_follower_is_not_cut_off_and_holds_one_page(team: list[RunM
 
 
 @on_every_store
-async def test_a_cancelled_wait_for_the_next_event_loses_nothing(team: list[RunManager]) -> None:
+async def test_cancelled_wait_for_an_event_loses_no_event(team: list[RunManager]) -> None:
     """How a gateway sends heartbeats."""
     run, agent = await running(team[0], "t")
     told: list[Told] = []
@@ -316,7 +316,7 @@ async def test_a_cancelled_wait_for_the_next_event_loses_nothing(team: list[RunM
 
 
 @on_every_store
-async def test_a_deleted_run_is_not_found(team: list[RunManager]) -> None:
+async def test_follower_of_a_deleted_run_raises_run_not_found(team: list[RunManager]) -> None:
     run, agent = await running(team[0], "t")
     async with team[1].follow(run.run_id) as followed:
         following = asyncio.create_task(all_of(followed))
@@ -329,7 +329,7 @@ async def test_a_deleted_run_is_not_found(team: list[RunManager]) -> None:
 
 
 @on_every_store
-async def test_who_leaves_lets_go_of_the_subscription(team: list[RunManager]) -> None:
+async def test_closed_follower_unsubscribes(team: list[RunManager]) -> None:
     run, _ = await running(team[0], "t")
     manager = team[0]
     notifier: Any = assembly_of(manager).shared.notifier
@@ -340,7 +340,7 @@ async def test_who_leaves_lets_go_of_the_subscription(team: list[RunManager]) ->
 
 
 @on_every_store
-async def test_a_follower_does_not_outlive_its_manager(team: list[RunManager]) -> None:
+async def test_follower_ends_with_its_manager(team: list[RunManager]) -> None:
     """A store that is away comes back; one that was let go of does not."""
     holder, leaving = team
     run, agent = await running(holder, "t")

@@ -27,7 +27,7 @@ async def ended(manager: RunManager, run_id: str) -> tuple[str, str | None]:
     return row.status.value, row.cancel_cause and row.cancel_cause.value
 
 
-async def test_a_run_that_runs_too_long(team: list[RunManager]) -> None:
+async def test_run_that_exceeds_its_timeout_ends_as_timeout(team: list[RunManager]) -> None:
     a, b = team
     run, agent = await running(a, "t", timeout=SOON)
     assert await ended(b, run.run_id) == ("timeout", "timeout")
@@ -41,7 +41,7 @@ async def test_a_run_that_runs_too_long(team: list[RunManager]) -> None:
 @pytest.mark.parametrize(
     ("limit", "cause"), [({"timeout": SOON}, "timeout"), ({"idle_timeout": SOON}, "idle")]
 )
-async def test_work_that_a_run_tracks_is_within_its_limits(
+async def test_tracked_work_counts_against_the_time_limits(
     tmp_path: Path, limit: dict[str, Any], cause: str
 ) -> None:
     """The code has returned, and the thread is not free: the same at its worker as at the tick of another,
@@ -59,7 +59,7 @@ async def test_work_that_a_run_tracks_is_within_its_limits(
     never.cancel()
 
 
-async def test_its_time_begins_when_it_starts(team: list[RunManager]) -> None:
+async def test_timeout_counts_from_the_start(team: list[RunManager]) -> None:
     a, _ = team
     holder, first = await running(a, "t")
     run, agent = await launched(a, "t", multitask_strategy="enqueue", timeout=SOON)
@@ -71,7 +71,7 @@ async def test_its_time_begins_when_it_starts(team: list[RunManager]) -> None:
     assert holder.status is RunStatus.success
 
 
-async def test_a_silent_run(team: list[RunManager]) -> None:
+async def test_run_that_exceeds_its_idle_timeout_ends_as_timeout(team: list[RunManager]) -> None:
     a, b = team
     run, agent = await running(a, "t", idle_timeout=SOON, timeout=NEVER)
     assert await ended(b, run.run_id) == ("timeout", "idle")
@@ -79,7 +79,7 @@ async def test_a_silent_run(team: list[RunManager]) -> None:
 
 
 @pytest.mark.parametrize("sign", ["event", "save", "progress"])
-async def test_signs_of_life(alone: RunManager, sign: str) -> None:
+async def test_events_saves_and_progress_reset_the_idle_timeout(alone: RunManager, sign: str) -> None:
     signs, silent = 0, asyncio.Event()
 
     async def agent(ctx: RunContext) -> None:
@@ -103,7 +103,7 @@ async def test_signs_of_life(alone: RunManager, sign: str) -> None:
     assert signs == 10
 
 
-async def test_callers_with_tasks_of_their_own_give_signs_too(alone: RunManager) -> None:
+async def test_progress_of_a_callers_task_resets_the_idle_timeout(alone: RunManager) -> None:
     run = await alone.create_or_reject("t", idle_timeout=0.3)
     spoke = asyncio.Event()
 
@@ -121,7 +121,7 @@ async def test_callers_with_tasks_of_their_own_give_signs_too(alone: RunManager)
     assert run.task.cancelled()
 
 
-async def test_a_run_that_waits_too_long(team: list[RunManager]) -> None:
+async def test_run_that_exceeds_its_queue_timeout_ends_as_timeout(team: list[RunManager]) -> None:
     a, b = team
     _, holder = await running(b, "t")
     run, agent = await launched(a, "t", multitask_strategy="enqueue", queue_timeout=SOON)
@@ -130,19 +130,19 @@ async def test_a_run_that_waits_too_long(team: list[RunManager]) -> None:
     assert holder.running
 
 
-async def test_a_turn_that_comes_in_time_ends_the_wait(alone: RunManager) -> None:
+async def test_queue_timeout_ends_with_the_turn(alone: RunManager) -> None:
     _, first = await running(alone, "t")
     run, agent = await launched(alone, "t", multitask_strategy="enqueue", queue_timeout=0.3)
     first.may_end.set()
     await agent.started.wait()
-    await asyncio.sleep(0.4)  # past the limit
+    await asyncio.sleep(0.4)  # the limit of its wait passes: that it has no effect is what is tested
     assert run.status is RunStatus.running
     agent.may_end.set()
     await alone.wait(run.run_id, timeout=20)
 
 
 @pytest.mark.parametrize("answered", [True, False])
-async def test_a_turn_that_comes_in_the_same_moment_wins(
+async def test_turn_at_the_moment_of_the_queue_timeout_wins(
     alone: RunManager, monkeypatch: pytest.MonkeyPatch, answered: bool
 ) -> None:
     """The timer has fired, and before its decision is written the run gets its thread."""
@@ -168,7 +168,7 @@ async def test_a_turn_that_comes_in_the_same_moment_wins(
     await alone.wait(run.run_id, timeout=20)
 
 
-async def test_a_finish_that_comes_first_wins(alone: RunManager) -> None:
+async def test_end_before_the_timeout_wins(alone: RunManager) -> None:
     held = hold_calls(alone.store, "decide")
     run, agent = await running(alone, "t", Agent(returns="done"), timeout=SOON)
     await held.reached.wait()
@@ -180,7 +180,7 @@ async def test_a_finish_that_comes_first_wins(alone: RunManager) -> None:
     assert (await alone.runs.receipt(run.run_id)).cause is None
 
 
-async def test_if_it_cannot_be_written_the_task_is_stopped_all_the_same(
+async def test_timeout_stops_the_task_although_it_cannot_be_written(
     alone: RunManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decide, away = alone.store.decide, asyncio.Event()
@@ -198,7 +198,7 @@ async def test_if_it_cannot_be_written_the_task_is_stopped_all_the_same(
     assert await ended(alone, run.run_id) == ("timeout", "timeout")
 
 
-async def test_what_no_timer_ends_the_tick_of_any_worker_does(team: list[RunManager]) -> None:
+async def test_tick_of_any_worker_ends_overdue_runs(team: list[RunManager]) -> None:
     """As after a restart: the timers of the run are gone, its row is not."""
     a, b = team
     run, agent = await running(b, "t", timeout=1)
@@ -210,7 +210,7 @@ async def test_what_no_timer_ends_the_tick_of_any_worker_does(team: list[RunMana
     assert agent.cancels == 1
 
 
-async def test_a_wait_ends_also_when_its_home_is_gone(tmp_path: Path) -> None:
+async def test_queue_timeout_ends_a_run_whose_home_is_gone(tmp_path: Path) -> None:
     """A portable run outlives its home, but not its queue limit."""
     async with team_of(2, tmp_path) as (a, b):
         await running(b, "t")
@@ -222,7 +222,7 @@ async def test_a_wait_ends_also_when_its_home_is_gone(tmp_path: Path) -> None:
         assert await ended(b, run.run_id) == ("timeout", "queue_timeout")
 
 
-async def test_the_settings_are_the_defaults(tmp_path: Path) -> None:
+async def test_time_limits_default_to_the_settings(tmp_path: Path) -> None:
     async with team_of(1, tmp_path, run_timeout=SOON, queue_timeout=NEVER) as (manager,):
         run, _ = await running(manager, "t")
         assert await ended(manager, run.run_id) == ("timeout", "timeout")
@@ -233,14 +233,14 @@ async def test_the_settings_are_the_defaults(tmp_path: Path) -> None:
         await manager.wait(endless.run_id, timeout=20)
 
 
-async def test_runs_of_create_have_them_too(alone: RunManager) -> None:
+async def test_time_limits_apply_to_create(alone: RunManager) -> None:
     run = await alone.create("t", timeout=SOON)
     agent = Agent()
     alone.launch(run, agent)
     assert await ended(alone, run.run_id) == ("timeout", "timeout")
 
 
-async def test_no_timer_outlives_its_run(alone: RunManager) -> None:
+async def test_timer_is_cancelled_with_its_run(alone: RunManager) -> None:
     run = await alone.create_or_reject("t", timeout=NEVER, idle_timeout=NEVER)
     entry = assembly_of(alone).shared.registry.entry(run.run_id)
     assert entry is not None

@@ -26,7 +26,7 @@ class ThreadJob:
         return "from the thread"
 
 
-async def test_a_thread_job_outlives_the_cancelled_task(team: list[RunManager]) -> None:
+async def test_tracked_thread_job_holds_the_thread_after_the_cancelled_task(team: list[RunManager]) -> None:
     """Reported failure 3: `cancelled` is not `stopped` while a thread still works for the run."""
     a, b = team
     job, run = ThreadJob(), await a.create_or_reject("t")
@@ -47,7 +47,7 @@ async def test_a_thread_job_outlives_the_cancelled_task(team: list[RunManager]) 
     assert job.over.is_set()
 
 
-async def test_reject_is_answered_at_once_while_tracked_work_goes_on(team: list[RunManager]) -> None:
+async def test_reject_is_answered_at_once_during_tracked_work(team: list[RunManager]) -> None:
     a, _ = team
     job, run = ThreadJob(), await a.create_or_reject("t")
 
@@ -66,7 +66,7 @@ async def test_reject_is_answered_at_once_while_tracked_work_goes_on(team: list[
     assert await a.wait(run.run_id, timeout=20) is None
 
 
-async def test_the_outcome_is_kept_until_the_tracked_work_is_over(team: list[RunManager]) -> None:
+async def test_result_is_kept_until_tracked_work_has_ended(team: list[RunManager]) -> None:
     a, b = team
     run, work = await a.create_or_reject("t"), asyncio.Event()
 
@@ -81,7 +81,7 @@ async def test_the_outcome_is_kept_until_the_tracked_work_is_over(team: list[Run
     assert await b.wait(run.run_id, timeout=20) == "done"
 
 
-async def test_tracked_work_that_does_not_end_costs_the_run_its_fence_not_its_result(
+async def test_endless_tracked_work_costs_the_fence_but_not_the_result(
     team: list[RunManager],
 ) -> None:
     """Bounded by `force_after`."""
@@ -103,7 +103,7 @@ async def test_tracked_work_that_does_not_end_costs_the_run_its_fence_not_its_re
     job.may_end.set()
 
 
-async def test_a_failure_of_tracked_work_is_its_owners(team: list[RunManager]) -> None:
+async def test_failure_of_tracked_work_does_not_fail_the_run(team: list[RunManager]) -> None:
     a, _ = team
     run = await a.create_or_reject("t")
 
@@ -118,7 +118,7 @@ async def test_a_failure_of_tracked_work_is_its_owners(team: list[RunManager]) -
     assert await a.wait(run.run_id, timeout=20) == "done"
 
 
-async def test_a_cancel_of_the_waiting_leaves_the_work_alone(team: list[RunManager]) -> None:
+async def test_cancelled_wait_does_not_cancel_tracked_work(team: list[RunManager]) -> None:
     a, _ = team
     run, finished = await a.create_or_reject("t"), asyncio.Event()
 

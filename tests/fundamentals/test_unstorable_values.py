@@ -44,7 +44,7 @@ async def emits_too_much(ctx: RunContext) -> Any:
 
 @pytest.mark.parametrize("modes", [(), ("values",)], ids=["unwatched", "watched"])
 @pytest.mark.parametrize("agent", [returns, saves, emits, reports], ids=lambda agent: agent.__name__)
-async def test_the_log_names_the_part_and_its_type(
+async def test_log_names_the_unstorable_part_and_its_type(
     agent: Any, modes: tuple[str, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with RunManager(assistants={"agent": agent}) as manager:
@@ -58,7 +58,7 @@ async def test_the_log_names_the_part_and_its_type(
     assert re.search(WHERE, caplog.text)
 
 
-async def test_an_event_that_is_too_large_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_event_that_is_too_large_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with RunManager(assistants={"agent": emits_too_much}) as manager:
         run = await manager.create_or_reject("t", "agent")
         manager.launch(run)
@@ -68,7 +68,7 @@ async def test_an_event_that_is_too_large_is_logged(caplog: pytest.LogCaptureFix
     assert "an event may have 1048576 bytes of JSON" in caplog.text
 
 
-def test_faults_are_found_where_they_are() -> None:
+def test_unstorable_part_is_located() -> None:
     itself: list[Any] = []
     itself.append(itself)
     deep: Any = 1

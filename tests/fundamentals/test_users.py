@@ -11,7 +11,7 @@ ANYWHERE = pytest.mark.parametrize("asker", [0, 1], ids=["owner", "other worker"
 
 
 @ANYWHERE
-async def test_a_foreign_thread(team: list[RunManager], asker: int) -> None:
+async def test_thread_of_another_user_is_not_found(team: list[RunManager], asker: int) -> None:
     await running(team[0], "t", user_id="u1")
     manager = team[asker]
     for refused in (
@@ -26,7 +26,7 @@ async def test_a_foreign_thread(team: list[RunManager], asker: int) -> None:
 
 
 @ANYWHERE
-async def test_a_foreign_run(team: list[RunManager], asker: int) -> None:
+async def test_run_of_another_user_is_not_found(team: list[RunManager], asker: int) -> None:
     run, agent = await running(team[0], "t", user_id="u1")
     manager = team[asker]
     assert await manager.get(run.run_id, user_id="u2") is None
@@ -43,7 +43,7 @@ async def test_a_foreign_run(team: list[RunManager], asker: int) -> None:
 
 
 @ANYWHERE
-async def test_ones_own(team: list[RunManager], asker: int) -> None:
+async def test_user_can_use_its_own_thread_and_runs(team: list[RunManager], asker: int) -> None:
     run, _ = await running(team[0], "t", user_id="u1")
     manager = team[asker]
     found = await manager.get(run.run_id, user_id="u1")
@@ -54,7 +54,7 @@ async def test_ones_own(team: list[RunManager], asker: int) -> None:
 
 
 @ANYWHERE
-async def test_the_system_sees_everything(team: list[RunManager], asker: int) -> None:
+async def test_call_without_user_sees_everything(team: list[RunManager], asker: int) -> None:
     """No user given = system scope, as old callers have it."""
     run, _ = await running(team[0], "t", user_id="u1")
     assert await team[asker].get(run.run_id) is not None

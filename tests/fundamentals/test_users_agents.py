@@ -117,6 +117,8 @@ CASES = [(way, "no factory") for way in WAYS] + [
 
 
 @pytest.mark.parametrize(("way", "factory"), CASES)
-async def test_a_stop_reaches_whatever_users_write(worker: RunManager, way: str, factory: str) -> None:
+async def test_cancel_ends_any_kind_of_agent_after_its_cleanup(
+    worker: RunManager, way: str, factory: str
+) -> None:
     with use(factory):
         await stop_all(worker, way)

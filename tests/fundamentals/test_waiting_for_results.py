@@ -33,7 +33,7 @@ ANYWHERE = pytest.mark.parametrize("asker", [0, 1], ids=["owner", "other worker"
 
 
 @ANYWHERE
-async def test_the_result(team: list[RunManager], asker: int) -> None:
+async def test_wait_returns_the_result(team: list[RunManager], asker: int) -> None:
     run, agent = await running(team[0], "t", Agent(returns={"answer": 42}))
     asking = asyncio.create_task(team[asker].wait(run.run_id, timeout=20))
     agent.may_end.set()
@@ -41,7 +41,7 @@ async def test_the_result(team: list[RunManager], asker: int) -> None:
 
 
 @ANYWHERE
-async def test_a_run_that_was_over_long_ago(team: list[RunManager], asker: int) -> None:
+async def test_wait_returns_the_result_of_an_evicted_run(team: list[RunManager], asker: int) -> None:
     run = await team[0].create_or_reject("t")
     team[0].launch(run, quick)
     await team[0].wait(run.run_id, timeout=20)
@@ -49,7 +49,7 @@ async def test_a_run_that_was_over_long_ago(team: list[RunManager], asker: int) 
 
 
 @ANYWHERE
-async def test_a_run_that_failed(team: list[RunManager], asker: int) -> None:
+async def test_wait_raises_run_failed(team: list[RunManager], asker: int) -> None:
     run = await team[0].create_or_reject("t")
 
     async def failing(ctx: object) -> None:
@@ -61,7 +61,7 @@ async def test_a_run_that_failed(team: list[RunManager], asker: int) -> None:
 
 
 @ANYWHERE
-async def test_how_a_run_ended_is_told_whatever_that_was(team: list[RunManager], asker: int) -> None:
+async def test_ended_returns_every_kind_of_end(team: list[RunManager], asker: int) -> None:
     """`wait` raises for a run that failed, and does not say whether one without a result was stopped."""
 
     async def failing(ctx: object) -> None:
@@ -88,18 +88,18 @@ async def test_how_a_run_ended_is_told_whatever_that_was(team: list[RunManager],
 
 
 @ANYWHERE
-async def test_time_out(team: list[RunManager], asker: int) -> None:
+async def test_wait_raises_timeout_error(team: list[RunManager], asker: int) -> None:
     run, _ = await running(team[0], "t")
     with pytest.raises(TimeoutError):
         await team[asker].wait(run.run_id, timeout=0.1)
 
 
-async def test_an_unknown_run(team: list[RunManager]) -> None:
+async def test_wait_for_an_unknown_run_raises_run_not_found(team: list[RunManager]) -> None:
     with pytest.raises(RunNotFound):
         await team[0].wait("no such run")
 
 
-async def test_a_result_that_json_cannot_hold_is_an_error_that_says_so(team: list[RunManager]) -> None:
+async def test_unstorable_result_ends_the_run_as_error(team: list[RunManager]) -> None:
     run = await team[0].create_or_reject("t")
 
     async def odd(ctx: object) -> object:
@@ -112,7 +112,7 @@ async def test_a_result_that_json_cannot_hold_is_an_error_that_says_so(team: lis
 
 
 @ANYWHERE
-async def test_settled_run_is_answered_however_short_the_time_is(team: list[RunManager], asker: int) -> None:
+async def test_settled_run_is_returned_with_any_timeout(team: list[RunManager], asker: int) -> None:
     run, agent = await running(team[0], "t", Agent(returns={"answer": 42}))
     agent.may_end.set()
     await team[0].wait(run.run_id, timeout=20)
@@ -124,9 +124,7 @@ async def test_settled_run_is_answered_however_short_the_time_is(team: list[RunM
 
 
 @ANYWHERE
-async def test_run_that_has_not_settled_is_not_answered_in_no_time(
-    team: list[RunManager], asker: int
-) -> None:
+async def test_unsettled_run_is_not_returned_with_a_zero_timeout(team: list[RunManager], asker: int) -> None:
     run, agent = await running(team[0], "t", Agent(stubborn=True))
     with pytest.raises(TimeoutError):
         await team[asker].wait(run.run_id, timeout=0)
@@ -153,9 +151,7 @@ async def test_result_is_the_same_from_every_worker(team: list[RunManager], resu
 
 
 @ANYWHERE
-async def test_caller_that_changes_a_result_changes_it_for_nobody_else(
-    team: list[RunManager], asker: int
-) -> None:
+async def test_changed_result_affects_no_other_caller(team: list[RunManager], asker: int) -> None:
     given: dict[str, list[Any]] = {"k": [1]}
     run, agent = await running(team[0], "t", Agent(returns=given))
     agent.may_end.set()
@@ -180,7 +176,7 @@ def long_leases(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.usefixtures("long_leases")
-async def test_result_of_fifty_megabytes_is_the_same_from_every_worker_and_leaves_memory_again(
+async def test_result_of_fifty_megabytes_is_returned_by_every_worker_and_freed(
     team: list[RunManager],
 ) -> None:
     """Beside small runs that come and go on both workers, and return values as it does: what SQLite was last

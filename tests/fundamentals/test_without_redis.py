@@ -39,15 +39,13 @@ async def everything_works(a: RunManager, b: RunManager, thread_id: str) -> None
     assert await b.wait(last.run_id, timeout=20) == f"done {last.run_id}"
 
 
-async def test_store_only_mode(tmp_path: Path) -> None:
+async def test_workers_without_redis_coordinate_through_the_store(tmp_path: Path) -> None:
     async with team_of(2, tmp_path) as (a, b):
         assert a.worker.connectivity is Connectivity.off
         await everything_works(a, b, "t")
 
 
-async def test_redis_dies_while_runs_are_under_way(
-    with_redis: list[RunManager], own_valkey: ValkeyServer
-) -> None:
+async def test_runs_continue_when_redis_dies(with_redis: list[RunManager], own_valkey: ValkeyServer) -> None:
     a, b = with_redis
     run, agent = await running(a, "t")
     own_valkey.kill()
@@ -57,7 +55,7 @@ async def test_redis_dies_while_runs_are_under_way(
     await wait_until(lambda: a.worker.connectivity is Connectivity.down, description="it says so")
 
 
-async def test_ticks_begin_at_once_when_hints_stop(own_valkey: ValkeyServer, tmp_path: Path) -> None:
+async def test_short_ticks_begin_at_once_when_hints_stop(own_valkey: ValkeyServer, tmp_path: Path) -> None:
     """The next tick of a worker that hears hints was an hour away."""
     async with team_of(1, tmp_path, redis=own_valkey.url, tick=3600.0) as (manager,):
         run, agent = await running(manager, "t")
@@ -69,9 +67,7 @@ async def test_ticks_begin_at_once_when_hints_stop(own_valkey: ValkeyServer, tmp
             await agent.stopped.wait()
 
 
-async def test_it_comes_back_and_is_used_again(
-    with_redis: list[RunManager], own_valkey: ValkeyServer
-) -> None:
+async def test_restarted_redis_is_used_again(with_redis: list[RunManager], own_valkey: ValkeyServer) -> None:
     a, b = with_redis
     own_valkey.kill()
     await wait_until(lambda: a.worker.connectivity is Connectivity.down, description="the loss is noticed")
@@ -84,7 +80,7 @@ async def test_it_comes_back_and_is_used_again(
     await everything_works(a, b, "t")
 
 
-async def test_it_forgets_everything(with_redis: list[RunManager], own_valkey: ValkeyServer) -> None:
+async def test_flushed_redis_loses_no_run(with_redis: list[RunManager], own_valkey: ValkeyServer) -> None:
     a, b = with_redis
     run, agent = await running(a, "t")
     own_valkey.command("FLUSHALL")
@@ -95,9 +91,7 @@ async def test_it_forgets_everything(with_redis: list[RunManager], own_valkey: V
     await everything_works(a, b, "t")
 
 
-async def test_it_remembers_what_is_no_longer_true(
-    with_redis: list[RunManager], own_valkey: ValkeyServer
-) -> None:
+async def test_stale_redis_keys_block_no_run(with_redis: list[RunManager], own_valkey: ValkeyServer) -> None:
     """A slot that nobody holds costs one read of the store, never an admission."""
     a, b = with_redis
     own_valkey.command("HSET", "rc:{t:t}:slot", "run", "ghost", "epoch", "999", "fence", "999")
@@ -105,7 +99,7 @@ async def test_it_remembers_what_is_no_longer_true(
     await everything_works(a, b, "t")
 
 
-async def test_a_half_open_connection(own_valkey: ValkeyServer, tmp_path: Path) -> None:
+async def test_half_open_connection_to_redis_is_replaced(own_valkey: ValkeyServer, tmp_path: Path) -> None:
     """Reported failure 28: no error, no answer. It is noticed, and cancels arrive meanwhile."""
     async with (
         Proxy(own_valkey.host, own_valkey.port) as proxy,
@@ -123,7 +117,7 @@ async def test_a_half_open_connection(own_valkey: ValkeyServer, tmp_path: Path) 
         await wait_until(lambda: a.worker.connectivity is Connectivity.connected, description="it heals")
 
 
-async def test_forged_and_broken_messages_do_no_harm(
+async def test_forged_and_malformed_messages_have_no_effect(
     with_redis: list[RunManager], own_valkey: ValkeyServer
 ) -> None:
     """Intent before signal: whoever hears a message only reads the row again."""

@@ -37,7 +37,7 @@ async def hang(manager: RunManager) -> None:
     await assembly_of(manager).pacemaker.stop()
 
 
-async def test_its_runs_end_and_its_thread_is_free(trio: list[RunManager]) -> None:
+async def test_runs_of_a_dead_worker_end_and_free_their_threads(trio: list[RunManager]) -> None:
     a, b, _ = trio
     run, agent = await running(a, "t")
     await hang(a)
@@ -51,7 +51,7 @@ async def test_its_runs_end_and_its_thread_is_free(trio: list[RunManager]) -> No
     assert "is dead or lost its lease" in (row.error or ""), "the worker is alive, but a peer cannot know"
 
 
-async def test_the_living_are_not_touched(trio: list[RunManager]) -> None:
+async def test_runs_of_live_workers_are_not_ended(trio: list[RunManager]) -> None:
     """Reported failure 17, and the seed's fault 3: a reconcile marked live runs as failed."""
     a, b, c = trio
     run, agent = await running(a, "t")
@@ -62,7 +62,7 @@ async def test_the_living_are_not_touched(trio: list[RunManager]) -> None:
     assert run.status is RunStatus.running
 
 
-async def test_a_cancel_of_a_dead_workers_run_does_not_keep_its_thread_busy(trio: list[RunManager]) -> None:
+async def test_cancelled_run_of_a_dead_worker_frees_its_thread(trio: list[RunManager]) -> None:
     """Reported failure 39: it was decided and never settled, so the reaper did not see it."""
     a, b, _ = trio
     run, _ = await running(a, "t", Agent(saves={"n": 1}))
@@ -72,7 +72,7 @@ async def test_a_cancel_of_a_dead_workers_run_does_not_keep_its_thread_busy(trio
     assert not await b.has_inflight("t")
 
 
-async def test_its_half_done_rollback_is_finished_by_a_peer(
+async def test_rollback_of_a_dead_worker_is_finished_by_a_peer(
     trio: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b, _ = trio
@@ -98,7 +98,7 @@ async def test_its_half_done_rollback_is_finished_by_a_peer(
     assert row.rollback_state == "done"
 
 
-async def test_each_recovery_is_reported_once(trio: list[RunManager]) -> None:
+async def test_recovery_is_reported_once(trio: list[RunManager]) -> None:
     """Reported failure 22, here with two reconcilers of which one also sweeps."""
     a, b, c = trio
     runs = [(await running(a, f"t{at}"))[0].run_id for at in range(5)]
@@ -119,7 +119,7 @@ async def expired(manager: RunManager, peer: RunManager) -> bool:
     return any(row.epoch == peer.worker.epoch and row.expired for row in await manager.worker.fleet())
 
 
-async def test_rows_that_nobody_owns_are_found(trio: list[RunManager]) -> None:
+async def test_orphaned_rows_without_owner_are_reconciled(trio: list[RunManager]) -> None:
     """Reported failure 24: a NULL owner is always reclaimable."""
     a, b, _ = trio
     await a.store.put("imported", thread_id="t", status="running")
@@ -132,7 +132,7 @@ async def ended(manager: RunManager, run_id: str) -> bool:
     return row is not None and row.status is RunStatus.error
 
 
-async def test_a_reconciler_that_is_cancelled_finishes_what_it_adopted(
+async def test_cancelled_reconciliation_finishes_adopted_runs(
     trio: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sweep is committed; its caller goes away before the answer."""
@@ -159,7 +159,7 @@ async def test_a_reconciler_that_is_cancelled_finishes_what_it_adopted(
     await wait_until(lambda: recovered == ["imported"], description="the recovery goes on")
 
 
-async def test_the_database_goes_away_during_a_recovery(
+async def test_recovery_continues_after_an_outage(
     trio: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reported failure 40: the adopted rollback comes up again, and stands in nobody's way."""
@@ -190,7 +190,7 @@ async def gone(manager: RunManager, epoch: int) -> bool:
     return all(row.epoch != epoch for row in await manager.worker.fleet())
 
 
-async def test_a_run_is_not_dead_because_it_is_old(trio: list[RunManager]) -> None:
+async def test_old_run_of_a_live_worker_is_not_reconciled(trio: list[RunManager]) -> None:
     """Reported failure 41: what counts is its worker, never its age, not even if somebody asks by age.
     And a rescue does not have to wait: whoever asks for it gets it at once."""
     a, b, _ = trio
@@ -203,7 +203,7 @@ async def test_a_run_is_not_dead_because_it_is_old(trio: list[RunManager]) -> No
     assert run.status is RunStatus.running
 
 
-async def test_a_silent_peer_is_buried_one_ttl_after_its_last_heartbeat(tmp_path: Path) -> None:
+async def test_silent_worker_is_declared_dead_one_ttl_after_its_last_heartbeat(tmp_path: Path) -> None:
     """Its silence counts from when it was last heard, not from when its lease is seen to be over."""
     wall, since_boot = 1_700_000_000_000_000, 1000.0
     store = SQLiteStore(tmp_path / "runs.db", clock=lambda: wall)
@@ -217,7 +217,7 @@ async def test_a_silent_peer_is_buried_one_ttl_after_its_last_heartbeat(tmp_path
         assert peer not in [worker.epoch for worker in await store.workers()]
 
 
-async def test_silent_peer_is_buried_although_the_stores_clock_was_set_back(tmp_path: Path) -> None:
+async def test_silent_worker_is_declared_dead_although_the_stores_clock_was_set_back(tmp_path: Path) -> None:
     """By an hour, or the new primary's is behind: the lease seems to last. One that beats lives."""
     wall, since_boot = 1_700_000_000_000_000, 1000.0
     store = SQLiteStore(tmp_path / "runs.db", clock=lambda: wall)
@@ -239,7 +239,7 @@ async def test_silent_peer_is_buried_although_the_stores_clock_was_set_back(tmp_
         assert (silent in left, beating in left) == (False, True)
 
 
-async def test_a_fenced_worker_answers_wait_from_the_store(trio: list[RunManager]) -> None:
+async def test_fenced_worker_answers_wait_from_the_store(trio: list[RunManager]) -> None:
     """It has lost the run and knows no more than anybody else: a peer's decision stands, and the run has
     settled when the reaper says so."""
     a, b, _ = trio
