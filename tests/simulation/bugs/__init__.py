@@ -20,22 +20,21 @@ _TESTS = "tests/fundamentals/"
 FOUND_ELSEWHERE: Mapping[str, str] = {
     "a-key-is-pruned": _STORES + "pruning.py::test_idempotency_keys_are_remembered_for_a_day_at_least",
     "a-line-without-a-home-waits-for-ticks": _TESTS
-    + "test_inherited_lines.py::test_a_line_that_was_handed_over_needs_no_tick_between_its_runs",
+    + "test_inherited_lines.py::test_handed_over_queue_needs_no_tick_between_its_runs",
     "a-removed-run-is-not-told": _TESTS
-    + "test_catalogue.py::test_who_waits_for_a_run_hears_that_it_was_removed",
+    + "test_catalogue.py::test_wait_raises_run_not_found_when_the_run_is_removed",
     "a-limit-waits-for-the-store": _TESTS
-    + "test_time_limits.py::test_if_it_cannot_be_written_the_task_is_stopped_all_the_same",
-    "admits-while-it-drains": _TESTS + "test_drain.py::test_it_says_so_while_the_store_is_away_too",
+    + "test_time_limits.py::test_timeout_stops_the_task_although_it_cannot_be_written",
+    "admits-while-it-drains": _TESTS + "test_drain.py::test_draining_worker_is_shown_during_a_store_outage",
     "admitted-after-it-has-left": _TESTS
-    + "test_shutdown.py::test_an_admission_that_is_answered_after_the_worker_has_left",
+    + "test_shutdown.py::test_admission_answered_after_the_shutdown_is_refused",
     "another-try-is-not-remembered": _TESTS
-    + "test_rollback.py::test_an_operation_whose_second_try_is_not_heard_of",
+    + "test_rollback.py::test_operation_interrupted_during_its_second_rollback_is_rolled_back",
     "claim-of-what-is-not-portable": _STORES + "lines.py::test_a_run_that_is_not_portable_dies_with_its_home",
-    "handed-over-and-kept": _TESTS + "test_drain.py::test_a_portable_run_that_waits_is_handed_over",
+    "handed-over-and-kept": _TESTS + "test_drain.py::test_queued_portable_run_is_handed_over",
     "launched-and-ended-as-forgotten": _TESTS
-    + "test_never_launched.py::test_a_caller_who_does_anything_with_it_is_left_alone",
-    "nobody-finds-the-overdue": _TESTS
-    + "test_time_limits.py::test_what_no_timer_ends_the_tick_of_any_worker_does",
+    + "test_never_launched.py::test_run_that_its_caller_uses_is_not_ended",
+    "nobody-finds-the-overdue": _TESTS + "test_time_limits.py::test_tick_of_any_worker_ends_overdue_runs",
     "owed-for-ever": "tests/unit/test_owed_writes.py::test_closed_outbox_accepts_no_pending_write",
     "put-resets-the-fence": _STORES
     + "rollbacks.py::test_a_record_put_back_on_a_deleted_thread_does_not_reset_its_fence",
@@ -44,14 +43,13 @@ FOUND_ELSEWHERE: Mapping[str, str] = {
     + "pruning.py::test_old_runs_go_with_their_audit_and_the_last_of_each_thread_stays",
     "the-lease-begins-at-the-answer": "tests/unit/test_pacemakers.py::"
     "test_loop_pacemaker_counts_the_lease_from_before_the_store_answered",
-    "the-store-is-not-told": _TESTS + "test_drain.py::test_a_portable_run_that_waits_is_handed_over",
+    "the-store-is-not-told": _TESTS + "test_drain.py::test_queued_portable_run_is_handed_over",
     "the-young-are-pruned": _STORES + "pruning.py::test_idempotency_keys_are_remembered_for_a_day_at_least",
     "who-drains-takes-over": _STORES + "lines.py::test_who_leaves_takes_nobody_over",
     "who-has-runs-is-pruned": _STORES + "pruning.py::test_dead_workers_go_when_nothing_of_theirs_is_left",
-    "who-leaves-stays-unsettled": _TESTS
-    + "test_shutdown.py::test_nobody_waits_any_longer_for_what_was_abandoned",
+    "who-leaves-stays-unsettled": _TESTS + "test_shutdown.py::test_wait_for_an_abandoned_run_ends",
     "who-waits-is-ended-in-his-turn": _TESTS
-    + "test_time_limits.py::test_a_turn_that_comes_in_the_same_moment_wins",
+    + "test_time_limits.py::test_turn_at_the_moment_of_the_queue_timeout_wins",
     "zombies-adopt": _STORES + "rollbacks.py::test_a_zombie_adopts_nothing",
 }
 """Guards that the simulation does not miss within the seeds of CI: another one stands before them, what they
