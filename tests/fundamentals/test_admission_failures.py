@@ -72,7 +72,7 @@ async def test_create_cancelled_after_its_commit_is_withdrawn(
 async def test_replaced_runs_are_stopped_although_the_admission_was_cancelled(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They were decided with the row; the caller who asked for it is gone."""
+    """Their cancels are committed with the new row, so they stand although the admission is withdrawn."""
     a, b = team
     old_run, old = await running(a, "t")
     committed = answer_slowly(monkeypatch, a, "admit")
@@ -90,7 +90,7 @@ async def test_replaced_runs_are_stopped_although_the_admission_was_cancelled(
 async def test_replaced_runs_are_stopped_at_once_although_the_caller_was_cancelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the admission itself: the next tick is an hour away."""
+    """The admission itself notifies them: the next tick is an hour away."""
     async with team_of(1, tmp_path, tick=3600.0, short_tick=3600.0) as (manager,):
         _, old = await running(manager, "t")
         committed = answer_slowly(monkeypatch, manager, "admit")
@@ -110,7 +110,7 @@ async def free(manager: RunManager) -> bool:
 async def test_admission_cancelled_while_it_notifies_replaced_runs_is_withdrawn(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reported failure 11, one step later: the new run is registered already."""
+    """Reported failure 11, one step later: the new run is already registered."""
     a, b = team
     old = await a.create_or_reject("t")
     told = asyncio.Event()
@@ -134,7 +134,7 @@ async def test_admission_cancelled_while_it_notifies_replaced_runs_is_withdrawn(
 async def test_lost_claim_is_repeated_by_the_tick(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thread was given to the waiting run, and the answer was lost on the way to it."""
+    """The store has given the thread to the queued run, but its worker has not received the answer."""
     a, _ = team
     first_run, first = await running(a, "t")
     _, second = await launched(a, "t", multitask_strategy="enqueue")
@@ -185,7 +185,7 @@ async def test_unknown_strategy_is_refused_before_anything_is_written(team: list
 
 @pytest.mark.parametrize("strategy", ["reject", "interrupt", "rollback", "enqueue"])
 async def test_accepted_strategy_is_enforced(team: list[RunManager], strategy: str) -> None:
-    """Reported failure 13, for each of them."""
+    """Reported failure 13, for each strategy."""
     a, b = team
     _, first = await running(a, "t", Agent(stubborn=True))
     if strategy == "reject":
@@ -207,7 +207,7 @@ async def test_accepted_strategy_is_enforced(team: list[RunManager], strategy: s
 async def test_admission_whose_outcome_is_unknown_is_withdrawn(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Its caller was told that there is no run: a row that is there all the same must not hold the thread."""
+    """The caller received an error: a row that was written nevertheless must not hold the thread."""
     a, b = team
     write = getattr(a.store, name)
 
@@ -246,7 +246,7 @@ class Silent:
 async def test_run_that_is_being_withdrawn_is_not_recovered_as_an_orphan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its caller was told that there is no run. It waits in line, and its assistant is known here."""
+    """The caller received an error. The row is queued, and this worker knows its assistant."""
     begun = asyncio.Event()
 
     async def poet(ctx: RunContext) -> None:
@@ -277,7 +277,7 @@ async def test_run_that_is_being_withdrawn_is_not_recovered_as_an_orphan(
 async def test_owed_claim_does_not_wait_for_later_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thread was given to a run that nobody here can execute, and that has to be written, too."""
+    """The thread was given to a run that this worker cannot execute, and whose end has to be written, too."""
     async with team_of(1, tmp_path, tick=60.0, short_tick=60.0) as (alone,):
         _, first = await running(alone, "t")
         stray = await alone.create_or_reject("t", multitask_strategy="enqueue")

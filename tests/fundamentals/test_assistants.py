@@ -1,4 +1,4 @@
-"""Assistants by name: what they take, what their threads hold, and who may change that."""
+"""Assistants by name: their inputs, the values of their threads, and who may change these."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ async def test_assistants_describe_their_schemas(manager: RunManager) -> None:
 
 @pytest.mark.parametrize("on_its_way", [{"words": ["one"]}, {"words": ["one", "two"]}, None])
 async def test_returned_dict_is_saved_as_thread_values(manager: RunManager, on_its_way: Any) -> None:
-    """Whatever the run saved before: `wait` and the thread agree on how it ended."""
+    """Whatever the run has saved before: `wait` and the thread agree on its end."""
 
     async def counts(ctx: RunContext) -> dict[str, Any]:
         if on_its_way is not None:
@@ -381,7 +381,7 @@ async def test_state_of_a_busy_thread_is_readable_but_not_writable(
 
 
 async def test_state_update_holds_the_thread(team: list[RunManager]) -> None:
-    """A run of another worker begins behind it, and sees what it wrote."""
+    """A run of another worker starts after the update, and reads the values that it wrote."""
     a, b = team
     await a.threads.replace_values("t", {"n": 1})
     held = hold_calls(a.store, "save")

@@ -30,7 +30,7 @@ ANYWHERE = pytest.mark.parametrize("canceller", [0, 1], ids=["owner", "other wor
 
 @ANYWHERE
 async def test_cancel_stops_a_running_run(team: list[RunManager], canceller: int) -> None:
-    """Reported failure 1: a stop that lands on a worker which does not have the run."""
+    """Reported failure 1: a cancel arrives at a worker that does not own the run."""
     run, agent = await running(team[0], "t")
     assert await team[canceller].cancel(run.run_id, reason="enough", actor="u1", wait=5)
     assert agent.stopped.is_set()
@@ -41,7 +41,7 @@ async def test_cancel_stops_a_running_run(team: list[RunManager], canceller: int
 
 @ANYWHERE
 async def test_cancelled_pending_run_never_starts(team: list[RunManager], canceller: int) -> None:
-    """Reported failures 4 and 38: the stop comes between admission and the task."""
+    """Reported failures 4 and 38: the cancel comes between the admission and the task."""
     run = await team[0].create_or_reject("t")
     assert await team[canceller].cancel(run.run_id, wait=5)
     agent = Agent()
@@ -75,7 +75,7 @@ async def test_cancel_during_the_write_of_the_start_wins(team: list[RunManager],
 
 @ANYWHERE
 async def test_cancel_is_idempotent(team: list[RunManager], canceller: int) -> None:
-    """Reported failure 5, here while the run still unwinds and after it has."""
+    """Reported failure 5: while the run unwinds and after its end."""
     run, agent = await running(team[0], "t", Agent(stubborn=True))
     assert await team[0].cancel(run.run_id, reason="first")
     assert await team[canceller].cancel(run.run_id, action="rollback", reason="second")
@@ -114,7 +114,7 @@ async def test_cancel_of_an_unknown_run_returns_false(team: list[RunManager]) ->
 async def test_cancel_with_wait_returns_when_the_task_has_stopped(
     team: list[RunManager], canceller: int
 ) -> None:
-    """Reported failures 3 and 37: never on intent."""
+    """Reported failures 3 and 37: never when the cancel is merely committed."""
     run, agent = await running(team[0], "t", Agent(stubborn=True))
     with pytest.raises(NotSettled):
         await team[canceller].cancel(run.run_id, wait=0.2)
@@ -186,7 +186,7 @@ async def test_owner_stops_the_task_although_the_cancel_cannot_be_written(
 async def test_cancel_continues_although_its_caller_was_cancelled(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The request that asked for the stop is dropped just after the commit."""
+    """The caller is cancelled just after the commit."""
     a, _ = team
     run, agent = await running(a, "t")
     decide, committed = a.store.decide, asyncio.Event()
@@ -223,8 +223,8 @@ async def test_run_can_cancel_itself(team: list[RunManager]) -> None:
 async def test_waiting_run_cancelled_while_its_claim_is_unanswered_never_starts(
     team: list[RunManager],
 ) -> None:
-    """The claim is committed and its answer still on the way when the cancel is delivered. No tick finds that
-    the run holds the thread."""
+    """The claim is committed, and its answer has not arrived when the cancel is delivered. No tick reports
+    that the run holds the thread."""
     a, b = team
     first_run, first = await running(a, "t")
     run, agent = await launched(a, "t", multitask_strategy="enqueue")

@@ -1,4 +1,4 @@
-"""Threads and runs as a gateway's routes use them, from any worker; and threads that pass."""
+"""Threads and runs as a gateway's routes use them, from any worker; and temporary threads."""
 
 from __future__ import annotations
 
@@ -113,7 +113,8 @@ async def test_thread_must_exist_refuses_an_unknown_thread(team: list[RunManager
 
 
 async def test_deletion_among_concurrent_admissions_leaves_no_orphan(team: list[RunManager]) -> None:
-    """Whoever is admitted has a thread, whichever came first; nobody else leaves anything behind."""
+    """An admitted run has a thread, whether it came before or after the deletion; a refused one leaves no
+    row."""
     for number in range(15):
         thread = f"t{number}"
         await team[0].threads.create(thread)
@@ -209,7 +210,7 @@ async def test_deleted_run_is_unknown_on_every_worker(team: list[RunManager]) ->
 
 @pytest.mark.parametrize("how", ["deleted", "expired"])
 async def test_wait_raises_run_not_found_when_the_run_is_removed(tmp_path: Path, how: str) -> None:
-    """Its worker had not heard yet that it is over when the run was removed there."""
+    """The run is removed before its own worker knows that it has ended."""
     async with team_of(2, tmp_path, tick=3600.0, sweep=3600.0) as (a, b):
         await wait_until(
             lambda: assembly_of(b).watch.ticked_at is not None, description="its first tick is over"
@@ -317,7 +318,8 @@ async def test_late_writes_do_not_recreate_a_temporary_thread(brief: list[RunMan
 async def test_repeated_end_does_not_recreate_a_temporary_thread(
     brief: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Committed, and removed by a peer, before its owner heard of it and says it again."""
+    """The end is committed, and a peer removes the thread before the owner receives the answer and writes
+    again."""
     store, repeated = store_of(brief[0]), asyncio.Event()
     finish = store.finish
 
@@ -362,7 +364,7 @@ async def test_events_of_a_temporary_thread_are_removed_from_redis(
 
 
 async def test_temporary_thread_of_a_dead_worker_is_removed(tmp_path: Path) -> None:
-    """Any worker that lives does it, at its own interval."""
+    """Any live worker removes it, at its own interval."""
     async with team_of(1, tmp_path, keep_temporary=0.1, sweep=0.05) as (alive,):
         async with team_of(1, tmp_path, keep_temporary=0.1) as (leaving,):
             run, _ = await running(leaving, "tmp", temporary_thread=True)
@@ -388,7 +390,7 @@ async def test_manager_without_a_store_sweeps_from_its_first_temporary_thread_on
 
 
 async def test_expiry_among_concurrent_admissions_removes_no_busy_thread(brief: list[RunManager]) -> None:
-    """An admission comes before the sweep, and the thread stays; or after it, and there is no thread."""
+    """If the admission precedes the sweep, the thread stays; otherwise there is no thread."""
     for number in range(40):
         thread = f"t{number}"
         await brief[0].threads.create(thread, ttl=0.001)

@@ -1,4 +1,4 @@
-"""The states that a thread of functions has had: a tree, from whose every place a run may begin."""
+"""The checkpoints of a thread of functions: a tree. A run may start from each of them."""
 
 from __future__ import annotations
 

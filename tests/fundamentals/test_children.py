@@ -1,4 +1,4 @@
-"""What a run started does not outlive it, unless it succeeded. Reported failure 36."""
+"""The children of a run end with it, unless it succeeded. Reported failure 36."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def test_shutdown_of_the_parents_worker_cancels_its_children(
 async def test_sweep_that_ends_a_parent_hints_its_children(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every generation on every worker. No tick helps: the loops stand still."""
+    """Every generation on every worker. No tick helps: the loops are stopped."""
     async with team_of(3, tmp_path, lease_ttl=30.0) as (dies, reaps, other):
         parent, _ = await running(dies, "t")
         child, first = await running(reaps, "t2", parent_run_id=parent.run_id)
@@ -161,7 +161,7 @@ async def test_successful_parent_leaves_its_children_running(team: list[RunManag
 
 
 async def test_child_of_an_ended_parent_is_refused(team: list[RunManager]) -> None:
-    """The code of a cancelled run still unwinds, and starts something."""
+    """The code of a cancelled run starts a child while it unwinds."""
     a, b = team
     parent, agent = await running(a, "t", Agent(stubborn=True))
     assert await b.cancel(parent.run_id)

@@ -1,4 +1,4 @@
-"""Delayed runs: durable, in nobody's way before their time, then in the line like all others."""
+"""Delayed runs are durable, block no other run before their time, and then join the queue."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ async def started(agent: Agent) -> None:
 
 
 async def test_delayed_run_starts_when_its_delay_is_over(team: list[RunManager]) -> None:
-    """To the tenth of a second although the tick is slower, and created when it is due, as clients expect."""
+    """To a tenth of a second although the tick is slower. Its `created_at` is the moment at which it is due,
+    as clients expect."""
     a, b = team
     asked = datetime.now(UTC)
     run_id, agent = await delayed(a, seconds=0.3)
@@ -125,7 +126,7 @@ async def test_strategy_of_a_delayed_run_acts_at_its_admission(team: list[RunMan
 
 
 async def test_delayed_run_does_not_reserve_the_slot(team: list[RunManager]) -> None:
-    """In Redis, where a reservation lives for seconds."""
+    """The slot in Redis, where a reservation lives for seconds."""
     a, b = team
     run_id, _ = await delayed(a, seconds=3600, strategy="reject")
     assert await a.cancel(run_id)

@@ -1,4 +1,4 @@
-"""The demo assistant `agent`: what its runs leave on their thread, however they end."""
+"""The demo assistant `agent`: the values that its runs leave on their thread, however they end."""
 
 from __future__ import annotations
 

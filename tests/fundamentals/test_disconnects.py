@@ -1,4 +1,5 @@
-"""A watcher who goes away is not a cancel, unless the run was admitted so. Reported failure 33."""
+"""A client that disconnects does not cancel the run, unless the run was admitted with that mode. Reported
+failure 33."""
 
 from __future__ import annotations
 

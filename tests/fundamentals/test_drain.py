@@ -1,4 +1,4 @@
-"""Drain: a worker that leaves says so, gives away what it can, and keeps nobody waiting."""
+"""Drain: a worker that leaves is shown as draining, hands over queued runs, and is bounded in time."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ async def test_stopped_run_knows_its_cause_before_the_decision(team: list[RunMan
 
 @on_every_store
 async def test_user_cancel_during_unwinding_wins(team: list[RunManager]) -> None:
-    """Reported failure 7, in the last moment."""
+    """Reported failure 7, at the last moment."""
     a, b = team
     run, agent = await running(a, "t", Agent(stubborn=True))
     leaving = asyncio.create_task(a.worker.drain(grace=0))
@@ -227,7 +227,7 @@ async def test_handover_succeeds_although_the_stores_answer_is_lost(
 
 
 async def test_admission_committed_before_the_drain_is_drained(alone: RunManager) -> None:
-    """Its row is written and its answer on the way, while the drain begins."""
+    """The drain begins after the row was written and before its answer has arrived."""
     held = hold_answers(alone.store, "admit")
     agent = Agent(returns="done")
     admitting = asyncio.create_task(launched(alone, "t", agent))
@@ -245,7 +245,7 @@ async def test_admission_committed_before_the_drain_is_drained(alone: RunManager
 async def test_admission_answered_during_the_drain_is_stopped(
     alone: RunManager, monkeypatch: pytest.MonkeyPatch, thread_id: str
 ) -> None:
-    """Else its task would outlive its worker: nobody has told it to stop."""
+    """Otherwise its task would outlive its worker, because no drain has stopped it."""
     _, deaf = await running(alone, "t", Agent(stubborn=True))
     decide, late, held = alone.store.decide, Agent(), hold_answers(alone.store, "admit")
 
@@ -269,8 +269,8 @@ async def test_admission_answered_during_the_drain_is_stopped(
 
 
 async def test_admission_committed_after_the_drain_is_refused_without_effect(alone: RunManager) -> None:
-    """It passed the check here before the drain, and reaches the store after it. The store's "no" must
-    not be taken for a burial: that would end every run of the worker."""
+    """The admission passed the local check before the drain, and reaches the store after it. The refusal must
+    not be taken for a declaration of death, which would end every run of the worker."""
     run, agent = await running(alone, "t", Agent(returns="done"))
     held = hold_calls(alone.store, "admit")
     admitting = asyncio.create_task(alone.create_or_reject("t2"))
@@ -289,7 +289,7 @@ async def test_admission_committed_after_the_drain_is_refused_without_effect(alo
 async def test_end_refused_by_an_outage_is_written_when_the_store_is_back(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its worker has drained and lives on: nobody else would end it."""
+    """The worker has drained and is alive: no other worker would end the run."""
     a, b = team
     await running(b, "t")
     run = await a.create_or_reject("t", multitask_strategy="enqueue")
@@ -384,7 +384,7 @@ async def test_requested_drain_reaches_that_worker_only(team: list[RunManager]) 
 async def test_requested_drain_begins_before_the_next_tick(
     tmp_path: Path, shared_valkey: ValkeyServer, namespace: str
 ) -> None:
-    """A hint that names neither run nor thread is a reason to look at everything."""
+    """A hint without run and thread makes a worker read everything."""
     ticks = {"tick": 3600.0, "short_tick": 3600.0}
     async with team_of(2, tmp_path, redis=shared_valkey.url, namespace=namespace, **ticks) as (a, b):
         await b.create_or_reject("t")  # its first tick, and what follows from its start, is over then
@@ -416,7 +416,7 @@ async def test_dead_worker_is_not_asked_to_drain(team: list[RunManager]) -> None
 async def test_unread_drain_request_refuses_no_admission(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until it drains, a worker works: it is not taken for a dead one, whose runs would be dropped."""
+    """Before a worker drains it works: it must not be taken for a dead one, whose runs would be dropped."""
     a, b = team
     with monkeypatch.context() as patch:
         patch.setattr(assembly_of(b).drain, "accept_request", _nothing)

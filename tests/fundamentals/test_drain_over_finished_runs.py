@@ -1,5 +1,5 @@
-"""A run whose code has returned has its end: a drain decides nothing over it, whatever of that end is still
-to be written."""
+"""A run whose code has returned has its end: a drain does not decide over it, whatever of that end is not
+written yet."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def settled(manager: RunManager, run_id: str) -> RunStatus:
 @on_every_store
 @pytest.mark.parametrize("which", [1, 2], ids=["before its grace", "after its unwinding"])
 async def test_run_that_returns_at_the_decision_keeps_its_success(team: list[RunManager], which: int) -> None:
-    """Its task is done, and what follows on that has not begun."""
+    """Its task is done, and its settlement has not begun."""
     a, b = team
     run, agent = await a.create_or_reject("t"), Returning()
     a.launch(run, agent)
@@ -84,7 +84,7 @@ async def test_run_that_returned_keeps_its_success_while_its_end_is_written(alon
 
 
 async def test_run_that_returned_keeps_its_success_while_tracked_work_continues(alone: RunManager) -> None:
-    """What it tracked is not waited for any longer than anything else; the result is the run's own."""
+    """The drain waits for tracked work no longer than for any other; the result is that of the run."""
     run, never = await alone.create_or_reject("t"), asyncio.get_running_loop().create_future()
 
     async def agent(ctx: RunContext) -> str:
@@ -99,7 +99,7 @@ async def test_run_that_returned_keeps_its_success_while_tracked_work_continues(
 
 
 async def test_callers_run_that_returned_keeps_the_end_that_is_reported_late(alone: RunManager) -> None:
-    """It is the caller who says how it ended, some turns of the loop later."""
+    """The caller reports the end some turns of the loop after its task."""
     run = await alone.create_or_reject("t")
 
     async def work() -> str:
@@ -121,7 +121,7 @@ async def test_callers_run_that_returned_keeps_the_end_that_is_reported_late(alo
 
 
 async def test_callers_run_that_returned_unreported_is_interrupted(alone: RunManager) -> None:
-    """Its caller has had time to say how it ended: it is interrupted, and the drain ends."""
+    """The caller has had time to report an end: the run is interrupted, and the drain ends."""
     run = await alone.create_or_reject("t")
 
     async def work() -> None:

@@ -1,4 +1,4 @@
-"""What was acknowledged is on the disk."""
+"""Acknowledged writes are on disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pragma(name: str, cx: sqlite3.Connection) -> Any:
 
 
 async def test_commit_is_flushed_before_the_answer(tmp_path: Path) -> None:
-    """Reported failure 47: FULL by default, and no answer before the commit that holds it."""
+    """Reported failure 47: `synchronous` is FULL by default, and there is no answer before the commit."""
     async with open_coordinator(f"sqlite:///{tmp_path / 'runs.db'}") as manager:
         store = store_of(manager)
         assert await writer_of(store).submit(partial(pragma, "synchronous")) == 2

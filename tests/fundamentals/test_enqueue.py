@@ -1,4 +1,4 @@
-"""`enqueue` waits in line: first in, first out, whichever workers the runs are on."""
+"""`enqueue`: first in, first out, whichever workers the runs are on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.waiting import wait_until
 
 
 async def test_queued_runs_of_two_workers_start_in_the_order_of_admission(team: list[RunManager]) -> None:
-    """Reported failure 14: the order is the line's, not that of ids or of luck."""
+    """Reported failure 14: the order is that of the queue, not of ids."""
     started: list[str] = []
 
     async def note(ctx: RunContext) -> None:
@@ -63,7 +63,7 @@ async def test_cancelled_queued_run_lets_the_next_one_start(team: list[RunManage
 async def test_cancel_of_a_queued_run_wakes_its_waiters_before_the_next_poll(
     tmp_path: Path, shared_valkey: ValkeyServer, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker that cancels publishes the end: the home of the run may be slow to do so."""
+    """The worker that cancels publishes the end: the home of the run may be slow."""
     slow = {"tick": 3600.0, "short_tick": 3600.0}
     async with team_of(3, tmp_path, redis=shared_valkey.url, namespace=namespace, **slow) as (home, b, c):
         await running(home, "t")
@@ -116,7 +116,7 @@ async def test_queue_of_a_thread_is_bounded(tmp_path: Path) -> None:
 
 
 async def test_queued_run_that_was_ended_in_the_store_ends_on_its_worker(team: list[RunManager]) -> None:
-    """By a repair, or by a reaper: nobody cancelled it, and its task must not wait for ever."""
+    """By a repair or a reaper: no cancel was delivered, and its task must not wait for ever."""
     a, b = team
     await running(a, "t")
     run, agent = await launched(a, "t", multitask_strategy="enqueue")

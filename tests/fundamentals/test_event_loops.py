@@ -1,4 +1,4 @@
-"""A manager lives in one event loop. A call from another one is refused, and does no harm."""
+"""A manager lives in one event loop. A call from another one is refused without effect."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
-"""Random admissions, cancels, operations and failures on few threads and several workers, seed by seed.
-
-Whatever the order: two runs never hold a thread together, an acknowledged cancel is never a success,
-fences only grow, and in the end everything is settled and every thread is free. Also where living
-workers are declared dead all the time.
-"""
+"""Random admissions, cancels, operations and failures on few threads and several workers, seed by seed. In
+every order: two runs never hold a thread together, an acknowledged cancel never ends as success, fences only
+grow, and at the end all runs are settled and all threads are free. One form also declares live workers dead
+all the time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tracking executor: a thread job that outlives its run keeps the thread held, and is seen."""
+"""The tracking executor: a thread job that outlives its run keeps the thread held, and is shown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def job() -> Iterator[ThreadJob]:
 async def test_untracked_thread_job_keeps_the_thread_held(
     team: list[RunManager], job: ThreadJob, nested: bool
 ) -> None:
-    """Reported failure 3, for code that does not know of `ctx.track`."""
+    """Reported failure 3, for code without `ctx.track`."""
     a, b = team
     a.worker.install_executor()
     loop = asyncio.get_running_loop()
@@ -135,7 +135,7 @@ async def test_thread_job_outside_of_runs_belongs_to_no_run(alone: RunManager, j
 
 
 async def test_settled_run_is_not_held_by_remaining_jobs(alone: RunManager, job: ThreadJob) -> None:
-    """A task that its code has started and left (a client's pool) inherits whose it is."""
+    """A task that the run's code has left behind (a client's pool) inherits the run's context."""
     alone.worker.install_executor()
     go_on, left = asyncio.Event(), list[asyncio.Task[None]]()
 

@@ -1,4 +1,4 @@
-"""What happened to a run, and when: written by the store itself, readable on every worker."""
+"""The history of a run with its times: written by the store, readable on every worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fence grows whenever a thread changes hands. Code that acts for an older holder is refused."""
+"""A fence grows whenever a thread changes hands. Writes with an older fence are refused."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_write_of_a_forced_run_is_refused(team: list[RunManager]) -> None:
 
 
 async def test_worker_declared_dead_drops_its_runs_and_registers_anew(team: list[RunManager]) -> None:
-    """Its tasks are cancelled, what they write is refused, and its next run has a new epoch."""
+    """Its tasks are cancelled, their writes are refused, and its next run has a new epoch."""
     a, b = team
     run, agent = await running(a, "t", Agent(saves={"n": 1}, stubborn=True))
     old_epoch = a.worker.epoch
@@ -114,7 +114,7 @@ async def test_worker_registers_anew_after_its_old_tasks_have_stopped(team: list
 
 
 async def test_admission_continues_with_the_new_epoch(team: list[RunManager]) -> None:
-    """The store is the first to say that the epoch is dead; the run must belong to the next one."""
+    """The store reports first that the epoch is dead; the run must belong to the next one."""
     a, b = team
     await bury(a, b)
     run, agent = await running(a, "t")

@@ -1,4 +1,4 @@
-"""A run's outcome is fixed once. Whoever comes second is told what won."""
+"""The outcome of a run is decided once. The second decision is answered with the first."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def test_success_does_not_overwrite_a_cancel(team: list[RunManager]) -> No
 async def test_cancel_neither_overwrites_a_success_nor_stops_its_tracked_work(
     team: list[RunManager],
 ) -> None:
-    """The task has reported success and is still tidying up."""
+    """The task has reported success and still cleans up."""
     a, b = team
     run, agent = await running(a, "t")
     await a.set_status(run.run_id, RunStatus.success)
@@ -45,7 +45,7 @@ async def test_cancel_neither_overwrites_a_success_nor_stops_its_tracked_work(
 async def test_success_is_shown_when_it_is_committed(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody was faster, and this worker has not heard of it yet."""
+    """A peer has decided before, and this worker does not know it yet."""
     a, b = team
     run, agent = await running(a, "t")
     finish, shown = a.store.finish, list[RunStatus]()
@@ -120,7 +120,7 @@ async def test_run_that_swallows_its_cancel_has_not_succeeded(team: list[RunMana
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("untraced")
 async def test_one_decision_wins_in_ten_thousand_interleavings() -> None:
-    """Reported failure 6: an acknowledged cancel never ends in success, and the other way round."""
+    """Reported failure 6: an acknowledged cancel never ends as success, and the reverse."""
     dice, won = random.Random(4711), {RunStatus.success: 0, RunStatus.interrupted: 0}
     async with RunManager(MemoryStore()) as manager:
 

@@ -1,5 +1,5 @@
-"""What does not stop is closed, fenced and settled by force. Then it is not cancelled again, and writes
-nothing more."""
+"""A task that does not stop is fenced and settled by force. Then it is not cancelled again, and
+cannot write."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ async def test_context_of_a_forced_run_refuses_every_call(impatient: list[RunMan
 
 
 async def test_run_forced_during_the_write_of_its_start_does_not_begin(impatient: list[RunManager]) -> None:
-    """It had its turn at the very end of a drain."""
+    """Its turn comes at the very end of a drain."""
     a, b = impatient
     held = hold_answers(a.store, "start")
     run, agent = await launched(a, "t")
@@ -153,7 +153,7 @@ async def test_run_forced_during_the_write_of_its_start_does_not_begin(impatient
 
 
 async def test_thread_job_that_ends_after_the_force_changes_nothing(impatient: list[RunManager]) -> None:
-    """Its coroutine is long over; what the job does through the loop is refused as well."""
+    """Its coroutine ended long before; calls of the job through the loop are refused as well."""
     a, b = impatient
     begun, may_end, outcomes = threading.Event(), threading.Event(), dict[str, str]()
     run, loop = await a.create_or_reject("t"), asyncio.get_running_loop()
@@ -184,7 +184,7 @@ async def test_thread_job_that_ends_after_the_force_changes_nothing(impatient: l
 
 
 async def test_write_checked_before_the_force_is_refused_by_its_fence(impatient: list[RunManager]) -> None:
-    """The store itself refuses the old fence, whatever a process believes."""
+    """The store itself refuses the old fence, whatever the process knows."""
     a, b = impatient
     agent = Agent(stubborn=True)
     run, _ = await running(a, "t", agent)
@@ -245,7 +245,8 @@ async def test_callers_task_that_ignores_its_cancel_is_forced(
 async def test_callers_task_that_starts_after_its_cancel_is_not_cancelled_again(
     impatient: list[RunManager],
 ) -> None:
-    """It swallowed every cancel while it was about to start: it is told that it may not, and that is all."""
+    """The task swallows every cancel before its start: `start` returns False, and no further
+    cancel follows."""
     a, b = impatient
     run, deaf = await a.create_or_reject("t"), Deaf()
     answers: list[bool] = []

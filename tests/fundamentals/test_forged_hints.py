@@ -1,5 +1,5 @@
-"""Hints may be forged by whoever can publish. They cost a bounded number of transactions, and a worker
-answers all the while."""
+"""Every client that can publish may forge hints. They cost a bounded number of transactions, and the worker
+keeps answering."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_forged_claim_hints_cost_a_bounded_number_of_claims(
 async def test_thread_is_passed_on_although_hints_exceed_the_claim_limit(
     alone: RunManager,
 ) -> None:
-    """What is dropped is found by the tick that stands for it."""
+    """The tick that replaces dropped hints finds their threads."""
     holds, holder = await launched(alone, "t", Agent(returns=1))
     async with asyncio.timeout(10):
         await holder.started.wait()

@@ -1,4 +1,4 @@
-"""The same key is the same run, on every worker; the same key with another body is a mistake."""
+"""One key is one run, on every worker; the same key with another body is refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ANYWHERE = pytest.mark.parametrize("second", [0, 1], ids=["same worker", "other 
 
 @ANYWHERE
 async def test_repeated_request_returns_the_existing_run(team: list[RunManager], second: int) -> None:
-    """Also while it holds the thread: a repetition is no conflict."""
+    """Also while the run holds the thread: a repetition is no conflict."""
     run, _ = await running(team[0], "t", idempotency_key="k", kwargs={"q": 1})
     again = await team[second].create_or_reject("t", idempotency_key="k", kwargs={"q": 1})
     assert again.run_id == run.run_id
@@ -135,7 +135,7 @@ def test_hash_of_a_request_is_equal_in_every_process() -> None:
 
 
 def test_hash_of_a_plain_request_never_changes() -> None:
-    """Workers of other versions compare with it."""
+    """Workers of other versions compare it."""
     spec = spec_of(
         thread_id="t",
         assistant_id="a",

@@ -1,5 +1,5 @@
-"""A waiting line that a worker handed over, or left behind when it died, is worked off without a tick between
-its runs: the loops of its heirs stand still meanwhile, so that only hints and the ends of runs move it on."""
+"""A queue that a worker handed over, or left when it died, needs no tick between its runs: the loops of the
+heirs are stopped, so that only hints and the ends of runs advance it."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def all_ended(manager: RunManager, line: list[str]) -> None:
 
 
 async def test_handed_over_queue_needs_no_tick_between_its_runs(workers: Workers) -> None:
-    """A rolling restart: its worker leaves while another one executes a run of the thread."""
+    """A rolling restart: the worker leaves while another one executes a run of the thread."""
     stays, leaves = await workers.open("agent"), await workers.open("agent")
     _, holder = await running(stays, "t")
     line = await a_line(leaves)
@@ -125,7 +125,7 @@ async def test_sweep_passes_the_thread_of_a_dead_worker_to_the_next_home(
 
 @pytest.mark.parametrize("workers", ["redis", "postgres"], indirect=True)
 async def test_worker_without_the_assistant_hints_one_that_has_it(workers: Workers) -> None:
-    """Where hints travel; without, the next worker is found by its tick."""
+    """Where hints travel; otherwise the next worker claims at its tick."""
     stranger, heir, leaves = [await workers.open(*known) for known in ((), ("agent",), ("agent",))]
     _, holder = await running(stranger, "t")
     line = await a_line(leaves)
@@ -137,7 +137,7 @@ async def test_worker_without_the_assistant_hints_one_that_has_it(workers: Worke
 
 @pytest.mark.parametrize("workers", ["redis", "postgres"], indirect=True)
 async def test_sweep_hints_the_live_home_of_the_next_run(workers: Workers) -> None:
-    """The reaper knows of nobody who waits, and has no run in that line itself."""
+    """The reaper has no run in that queue itself."""
     reaper, home, dies = [await workers.open(*known) for known in ((), ("agent",), ())]
     await running(dies, "t")
     line = await a_line(home)

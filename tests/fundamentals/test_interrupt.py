@@ -1,4 +1,4 @@
-"""`interrupt` replaces what is in flight; the new run starts when the old task has stopped, not before."""
+"""`interrupt` replaces the runs in flight; the new run starts when the old task has stopped, not before."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def test_failed_admission_does_not_interrupt(
 
 
 async def test_interrupted_task_that_ignores_its_cancel_is_forced(team: list[RunManager]) -> None:
-    """It is cancelled once, its fence is made stale, and the next run may start."""
+    """It is cancelled once, its fence becomes stale, and the next run may start."""
     a, b = team
     _, old = await running(a, "t", Agent(stubborn=True))
     _, new = await launched(b, "t", multitask_strategy="interrupt")
@@ -97,7 +97,7 @@ async def test_interrupted_task_that_ignores_its_cancel_is_forced(team: list[Run
 async def test_queued_run_whose_task_is_cancelled_leaves_the_queue(
     team: list[RunManager],
 ) -> None:
-    """Not by `cancel`: whoever owns the task gave it up. Its place must not be kept for ever."""
+    """Not by `cancel` but by the owner of the task. Its place must not be kept for ever."""
     a, b = team
     _, first = await running(a, "t")
     second_run, second = await launched(a, "t", multitask_strategy="enqueue")

@@ -1,4 +1,4 @@
-"""A run that is told to stop may save once more: what was shown is kept. A rollback takes it all back."""
+"""A cancelled run may save once more. A rollback discards that save, too."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ async def test_forced_run_may_not_save(team: list[RunManager]) -> None:
 
 
 async def test_save_that_meets_the_decision_cancels_the_task(team: list[RunManager]) -> None:
-    """No hint has come yet: the code hears of its cancel in that very call, and saves for the last time."""
+    """No hint has arrived: the code is cancelled in that very call, and saves for the last time."""
     run, agent = await begun(team[0])
     decision = await team[0].store.decide(
         run.run_id, RunStatus.interrupted, action=CancelAction.interrupt, cause=Cause.user

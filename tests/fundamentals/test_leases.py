@@ -1,7 +1,5 @@
-"""The lease: who may act until when, and what becomes of a worker that is late.
-
-tests/multiprocess blocks, pauses and kills real processes; here the gate is held, and clocks are moved.
-"""
+"""The lease: who may act until when, and what happens to a worker that is late. tests/multiprocess blocks,
+pauses and kills real processes; here the gate is held, and clocks are moved."""
 
 from __future__ import annotations
 
@@ -41,7 +39,7 @@ async def heartbeats(manager: RunManager) -> int:
 
 
 async def test_saturated_writer_does_not_starve_the_heartbeat(tmp_path: Path) -> None:
-    """Reported failure 18: the beat has a connection of its own, and goes first at the gate."""
+    """Reported failure 18: the heartbeat has its own connection, and priority at the gate."""
     async with team_of(1, tmp_path, **BUSY) as (manager,):
         run, agent = await running(manager, "t")
         epoch, before, full = manager.worker.epoch, await heartbeats(manager), True
@@ -62,7 +60,7 @@ async def beaten(manager: RunManager, number: int) -> bool:
 
 
 async def test_one_slow_renewal_fences_no_worker(pair: list[RunManager], tmp_path: Path) -> None:
-    """Reported failure 18: as long as the deadline is not reached, late is not lost."""
+    """Reported failure 18: a late renewal before the deadline loses nothing."""
     a, _ = pair
     _, agent = await running(a, "t")
     epoch = a.worker.epoch
@@ -95,7 +93,7 @@ async def test_worker_on_the_memory_store_stays_ready_after_its_lease_ttl() -> N
 
 
 async def test_worker_declared_dead_is_not_revived(tmp_path: Path) -> None:
-    """The renewal comes back after the deadline: the worker is fenced already and registers anew."""
+    """The renewal returns after the deadline: the worker is already fenced, and registers anew."""
     async with team_of(1, tmp_path, **SHORT) as (manager,):
         _, agent = await running(manager, "t")
         epoch = manager.worker.epoch
@@ -111,7 +109,7 @@ async def test_worker_declared_dead_is_not_revived(tmp_path: Path) -> None:
 
 
 async def test_error_of_a_run_whose_worker_lost_its_lease_names_the_lease(tmp_path: Path) -> None:
-    """The worker has not shut down, and is not gone: an operator would look for its end in vain."""
+    """The worker has not shut down: an operator would search for its end in vain."""
     async with team_of(1, tmp_path, **SHORT) as (manager,):
         run, agent = await running(manager, "t")
         epoch = manager.worker.epoch
@@ -131,7 +129,7 @@ async def test_error_of_a_run_whose_worker_lost_its_lease_names_the_lease(tmp_pa
 async def test_renewed_lease_prevents_the_declaration_of_death(
     pair: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reported failure 19: the reaper has seen an expired lease; burying is a compare-and-set."""
+    """Reported failure 19: the reaper has read an expired lease; the declaration is a compare-and-set."""
     a, b = pair
     _, agent = await running(a, "t")
     await assembly_of(a).pacemaker.stop()
@@ -152,8 +150,8 @@ async def test_renewed_lease_prevents_the_declaration_of_death(
 async def test_result_queued_before_a_pause_is_refused_after_the_declaration_of_death(
     pair: list[RunManager],
 ) -> None:
-    """Reported failure 20: it was checked while the lease was good, and comes to the store too late. The
-    guard is inside the transaction, so what matters is when it commits."""
+    """Reported failure 20: the result was checked while the lease was valid, and reaches the store too late.
+    The guard is part of the transaction, so the time of the commit counts."""
     a, b = pair
     run, agent = await running(a, "t", Agent(returns="too late"))
     held = hold_calls(a.store, "finish")
@@ -175,7 +173,7 @@ async def buried(by: RunManager, victim: WorkerRow) -> bool:
 
 
 async def test_fenced_worker_writes_no_counters(pair: list[RunManager]) -> None:
-    """The check is inline: it does not wait for a watchdog to fire."""
+    """The check is inline: it does not depend on a watchdog."""
     a, b = pair
     run, _ = await running(a, "t")
     await a.update_run_completion(run.run_id, total_tokens=1)
@@ -199,7 +197,7 @@ LATER: dict[str, Any] = {**QUICK, "sweep": 3600, "short_tick": 3600}
 
 
 async def test_new_worker_sweeps_before_its_first_admission(tmp_path: Path) -> None:
-    """Reported failure 25: no interval has to pass, not even for the very first caller."""
+    """Reported failure 25: the first caller does not wait for an interval."""
     orphan = await orphaned(tmp_path)
     async with open_coordinator(f"sqlite:///{tmp_path / 'runs.db'}", settings=Settings(**LATER)) as manager:
         many = await asyncio.gather(
@@ -210,7 +208,7 @@ async def test_new_worker_sweeps_before_its_first_admission(tmp_path: Path) -> N
 
 
 async def test_reconciliation_counts_as_the_first_sweep(tmp_path: Path) -> None:
-    """… and his error text is the one that stands, and what he ended is reported to him."""
+    """Its error text is written, and it reports the runs that it has ended."""
     orphan = await orphaned(tmp_path)
     async with open_coordinator(f"sqlite:///{tmp_path / 'runs.db'}", settings=Settings(**LATER)) as manager:
         reported = await manager.reconcile_orphaned_inflight_runs(error="restarted")
@@ -239,7 +237,7 @@ async def test_first_admission_during_an_outage_fails_and_the_next_one_sweeps(
 async def test_failing_rollback_of_an_orphan_is_tried_three_times(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The attempts are counted in the row: neither a crash nor a new reaper begins to count anew."""
+    """The attempts are counted in the row: neither a crash nor a new reaper resets them."""
     async with team_of(2, tmp_path, **SHORT) as (a, b):
         run, agent = await running(a, "t", Agent(saves={"n": 2}, stubborn=True))
         tried = list[int]()
@@ -296,7 +294,7 @@ async def test_hanging_rollback_does_not_block_the_sweep(
 async def test_worker_that_receives_no_decisions_is_not_ready_and_heals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reported failure 42: it lives, its heart beats, and it hears nothing of what it should do."""
+    """Reported failure 42: its heartbeat continues while its ticks fail."""
     async with team_of(1, tmp_path, tick=0.1, short_tick=0.05) as (manager,):
         await wait_until(lambda: ticked(manager), description="the first tick")
         health = await manager.worker.health()

@@ -1,4 +1,5 @@
-"""The store does not answer, and the worker leaves all the same: in time, and saying what it left undone."""
+"""The store does not answer, and the worker shuts down nevertheless: in time, and with a log of the steps
+that it skipped."""
 
 from __future__ import annotations
 
@@ -56,7 +57,7 @@ async def test_shutdown_on_a_blocked_store_is_bounded(
 
 
 async def test_worker_signs_off_when_the_store_is_back(tmp_path: Path) -> None:
-    """Whoever takes long leaves the others their share."""
+    """A slow step leaves the others their share of the time."""
     patient: dict[str, Any] = {**BLOCKED, "grace": 10.0}
     async with team_of(1, tmp_path, **patient) as (manager,):
         run, agent = await running(manager, "t")

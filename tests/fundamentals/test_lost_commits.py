@@ -1,5 +1,5 @@
-"""The store was put back to an earlier state under running workers: a failover to a server without the last
-commits, a backup. What it does not know any more, it gives to others."""
+"""The store is set back to an earlier state under running workers, by a failover to a server without the last
+commits or by a backup. What it has lost it gives to others."""
 
 from __future__ import annotations
 

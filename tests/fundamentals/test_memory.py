@@ -1,4 +1,5 @@
-"""What a process keeps: its own runs while they live, and for a while after. Never anybody else's."""
+"""What a process keeps in memory: its own runs while they are in flight, and for some time after. Never those
+of other workers."""
 
 from __future__ import annotations
 
@@ -76,8 +77,8 @@ async def test_run_dropped_before_it_settled_is_evicted_from_memory(tmp_path: Pa
 
 
 async def test_late_claim_of_a_dropped_run_does_not_stop_it(tmp_path: Path) -> None:
-    """A claim of its thread is answered late, when a tick has told of its turn already and it is at work: to
-    end it now as somebody else's would free the thread under its task."""
+    """The answer of the claim arrives after a tick has already started the run: to end the run as a foreign
+    one would free the thread under its task."""
     async with team_of(1, tmp_path) as (home,):
         first, holder = await running(home, "t")
         run, agent = await launched(home, "t", multitask_strategy="enqueue")
@@ -100,7 +101,7 @@ async def test_late_claim_of_a_dropped_run_does_not_stop_it(tmp_path: Path) -> N
 
 
 async def test_dropped_run_is_stopped_by_its_cancel(team: list[RunManager]) -> None:
-    """Its caller does not want to know of it any more. It goes on, and costs what it costs."""
+    """Its caller has dropped the record; the run continues."""
     a, b = team
     run, agent = await running(a, "t")
     await a.cleanup(run.run_id, delay=0)
@@ -119,7 +120,7 @@ async def test_dropped_run_is_stopped_by_the_shutdown_of_its_worker(team: list[R
 
 
 async def test_search_for_unsettled_runs_skips_finished_ones(tmp_path: Path) -> None:
-    """The tick does, and there may be ten thousand of them."""
+    """The tick searches, and there may be ten thousand finished ones."""
     async with team_of(1, tmp_path, tick=0.02, short_tick=0.02) as (manager,):
         registry, asked = assembly_of(manager).shared.registry, list[str]()
 

@@ -1,4 +1,4 @@
-"""A run that has its thread and that nobody launches does not hold it for ever."""
+"""A run that has its thread and is never launched does not hold it for ever."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_run_that_is_never_launched_ends_as_error_with_the_reason(strict: 
 
 
 async def test_time_to_launch_counts_from_the_turn(strict: RunManager) -> None:
-    """While it waits it holds nothing."""
+    """A queued run holds nothing."""
     first, agent = await running(strict, "t")
     waiting = await strict.create_or_reject("t", multitask_strategy="enqueue")
     await asyncio.sleep(LIMIT * 3)
@@ -65,7 +65,7 @@ async def _names(manager: RunManager, run: RunRecord) -> None:
 async def test_run_that_its_caller_uses_is_not_ended(
     strict: RunManager, sign: Callable[[RunManager, RunRecord], Awaitable[None]]
 ) -> None:
-    """Callers with their own tasks, who may not have said that they have one."""
+    """Callers with their own tasks need not have attached them yet."""
     run = await strict.create_or_reject("t")
     await sign(strict, run)
     await asyncio.sleep(LIMIT * 3)

@@ -1,4 +1,4 @@
-"""A peer of a newer version has decided something that this version does not know."""
+"""A peer of a newer version has written a value that this version does not know."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""However a run's code ends, and whatever the store makes of that: the run ends, and its thread is free."""
+"""However the code of a run ends, and whatever the store makes of that: the run ends, and its
+thread is free."""
 
 from __future__ import annotations
 

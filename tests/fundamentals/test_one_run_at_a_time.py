@@ -1,4 +1,4 @@
-"""A thread has one slot. `reject` is the default: whoever comes second is told who holds it."""
+"""A thread has one slot. `reject` is the default: the second admission is refused with the holder's id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The store is away: what an owner still has to write waits, in order, and is written when it is back."""
+"""The store is away: the writes that an owner still has to make wait in order, and are made when
+it is back."""
 
 from __future__ import annotations
 
@@ -79,7 +80,7 @@ async def test_owed_writes_of_a_run_are_written_in_order(tmp_path: Path) -> None
 
 
 async def test_set_status_returns_at_once_during_an_outage(tmp_path: Path) -> None:
-    """set_status returns when it is owed, and the record shows what will be written."""
+    """It returns when the write is owed, and the record shows the status that will be written."""
     async with team_of(1, tmp_path, **PATIENT) as (manager,):
         run = await manager.create_or_reject("t")
         assert await manager.start(run.run_id)
@@ -92,7 +93,7 @@ async def test_set_status_returns_at_once_during_an_outage(tmp_path: Path) -> No
 
 
 async def test_end_of_a_queued_run_is_owed_during_an_outage(tmp_path: Path) -> None:
-    """Its caller gives it up while the store is away: nobody runs it when its turn comes."""
+    """Its caller drops it while the store is away: no worker runs it at its turn."""
     async with team_of(1, tmp_path, **PATIENT) as (manager,):
         first, holder = await running(manager, "t")
         given_up, never = await launched(manager, "t", multitask_strategy="enqueue")
@@ -129,7 +130,7 @@ async def test_queued_run_is_cleaned_up_during_an_outage(tmp_path: Path) -> None
 async def test_ended_queued_run_that_is_claimed_frees_the_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its thread is given to it by a claim that is not answered. Then its end is written, and it lets go."""
+    """A claim without answer gives it the thread. Then its end is written, and the thread is free."""
     async with team_of(2, tmp_path, **PATIENT) as (manager, peer):
         first, holder = await running(peer, "t")
         dropped, _ = await launched(manager, "t", multitask_strategy="enqueue")
@@ -169,7 +170,7 @@ async def test_ended_queued_run_that_is_claimed_frees_the_thread(
 async def test_task_of_a_removed_queued_run_ends_when_the_store_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a peer that has cancelled it. Whoever waits for its task hears of it."""
+    """A peer has cancelled and removed it. Waiters of its task are woken."""
     async with team_of(2, tmp_path, **PATIENT) as (mine, peer):
         _, holder = await running(mine, "t")
         dropped, _ = await launched(mine, "t", multitask_strategy="enqueue")

@@ -1,5 +1,5 @@
-"""A run whose assistant is registered by name is portable: while it waits, any worker that knows the
-name can run it. What has begun is never begun again by itself."""
+"""A run whose assistant is registered by name is portable: while it is queued, any worker with that name may
+run it. A started run is never restarted."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ async def launched_behind(manager: RunManager, thread: str) -> tuple[str, Agent]
 
 
 async def test_run_without_a_home_is_taken_over_by_a_tick(tmp_path: Path) -> None:
-    """Handed over by a worker that left: its next home is whoever knows the assistant."""
+    """A leaving worker handed it over: its next home is any worker with the assistant."""
     agent = Agent(returns=1)
     async with gateway(tmp_path) as leaver, gateway(tmp_path, agent=agent) as heir:
         _, holder = await running(leaver, "t")
@@ -118,7 +118,7 @@ async def test_run_without_a_home_is_taken_over_by_a_tick(tmp_path: Path) -> Non
 async def test_wait_at_the_old_home_returns_the_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever waits for it there gets the result all the same."""
+    """The run was taken over during the wait."""
     agent, over = Agent(returns=1), asyncio.Event()
     async with gateway(tmp_path, agent=Agent()) as home, gateway(tmp_path, agent=agent) as heir:
         _, holder = await running(heir, "t")
@@ -177,7 +177,8 @@ async def executed_elsewhere(
 async def test_end_of_the_old_homes_task_does_not_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The old home has not heard that another worker executes it, when the task that waits there is over."""
+    """The old home does not know yet that another worker executes the run when the task that waits there
+    ends."""
     agent = Agent(returns=1)
     async with executed_elsewhere(tmp_path, agent, monkeypatch) as (home, _, run):
         waiting = asyncio.create_task(home.wait(run.run_id, timeout=20))
@@ -266,7 +267,7 @@ def handed_over(cx: Any, now: int, run_id: str) -> None:
 
 
 async def test_cancel_during_the_takeover_wins(tmp_path: Path) -> None:
-    """Claimed here and decided elsewhere before its task exists: it never starts."""
+    """The run is claimed here and cancelled elsewhere before its task exists: it never starts."""
     agent = Agent()
     async with gateway(tmp_path) as other, gateway(tmp_path, agent=agent) as heir:
         _, holder = await running(other, "t")
@@ -283,8 +284,8 @@ async def test_cancel_during_the_takeover_wins(tmp_path: Path) -> None:
 
 
 async def test_started_run_of_a_dead_worker_is_not_restarted(tmp_path: Path) -> None:
-    """Reported failures 17, 41 and 45: a worker dies in the middle of a portable run. It ends as an error
-    that says so; it is not run from its first step by whoever comes next."""
+    """Reported failures 17, 41 and 45: a worker dies in the middle of a portable run. The run ends with an
+    error that says so; the next worker does not run it from its first step."""
     first, second = Agent(), Agent()
     async with (
         gateway(tmp_path, lease=SHORT, agent=first) as victim,
@@ -326,7 +327,7 @@ async def test_handed_over_run_keeps_its_limits(tmp_path: Path, stack: AsyncExit
 async def test_claimed_run_starts_although_the_claims_answer_was_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unanswered: str
 ) -> None:
-    """It holds its thread by then, and stands in no line in which a tick would find it."""
+    """It already holds its thread, and is in no queue in which a tick would find it."""
     agent = Agent(returns=1)
     async with gateway(tmp_path) as other, gateway(tmp_path, agent=agent) as heir:
         _, holder = await running(other, "t")

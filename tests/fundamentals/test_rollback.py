@@ -1,4 +1,4 @@
-"""`rollback` interrupts, and puts the thread back to where it was before the old run."""
+"""`rollback` interrupts, and restores the values that the thread had before the old run."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_rollback_of_a_pending_run_restores_nothing(team: list[RunManager]
 async def test_failing_rollback_is_tried_three_times(
     alone: RunManager, monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
-    """By its owner as by whoever adopts it; then the thread is freed, and the run says so."""
+    """By its owner as by an adopting worker; then the thread is freed, and the run shows the failure."""
     await alone.threads.replace_values("t", {"turn": 1})
     run, agent = await running(alone, "t", Agent(saves={"turn": 2}))
     restore, fences = assembly_of(alone).shared.values.restore, list[int]()
@@ -105,8 +105,8 @@ async def test_failing_rollback_is_tried_three_times(
 async def test_operation_interrupted_during_its_second_rollback_is_rolled_back(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """It ends in its caller's own steps, so what is interrupted there is begun anew, with the fence of that
-    try."""
+    """An operation ends in its caller's own steps, so an interrupted rollback is begun anew, with the fence
+    of that attempt."""
     a, b = team
     await a.threads.replace_values("t", {"turn": 1})
     store: Any = a.store

@@ -1,7 +1,5 @@
 """Each field of RunSpec, from the arguments of a caller to the row, and on to another worker and to clients.
-
-A field that is added gets a line in VALUES, and fails here wherever it is not carried.
-"""
+A field that is added gets a line in VALUES, and fails here wherever it is not carried."""
 
 from __future__ import annotations
 
@@ -208,7 +206,7 @@ async def test_column_survives_admission(store: Any, epoch: int, name: str, how:
 
 
 async def test_columns_survive_admission_together_and_among_many(store: Any, epoch: int) -> None:
-    """Calls that are made at once go out as one batch."""
+    """Concurrent calls are sent as one batch."""
     values = {name: VALUES[name] for name in COLUMN_NAMES if name not in ("thread_id", "parent_run_id")}
     requests = [new_run(f"t{number}", **{**values, "idempotency_key": f"k{number}"}) for number in range(3)]
     await asyncio.gather(*(store.admit(request, epoch=epoch, limits=Limits()) for request in requests))

@@ -1,4 +1,4 @@
-"""The store is away for a moment: starts and admissions go on when it is back."""
+"""The store is away for a moment: starts and admissions continue when it is back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shutdown is not a cancel: runs may finish, tasks are stopped before anything is decided over them."""
+"""A shutdown is not a cancel: runs may finish, and tasks are stopped before their runs are decided."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def test_shutdown_is_idempotent(alone: RunManager) -> None:
 
 
 async def test_admission_answered_after_the_shutdown_is_refused(team: list[RunManager]) -> None:
-    """Nobody would ever give the waiting run its turn: its caller is told, and its row is ended by a peer."""
+    """No worker would give the queued run its turn: its caller receives an error, and a peer ends its row."""
     a, b = team
     await running(b, "t")
     held = hold_answers(a.store, "admit")

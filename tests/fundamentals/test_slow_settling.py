@@ -1,5 +1,5 @@
-"""A run that cannot settle holds its own thread, and no caller: cancel, reject and `has_inflight` answer
-soon, on its owner as elsewhere."""
+"""A run that cannot settle holds its own thread, but delays no caller: cancel, reject and `has_inflight`
+answer soon, on its owner as elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Code of a run that blocks the event loop: noticed while it does, and named."""
+"""Code of a run that blocks the event loop is detected while it does so, and named."""
 
 from __future__ import annotations
 

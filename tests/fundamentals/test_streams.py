@@ -1,4 +1,4 @@
-"""What a run emits can be followed from anywhere, from any point, to its end; what is missing is told."""
+"""The events of a run can be followed on any worker, from any event, to the end; missing events are a gap."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def counting(ctx: RunContext) -> str:
 
 @on_every_store
 async def test_no_event_is_lost_or_repeated_between_replay_and_live(team: list[RunManager]) -> None:
-    """Followers join at every moment: before the run, during it, after it."""
+    """Followers join at every moment: before, during and after the run."""
     run = await team[0].create_or_reject("t")
     followers = [asyncio.create_task(all_of(m.follow(run.run_id))) for m in team]
     task = team[0].launch(run, counting)
@@ -76,7 +76,7 @@ async def test_no_event_is_lost_or_repeated_between_replay_and_live(team: list[R
 
 @on_every_store
 async def test_stored_events_are_returned_at_once(team: list[RunManager]) -> None:
-    """Of a run that says nothing more: not with the next event, nor at the next look."""
+    """The run emits nothing more: neither the next event nor the next poll is needed."""
     run, agent = await running(team[0], "t")
     await agent.ctx.emit("custom", "before")
     for manager in team:
@@ -139,7 +139,7 @@ async def test_follower_of_some_modes_skips_the_others(team: list[RunManager]) -
 
 @on_every_store
 async def test_emitted_events_are_kept_when_the_run_is_stopped(team: list[RunManager]) -> None:
-    """Also what the run says while it unwinds; nothing after it has stopped."""
+    """Also those that the run emits while it unwinds; none after it has stopped."""
     a, b = team
     run, agent = await running(a, "t", Agent(stubborn=True))
     await agent.ctx.emit("custom", "streamed")
@@ -155,7 +155,7 @@ async def test_emitted_events_are_kept_when_the_run_is_stopped(team: list[RunMan
 
 @on_every_store
 async def test_every_follower_receives_the_end(team: list[RunManager]) -> None:
-    """Finished, failed, cancelled before it began: on the owner's worker and on the other."""
+    """Of a finished, a failed and a never started run: on the owner and on the other worker."""
 
     async def failing(ctx: RunContext) -> None:
         await ctx.emit("custom", 1)
@@ -206,7 +206,7 @@ async def test_trimmed_cursor_is_an_explicit_gap(team: list[RunManager]) -> None
 @on_every_store
 @pytest.mark.parametrize("after", ["7-1000000", "1-1000000"])
 async def test_event_id_that_was_never_issued_is_a_gap(team: list[RunManager], after: str) -> None:
-    """A client's Last-Event-ID may be anything. What comes from now on is told all the same."""
+    """A client's Last-Event-ID may be anything. Later events are returned all the same."""
     run, agent = await running(team[0], "t")
     await agent.ctx.emit("custom", 1)
     async with team[0].follow(run.run_id, after=after) as followed:
@@ -298,7 +298,7 @@ async def test_slow_follower_is_not_disconnected_and_buffers_one_page(team: list
 
 @on_every_store
 async def test_cancelled_wait_for_an_event_loses_no_event(team: list[RunManager]) -> None:
-    """How a gateway sends heartbeats."""
+    """A gateway sends its heartbeats this way."""
     run, agent = await running(team[0], "t")
     told: list[Told] = []
     async with team[-1].follow(run.run_id) as followed:
@@ -341,7 +341,7 @@ async def test_closed_follower_unsubscribes(team: list[RunManager]) -> None:
 
 @on_every_store
 async def test_follower_ends_with_its_manager(team: list[RunManager]) -> None:
-    """A store that is away comes back; one that was let go of does not."""
+    """A store that is away comes back; a closed one does not."""
     holder, leaving = team
     run, agent = await running(holder, "t")
     async with leaving.follow(run.run_id) as followed:

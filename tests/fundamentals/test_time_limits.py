@@ -1,4 +1,5 @@
-"""A run may run, be silent and wait for so long. Then it ends like a cancelled one, with status `timeout`."""
+"""Limits for running, for silence and for queueing. A run that exceeds one ends like a cancelled run, with
+status `timeout`."""
 
 from __future__ import annotations
 
@@ -44,8 +45,8 @@ async def test_run_that_exceeds_its_timeout_ends_as_timeout(team: list[RunManage
 async def test_tracked_work_counts_against_the_time_limits(
     tmp_path: Path, limit: dict[str, Any], cause: str
 ) -> None:
-    """The code has returned, and the thread is not free: the same at its worker as at the tick of another,
-    which knows nothing of the code."""
+    """The code has returned, and the thread is not free: its own worker and the tick of another one, which
+    does not have the code, agree."""
     never = asyncio.get_running_loop().create_future()
 
     async def agent(ctx: RunContext) -> str:
@@ -145,7 +146,7 @@ async def test_queue_timeout_ends_with_the_turn(alone: RunManager) -> None:
 async def test_turn_at_the_moment_of_the_queue_timeout_wins(
     alone: RunManager, monkeypatch: pytest.MonkeyPatch, answered: bool
 ) -> None:
-    """The timer has fired, and before its decision is written the run gets its thread."""
+    """The timer has fired, and the run gets its thread before the decision is written."""
     _, first = await running(alone, "t")
     decide, reached, go_on = alone.store.decide, asyncio.Event(), asyncio.Event()
 
@@ -252,7 +253,7 @@ async def test_timer_is_cancelled_with_its_run(alone: RunManager) -> None:
 async def test_timers_of_both_limits_are_cancelled_when_the_run_is_over(
     alone: RunManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A timer that went on would keep the run in memory until it is due."""
+    """A remaining timer would keep the run in memory until it is due."""
     loop = asyncio.get_running_loop()
     call_later, made = loop.call_later, list[asyncio.TimerHandle]()
 

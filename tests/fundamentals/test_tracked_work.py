@@ -1,4 +1,4 @@
-"""A task may be over while its work goes on: what is handed to `ctx.track` keeps the thread held."""
+"""A task may end before its work: work that is given to `ctx.track` keeps the thread held."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ThreadJob:
 
 
 async def test_tracked_thread_job_holds_the_thread_after_the_cancelled_task(team: list[RunManager]) -> None:
-    """Reported failure 3: `cancelled` is not `stopped` while a thread still works for the run."""
+    """Reported failure 3: `cancelled` is not `stopped` while a thread works for the run."""
     a, b = team
     job, run = ThreadJob(), await a.create_or_reject("t")
 

@@ -1,4 +1,4 @@
-"""What is no JSON fails its run, and the log says where it is."""
+"""A value that JSON cannot hold fails its run, and the log names the place."""
 
 from __future__ import annotations
 

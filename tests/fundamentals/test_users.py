@@ -1,4 +1,4 @@
-"""A thread belongs to its first user. What belongs to somebody else looks like what does not exist."""
+"""A thread belongs to its first user. Threads and runs of other users look as if they did not exist."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_user_can_use_its_own_thread_and_runs(team: list[RunManager], aske
 
 @ANYWHERE
 async def test_call_without_user_sees_everything(team: list[RunManager], asker: int) -> None:
-    """No user given = system scope, as old callers have it."""
+    """No user given: system scope, as existing callers have it."""
     run, _ = await running(team[0], "t", user_id="u1")
     assert await team[asker].get(run.run_id) is not None
     assert await team[asker].cancel(run.run_id, wait=5)

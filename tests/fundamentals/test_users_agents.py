@@ -1,5 +1,4 @@
-"""Whatever a run's code is doing, a stop reaches it: by its own end, not by force, and without cutting short
-what it cleans up."""
+"""Whatever the code of a run does, a cancel ends it: by its own end, not by force, and after its cleanup."""
 
 from __future__ import annotations
 

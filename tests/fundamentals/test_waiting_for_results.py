@@ -1,4 +1,4 @@
-"""`wait` answers when the run has settled, on the worker that has it and on any other."""
+"""`wait` answers when the run has settled, on its own worker and on any other."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_wait_raises_run_failed(team: list[RunManager], asker: int) -> Non
 
 @ANYWHERE
 async def test_ended_returns_every_kind_of_end(team: list[RunManager], asker: int) -> None:
-    """`wait` raises for a run that failed, and does not say whether one without a result was stopped."""
+    """`wait` raises for a failed run, and does not tell an interrupted run from one without a result."""
 
     async def failing(ctx: object) -> None:
         raise RuntimeError("no model")
@@ -179,8 +179,8 @@ def long_leases(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_result_of_fifty_megabytes_is_returned_by_every_worker_and_freed(
     team: list[RunManager],
 ) -> None:
-    """Beside small runs that come and go on both workers, and return values as it does: what SQLite was last
-    given for a statement it keeps until it is given something else."""
+    """Small runs come and go on both workers meanwhile, and return values: SQLite keeps the last parameters
+    of a statement until it is given others."""
     size, over = 50 * 2**20, asyncio.Event()
 
     async def counting(ctx: RunContext) -> dict[str, str]:

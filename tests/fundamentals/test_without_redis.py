@@ -1,4 +1,5 @@
-"""The store decides; Redis only hurries. It may be absent, vanish, or lose everything at any moment."""
+"""The store decides; Redis only makes it faster. It may be absent, vanish or lose everything at
+any moment."""
 
 from __future__ import annotations
 
@@ -56,7 +57,7 @@ async def test_runs_continue_when_redis_dies(with_redis: list[RunManager], own_v
 
 
 async def test_short_ticks_begin_at_once_when_hints_stop(own_valkey: ValkeyServer, tmp_path: Path) -> None:
-    """The next tick of a worker that hears hints was an hour away."""
+    """The next tick of a worker that receives hints is an hour away."""
     async with team_of(1, tmp_path, redis=own_valkey.url, tick=3600.0) as (manager,):
         run, agent = await running(manager, "t")
         assert await manager.store.decide(
@@ -92,7 +93,7 @@ async def test_flushed_redis_loses_no_run(with_redis: list[RunManager], own_valk
 
 
 async def test_stale_redis_keys_block_no_run(with_redis: list[RunManager], own_valkey: ValkeyServer) -> None:
-    """A slot that nobody holds costs one read of the store, never an admission."""
+    """A slot without a holder costs one read of the store, never an admission."""
     a, b = with_redis
     own_valkey.command("HSET", "rc:{t:t}:slot", "run", "ghost", "epoch", "999", "fence", "999")
     own_valkey.command("PEXPIRE", "rc:{t:t}:slot", "60000")
@@ -100,7 +101,7 @@ async def test_stale_redis_keys_block_no_run(with_redis: list[RunManager], own_v
 
 
 async def test_half_open_connection_to_redis_is_replaced(own_valkey: ValkeyServer, tmp_path: Path) -> None:
-    """Reported failure 28: no error, no answer. It is noticed, and cancels arrive meanwhile."""
+    """Reported failure 28: no error, no answer. The worker detects it, and cancels arrive meanwhile."""
     async with (
         Proxy(own_valkey.host, own_valkey.port) as proxy,
         team_of(2, tmp_path, redis=proxy.url) as team,
@@ -120,7 +121,7 @@ async def test_half_open_connection_to_redis_is_replaced(own_valkey: ValkeyServe
 async def test_forged_and_malformed_messages_have_no_effect(
     with_redis: list[RunManager], own_valkey: ValkeyServer
 ) -> None:
-    """Intent before signal: whoever hears a message only reads the row again."""
+    """Intent before signal: a message only makes its receiver read the row again."""
     a, _ = with_redis
     run, agent = await running(a, "t")
     channel = f"rc:{{w:{a.worker.epoch}}}:ctl"

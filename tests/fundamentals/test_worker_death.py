@@ -1,7 +1,5 @@
-"""Workers die. Their runs end, their threads are freed, and nobody who lives is touched.
-
-Here a worker stops renewing its lease; tests/multiprocess kills and pauses real processes.
-"""
+"""Workers die. Their runs end, their threads are freed, and live workers are not affected. Here a worker
+stops renewing its lease; tests/multiprocess kills and pauses real processes."""
 
 from __future__ import annotations
 
@@ -52,7 +50,8 @@ async def test_runs_of_a_dead_worker_end_and_free_their_threads(trio: list[RunMa
 
 
 async def test_runs_of_live_workers_are_not_ended(trio: list[RunManager]) -> None:
-    """Reported failure 17, and the seed's fault 3: a reconcile marked live runs as failed."""
+    """Reported failure 17, and fault 3 of the registry for one process: a reconcile marked live runs as
+    failed."""
     a, b, c = trio
     run, agent = await running(a, "t")
     await b.create("t2")
@@ -63,7 +62,7 @@ async def test_runs_of_live_workers_are_not_ended(trio: list[RunManager]) -> Non
 
 
 async def test_cancelled_run_of_a_dead_worker_frees_its_thread(trio: list[RunManager]) -> None:
-    """Reported failure 39: it was decided and never settled, so the reaper did not see it."""
+    """Reported failure 39: the run was decided and never settled, so the reaper skipped it."""
     a, b, _ = trio
     run, _ = await running(a, "t", Agent(saves={"n": 1}))
     await hang(a)
@@ -135,7 +134,7 @@ async def ended(manager: RunManager, run_id: str) -> bool:
 async def test_cancelled_reconciliation_finishes_adopted_runs(
     trio: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sweep is committed; its caller goes away before the answer."""
+    """The sweep is committed; its caller is cancelled before the answer."""
     _, b, _ = trio
     sweep, committed = b.store.sweep, asyncio.Event()
 
@@ -162,7 +161,7 @@ async def test_cancelled_reconciliation_finishes_adopted_runs(
 async def test_recovery_continues_after_an_outage(
     trio: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reported failure 40: the adopted rollback comes up again, and stands in nobody's way."""
+    """Reported failure 40: the adopted rollback is retried, and delays no other."""
     a, b, c = trio
     await b.threads.replace_values("t", {"n": 1})
     run, _ = await running(a, "t", Agent(saves={"n": 2}))
@@ -191,8 +190,8 @@ async def gone(manager: RunManager, epoch: int) -> bool:
 
 
 async def test_old_run_of_a_live_worker_is_not_reconciled(trio: list[RunManager]) -> None:
-    """Reported failure 41: what counts is its worker, never its age, not even if somebody asks by age.
-    And a rescue does not have to wait: whoever asks for it gets it at once."""
+    """Reported failure 41: the state of its worker counts, never its age, even if the caller asks by age. A
+    recovery that is asked for does not wait for an interval."""
     a, b, _ = trio
     run, agent = await running(a, "t")
     await a.store.put("abandoned", thread_id="t2", status="running", created_at="2020-01-01T00:00:00")
@@ -204,7 +203,7 @@ async def test_old_run_of_a_live_worker_is_not_reconciled(trio: list[RunManager]
 
 
 async def test_silent_worker_is_declared_dead_one_ttl_after_its_last_heartbeat(tmp_path: Path) -> None:
-    """Its silence counts from when it was last heard, not from when its lease is seen to be over."""
+    """The silence counts from the last heartbeat, not from when the lease is found to be expired."""
     wall, since_boot = 1_700_000_000_000_000, 1000.0
     store = SQLiteStore(tmp_path / "runs.db", clock=lambda: wall)
     async with RunManager(store) as manager:
@@ -218,7 +217,8 @@ async def test_silent_worker_is_declared_dead_one_ttl_after_its_last_heartbeat(t
 
 
 async def test_silent_worker_is_declared_dead_although_the_stores_clock_was_set_back(tmp_path: Path) -> None:
-    """By an hour, or the new primary's is behind: the lease seems to last. One that beats lives."""
+    """By an hour, or the clock of the new primary is behind: the lease seems to last. A worker with
+    heartbeats lives."""
     wall, since_boot = 1_700_000_000_000_000, 1000.0
     store = SQLiteStore(tmp_path / "runs.db", clock=lambda: wall)
     async with RunManager(store) as manager:
@@ -240,8 +240,7 @@ async def test_silent_worker_is_declared_dead_although_the_stores_clock_was_set_
 
 
 async def test_fenced_worker_answers_wait_from_the_store(trio: list[RunManager]) -> None:
-    """It has lost the run and knows no more than anybody else: a peer's decision stands, and the run has
-    settled when the reaper says so."""
+    """It has lost the run: the decision of a peer stands, and the run has settled when the reaper says so."""
     a, b, _ = trio
     run, _ = await running(a, "t")
     await hang(a)
