@@ -252,3 +252,5 @@ def test_store_that_was_opened_in_a_closed_loop_says_so(tmp_path: Path) -> None:
         asyncio.run(manager[0].create_or_reject("u"))
     assert manager[0].worker.pending_writes == 0
     asyncio.run(assembly_of(manager[0]).pacemaker.stop())
+    with kept_loop() as another:  # releases its gate, which later tests of this process would find
+        another.run_until_complete(manager[0].store.aclose())
