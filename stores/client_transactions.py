@@ -20,7 +20,7 @@ from stores.webhooks import ClaimedWebhook, Shares, WebhookReport, WebhookRow
 
 
 class ClientTransactions(Engine):
-    """Every operation is one transaction or one read of the engine's."""
+    """Every operation is one transaction or one read of the engine."""
 
     # -- webhooks
 

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 _PROMISED = frozenset(signature(RunStore.put).parameters)
 _COPIED = tuple(name for name in RECORDED if name in _PROMISED and name != "user_id")
-"""A gateway's own store takes what `RunStore.put` takes."""
+"""The fields that `RunStore.put` takes."""
 
 
 class PlainStore(MemoryStore):
@@ -58,7 +58,7 @@ class PlainStore(MemoryStore):
     # -- admission: the row first, then the thread
 
     async def admit(self, request: AdmissionRequest, *, epoch: int, limits: Limits) -> Admission:
-        """The decisions over replaced runs are on their way to the records then: see `echoed`."""
+        """Returns before the decisions over replaced runs are in the records: see `echoed`."""
         admitted = await self._arrive(request, admission.admit, epoch, limits)
         for decision in admitted.replaced:
             echo = self._outbox.post(self._write_status(decision.run_id, decision.status, decision.error))
@@ -80,14 +80,14 @@ class PlainStore(MemoryStore):
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Admission:
-        """What will be refused is refused before anything is put; what is put and then refused all the
-        same is removed again. Raises OutboxFull while too many writes to the records are pending."""
+        """Refuses before the record is put where that is possible; a record that is put and then refused is
+        removed again. Raises OutboxFull while too many writes to the records are pending."""
         self._outbox.check_room()
         async with self._beside.alone(request.spec.thread_id):
             foreseen = self._transact("ROLLBACK", transaction, request, *args, **kwargs)
             if foreseen.existing is not None:
                 return foreseen
-            self._beside.arriving[request.run_id] = request  # until `withdraw` where the caller is cancelled
+            self._beside.arriving[request.run_id] = request  # until `withdraw` if the caller is cancelled
             try:
                 await self._put_new(request)
                 try:
@@ -112,7 +112,7 @@ class PlainStore(MemoryStore):
         return decision
 
     async def _put_new(self, request: AdmissionRequest) -> None:
-        if request.spec.kind != "run":  # an operation: the lists of the records know runs alone
+        if request.spec.kind != "run":  # an operation: the records contain runs alone
             self._beside.operations.add(request.run_id)
             return
         described = _described(request.spec, request.created_at)
@@ -124,11 +124,13 @@ class PlainStore(MemoryStore):
             await self.records.delete(run_id)
         except Exception:
             logger.warning(
-                "The record of run %r, which was refused, stays as an error", run_id, exc_info=True
+                "The record of run %r, which was refused, could not be removed and stays as an error",
+                run_id,
+                exc_info=True,
             )
             await self._write_status(run_id, RunStatus.error, "The run was refused", recreate=False)
 
-    # -- what is decided in memory goes to the records, best effort
+    # -- decisions in memory are written to the records, best effort
 
     async def decide(
         self,
@@ -163,8 +165,8 @@ class PlainStore(MemoryStore):
     async def _decide_unowned(
         self, run_id: str, status: RunStatus, action: CancelAction, cause: Cause, error: str | None
     ) -> Decision | None:
-        """A run of the past, which this process does not have. What its record contains stands; where it is
-        still open, it is decided there."""
+        """A run of an earlier process. The status of its record stands; where that is open, the decision is
+        written to the record."""
         if run_id in self._beside.arriving or (record := await self._recorded(run_id)) is None:
             return None
         stands, won = RunStatus(record.get("status") or RunStatus.pending), False
@@ -268,7 +270,7 @@ class PlainStore(MemoryStore):
         return updated is not False
 
     async def recreate(self, run_id: str, status: RunStatus, error: str | None) -> bool:
-        """The records took no update: read the record, and write it anew where it has vanished. False =
+        """The records took no update: read the record, and write it again where it is missing. False =
         unknown run, or another decision stands."""
         known = await self.row(run_id)
         if known is None:
@@ -279,7 +281,7 @@ class PlainStore(MemoryStore):
             return record["status"] == status
         fields = {"status": status.value, "error": error, **_described(known, known.created_at)}
         await self._retried("put", run_id, lambda: self.records.put(run_id, **fields))
-        logger.warning("The record of run %r had vanished and was written anew", run_id)
+        logger.warning("The record of run %r was missing and has been written again", run_id)
         return True
 
     async def _retried(self, what: str, run_id: str, operation: Callable[[], Awaitable[Any]]) -> Any:
@@ -291,7 +293,7 @@ class PlainStore(MemoryStore):
         self, *, error: str, before: str | None, readable: Callable[[Row], bool]
     ) -> list[Row]:
         """Open records that no manager on this store owns become `error`; unreadable ones and those
-        whose write failed are left for next time. Raises what `list_inflight` raises."""
+        whose write failed are left to the next recovery. Raises what `list_inflight` raises."""
         rows = await self._retried("list_inflight", "*", lambda: self.records.list_inflight(before=before))
         ended: list[Row] = []
         for row in rows:
@@ -385,7 +387,7 @@ def _described(run: RunColumns, created_at: str) -> dict[str, Any]:
 
 
 def _storable(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """kwargs are opaque to us: what JSON cannot hold goes to the store as its `str()`."""
+    """kwargs are opaque: values that JSON cannot hold are written as their `str()`."""
     try:
         json.dumps(kwargs, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
@@ -394,7 +396,8 @@ def _storable(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def coordinated(store: Any, policy: PersistenceRetryPolicy) -> CoordinationStore:
-    """`store` itself if it coordinates, else around it; None = a store in memory, for one process."""
+    """`store` itself if it coordinates, else a PlainStore around it; None = a store in memory, for one
+    process."""
     if store is None:
         return PrivateStore()
     return store if isinstance(store, CoordinationStore) else PlainStore(store, policy)

@@ -1,7 +1,7 @@
 """The SQLite store: one file, many processes of one host.
 
 WAL; one writer connection with group commit behind a gate (`stores.gate`), one read connection, so
-that reads never wait for the writer, one for listings, and one for glances at single rows from the event
+that reads never wait for the writer, one for listings, and one for reads of single rows from the event
 loop. Not for network file systems: SQLite's locks do not work there.
 """
 
@@ -46,13 +46,13 @@ from stores.store_files import (
 from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
-LOOK_EVERY = 1.0  # s; how often the file is read past what is in memory
+LOOK_EVERY = 1.0  # s; how often the file is read beside the cache
 
 
 class SQLiteStore(SQLiteTransactions):
     """`synchronous="FULL"`: an acknowledged write survives a power cut. "NORMAL" survives a crash of
     the process and is faster. `busy_timeout` (s) bounds every write; reads never wait, but for searches:
-    `search_timeout` (s) bounds each, and three times that its wait for those of others. `create=False`:
+    `search_timeout` (s) bounds each, and three times that its wait for others. `create=False`:
     a file that does not exist is an error and stays absent. Raises ValueError for names that SQLite does not
     take for a file."""
 
@@ -94,7 +94,7 @@ class SQLiteStore(SQLiteTransactions):
         self.reads = 0
 
     async def open(self) -> None:
-        """Connect, check that the file is ours, migrate. Idempotent.
+        """Connect, check that the file is a run store, migrate. Idempotent.
 
         Raises StoreRefused (foreign file), SchemaTooNew, SchemaTooOld and StoreUnavailable (no folder,
         read-only).
@@ -162,7 +162,7 @@ class SQLiteStore(SQLiteTransactions):
             loop.call_soon_threadsafe(begin)
 
     async def _leave(self) -> None:
-        """Close what is open. From then on each call raises StoreReplaced, until `aclose`."""
+        """Close all connections. From then on each call raises StoreReplaced, until `aclose`."""
         async with self._opening:
             for connection in (self._writer, self._reader, self._browser):
                 if connection is not None:
@@ -202,7 +202,7 @@ class SQLiteStore(SQLiteTransactions):
         schema.check_version(cx, str(self.path))
 
     async def aclose(self) -> None:
-        """Finish what is queued, then close both connections. Idempotent, and bounded: a writer that is
+        """Finish queued writes, then close all connections. Idempotent, and bounded: a writer that is
         blocked behind a paused process is left to close itself, at once where this is cancelled."""
         if self._leaving is not None:
             await asyncio.wait((self._leaving,))
@@ -250,7 +250,7 @@ class SQLiteStore(SQLiteTransactions):
         return self._commits.run_urgent(on_connection(transaction), *args, **kwargs)
 
     def _closed(self) -> StoreUnavailable:
-        """Raises StoreReplaced where that is why."""
+        """Raises StoreReplaced if that is the reason."""
         self._check_files()
         return StoreUnavailable("the store is not open", hint="Use `async with`, or open() it first.")
 
@@ -323,10 +323,11 @@ class SQLiteStore(SQLiteTransactions):
             self._looked_at = time.monotonic()
 
     async def standing(self, run_id: str) -> Decision | None:
-        """In the event loop itself: the row was written a moment ago, so that its pages are in memory and
-        the look takes 15 us, where the hop to the reader's thread and back takes 100 to 350 of a cancel."""
+        """Reads in the event loop itself: the row was written a moment ago, so that its pages are in memory
+        and the read takes 15 us; the hop to the reader's thread and back would take 100 to 350 us of a
+        cancel."""
         if self._glance is not None:
-            with suppress(sqlite3.OperationalError):  # busy: the thread has the patience
+            with suppress(sqlite3.OperationalError):  # busy: the reader's thread waits
                 self.reads += 1
                 return decisions.standing(self._glance, run_id)
         return await super().standing(run_id)
@@ -343,7 +344,7 @@ class SQLiteStore(SQLiteTransactions):
         registration = Registration(self._gate, worker)
         outcome = self._commits.run(registration.run)
         outcome.add_done_callback(registration.over)
-        epoch = await asyncio.shield(outcome)  # a caller who goes away does not hide how it ended
+        epoch = await asyncio.shield(outcome)  # a cancelled caller does not hide how it ended
         if isinstance(epoch, StoreInUse):
             raise epoch
         self._registered[epoch] = worker.worker_id
@@ -380,7 +381,7 @@ class SQLiteStore(SQLiteTransactions):
         return self._gate.writer_pid() if self._gate is not None else None
 
     async def inspect(self) -> Inspection:
-        """Look the file over, read-only; the store need not be open. See `stores.inspection`."""
+        """Inspect the file, read-only; the store need not be open. See `stores.inspection`."""
         check_remains(self.path)
         check_is_file(self.path)
         try:

@@ -1,4 +1,5 @@
-"""The operations of the coordination over SQL, whatever the engine and whatever runs them."""
+"""The operations of the coordination over SQL, independent of the engine and of how its statements are
+run."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ from stores.states import CancelAction, Cause, RunStatus
 
 
 class SQLTransactions(ClientTransactions):
-    """Every operation is one transaction of the engine's: those of the coordination, and by inheritance those
+    """Every operation is one transaction of the engine: those of the coordination, and by inheritance those
     of clients. Subclasses name the engine, run it, and add the operations for which the engines do not have
     the same function."""
 
@@ -115,8 +116,8 @@ class SQLTransactions(ClientTransactions):
 
     @cached_property
     def _registered(self) -> dict[int, str]:
-        """Worker ids by the epochs that were issued here: a number alone may be another's, where the store
-        was put back to an earlier state."""
+        """Worker ids by the epochs that this store object has issued. The number alone may belong to another
+        worker, if the store was restored from a backup."""
         return {}
 
     async def beat(self, epoch: int) -> bool:
