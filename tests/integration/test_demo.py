@@ -322,7 +322,7 @@ FORGED: list[tuple[str, str, dict[str, Forge]]] = [
     ("interrupt", "on worker X", {"started": forged(worker="X"), "stopped": forged(worker="X")}),
     ("interrupt", "ended as", {"wait": forged(status="success")}),
     ("interrupt", "took more than", {"started": forged(at=later(9))}),
-    ("rollback", "as handed on", {"started": forged(values={"n": -1})}),
+    ("rollback", "at the start of the new run", {"started": forged(values={"n": -1})}),
     ("rollback", "after", {"thread": spoilt_at_the_end}),
     ("rollback", "during", {"thread": forged(values={"messages": ["hello"], "n": 0})}),
     ("rollback", "on worker X", {"started": forged(worker="X"), "stopped": forged(worker="X")}),
@@ -341,7 +341,7 @@ FORGED: list[tuple[str, str, dict[str, Forge]]] = [
     ("crash", "ended as", {"wait": forged(status="success")}),
     ("crash", "ended as", {"wait": forged(cause="user")}),
     ("crash", "were touched", {"run": forged(owner=another_one)}),
-    ("crash", "do not run any more", {"run": forged(status="error")}),
+    ("crash", "of other workers stopped", {"run": forged(status="error")}),
 ]
 
 
@@ -359,10 +359,10 @@ async def test_way_back_of_redis_is_measured(tmp_path: Path, monkeypatch: pytest
     async with in_memory(tmp_path, {}) as stage:
         late = [0]
 
-        async def back(within: float, *, hear: bool = True) -> None:
-            late[0] += 60 * hear
+        async def back(within: float, *, connected: bool = True) -> None:
+            late[0] += 60 * connected
 
-        monkeypatch.setattr(stage, "hear_redis", back)
+        monkeypatch.setattr(stage, "await_connectivity", back)
         clock = SimpleNamespace(monotonic=lambda: time.monotonic() + late[0], monotonic_ns=time.monotonic_ns)
         monkeypatch.setattr(claims, "time", clock)
         with pytest.raises(ClaimFailed, match="the way back took more than"):

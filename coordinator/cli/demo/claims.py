@@ -1,7 +1,7 @@
-"""The eight claims, in the order in which they are shown: the last one costs a worker.
+"""The eight claims, in the order of the demo: the last one kills a worker.
 
-Each plays its scene and returns what it measured: a text, and numbers for --json, where seconds end in `_s`.
-Raises ClaimFailed where it does not hold. Durations are seconds, moments nanoseconds.
+Each plays its scene and returns its measurements: a text, and numbers for --json (names of seconds end in
+`_s`). Raises ClaimFailed if it does not hold. Durations are in seconds, times in nanoseconds.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def must_take(what: str, values: Sequence[float], limit: float, share: float = 0
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Nearest rank: a value that was measured, never one in between. NaN where nothing was."""
+    """Returns the measured value at the nearest rank; NaN without values."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)] if values else math.nan
 
 
@@ -60,7 +60,8 @@ async def admit(
 
 
 async def begin(stage: Stage, worker: WorkerProcess, thread: str | None = None, **script: Any) -> str:
-    """A run that has started, and saved where it saves; it lasts unless the script says otherwise."""
+    """Starts a run; returns when it has started, or saved if the script saves. It runs for 60 s by
+    default."""
     script.setdefault("seconds", 60)
     run_id: str = (await admit(worker, thread or stage.thread(), **script))["run_id"]
     await stage.moment(run_id, "saved" if "save" in script else "started")
@@ -68,13 +69,13 @@ async def begin(stage: Stage, worker: WorkerProcess, thread: str | None = None, 
 
 
 async def status(stage: Stage, run_id: str) -> str:
-    """Once it has settled."""
+    """Returns the status of the run once it has settled."""
     return (await stage.b.call("wait", run_id=run_id))["status"]
 
 
 async def cancel(stage: Stage, count: int) -> tuple[list[float], list[float]]:
-    """Runs on A, each cancelled from B: how long from the call to the CancelledError in the task, and to the
-    answer that the thread is free."""
+    """Cancels runs on A from B. Returns the times (s) from the call to the CancelledError in the task, and to
+    the response that the thread is free."""
     delivered, freed = list[float](), list[float]()
     for _ in range(count):
         run_id = await begin(stage, stage.a)
@@ -89,7 +90,7 @@ async def cancel(stage: Stage, count: int) -> tuple[list[float], list[float]]:
 
 async def remote_cancel(stage: Stage) -> Figures:
     delivered, freed = await cancel(stage, 60)
-    must_take("a cancel", delivered, 0.25)  # far below every tick: a signal brought it
+    must_take("a cancel", delivered, 0.25)  # far below every tick: a signal delivered it
     figures = {"delivered": spread(delivered), "freed": spread(freed)}
     return f"{len(delivered)} cancels: {shown(delivered)}", figures
 
@@ -97,7 +98,7 @@ async def remote_cancel(stage: Stage) -> Figures:
 async def reject(stage: Stage, rounds: int = 20, limit: float = 0.05) -> Figures:
     wins, apart = dict.fromkeys("ABC", 0), list[float]()
     for number in range(1, rounds + 1):
-        thread, at = stage.thread(), time.monotonic_ns() + 20_000_000  # the workers learn of it before
+        thread, at = stage.thread(), time.monotonic_ns() + 20_000_000  # the workers get the call before
         calls = await asyncio.gather(*(_try(worker, thread, at) for worker in stage.workers))
         moments = [answer["called"] for answer in calls]
         apart.append(seconds(min(moments), max(moments)))
@@ -112,7 +113,7 @@ async def reject(stage: Stage, rounds: int = 20, limit: float = 0.05) -> Figures
     must_take("the calls of a round", apart, limit, share=0.5)  # or nothing was contended
     text = ", ".join(f"{name} {count}" for name, count in wins.items())
     figures = {"rounds": rounds, "wins": wins, "asked_apart": spread(apart)}
-    return f"{rounds} rounds, wins: {text}; asked {shown(apart)} apart", figures
+    return f"{rounds} rounds, wins: {text}; calls within {shown(apart)}", figures
 
 
 async def _try(worker: WorkerProcess, thread: str, at: int) -> Message:
@@ -123,7 +124,7 @@ async def _try(worker: WorkerProcess, thread: str, at: int) -> Message:
 
 
 async def _succeed(stage: Stage, old: str, new: str) -> tuple[Message, Message]:
-    """When the old run stopped on its worker, and the new one started on another one."""
+    """Returns when the old run stopped on its worker, and when the new run started on another worker."""
     started, stopped = await stage.moment(new, "started"), await stage.moment(old, "stopped")
     early = seconds(started["at"], stopped["at"])
     must(early <= 0, f"the new run started {early:.3f} s before the old task stopped")
@@ -160,9 +161,12 @@ async def rollback(stage: Stage, rounds: int = 5, limit: float = 1.0) -> Figures
         _, started = await _succeed(stage, old, new["run_id"])
         took.append(seconds(new["called"], started["at"]))
         held += [started["values"], (await stage.c.call("thread", thread=thread))["values"]]
-        must(held == [first, spoilt, first, first], f"before, during, as handed on, after: {held}")
+        must(
+            held == [first, spoilt, first, first],
+            f"before, during, at the start of the new run, after: {held}",
+        )
     must_take("a rollback", took, limit)
-    text = f"values restored {rounds} times; asked to started {shown(took)}"
+    text = f"values restored {rounds} times; from call to start {shown(took)}"
     return text, {"rounds": rounds, "asked_to_started": spread(took)}
 
 
@@ -188,7 +192,7 @@ async def redis_away(stage: Stage) -> Figures:
         raise CommandFailed("NotOurs", "this Redis is not the demo's to kill")
     killed = time.monotonic()
     server.kill()
-    await stage.hear_redis(within=5.0, hear=False)
+    await stage.await_connectivity(within=5.0, connected=False)
     noticed = time.monotonic() - killed
     without, _ = await cancel(stage, 10)
     must_take("a cancel without Redis", without, 2.0, share=1.0)  # the short tick, on a busy machine
@@ -198,12 +202,12 @@ async def redis_away(stage: Stage) -> Figures:
             await play(stage, 1, 2.0)
         except ClaimFailed as error:
             raise ClaimFailed(f"{name} without Redis: {error}") from error
-    server.start()  # from the thread that started it first: the server ends together with its parent
+    server.start()  # in the same thread as before: the server ends with its parent thread
     back = time.monotonic()
     async with asyncio.timeout(10.0):
         after, healed = [math.inf], math.inf
         while max(after) > 0.25:
-            await stage.hear_redis(within=10.0)
+            await stage.await_connectivity(within=10.0)
             healed = time.monotonic() - back
             after, _ = await cancel(stage, 5)
     must_take("the way back", [healed], 2.0)
@@ -230,7 +234,7 @@ async def dead_worker(stage: Stage) -> Figures:
     after = [await stage.a.call("run", run_id=run_id) for run_id in others]
     rows = [[(row["status"], row["owner"]) for row in moment] for moment in (before, after)]
     must(rows[0] == rows[1], "runs of other workers were touched")
-    must({row["status"] for row in after} == {"running"}, "runs of other workers do not run any more")
+    must({row["status"] for row in after} == {"running"}, "runs of other workers stopped")
     for run_id in others:
         await stage.a.call("cancel", run_id=run_id)
     text = (
@@ -240,7 +244,7 @@ async def dead_worker(stage: Stage) -> Figures:
 
 
 async def gateway(stage: Stage) -> Figures:
-    """The client that others wrote for the Runs API drives a `coordinator serve` that ends by SIGTERM."""
+    """An unmodified client of the Runs API drives a `coordinator serve`, which SIGTERM ends."""
     from langgraph_sdk import get_client
 
     log = stage.folder / "gateway.log"
@@ -268,8 +272,8 @@ async def gateway(stage: Stage) -> Figures:
     return f"{len(took)} cancels over HTTP: {shown(took)}", {"cancel": spread(took), "left_s": left}
 
 
-async def drive(one: Any, other: Any) -> list[float]:
-    """How long cancels take of runs that were made on other connections, until they have stopped."""
+async def _drive(one: Any, other: Any) -> list[float]:
+    """Cancels runs that were created on other connections. Returns the times (s) until they stopped."""
     thread, run, steps = await _thread(one), "", list[int]()
     async for part in one.runs.stream(thread, "agent", input={"steps": 5, "sleep": 0.01}):
         run = part.data["run_id"] if part.event == "metadata" else run
@@ -283,7 +287,7 @@ async def drive(one: Any, other: Any) -> list[float]:
         return thread, (await one.runs.create(thread, "agent", input={"steps": 1, "sleep": 60}))["run_id"]
 
     took, epochs = list[float](), set[int]()
-    # At once: each over a connection of its own, which may end at any of the workers.
+    # Concurrently: each on a connection of its own, which any worker may accept.
     for thread, run in await asyncio.gather(*(begin_run() for _ in range(20))):
         began = time.monotonic()
         await other.runs.cancel(thread, run, wait=True)
@@ -303,10 +307,10 @@ async def _thread(client: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`needs`: modules without which there is nothing to show."""
+    """A claim of the demo. `needs`: modules without which it is skipped."""
 
     name: str
-    says: str
+    statement: str
     show: Callable[[Stage], Awaitable[Figures]]
     kills_redis: bool = False
     needs: tuple[str, ...] = ()
@@ -314,11 +318,13 @@ class Claim:
 
 CLAIMS = (
     Claim("cancel", "a run on worker A is cancelled from worker B", remote_cancel),
-    Claim("reject", "three workers ask at the same moment, exactly one wins", reject),
+    Claim("reject", "three workers admit at the same moment, exactly one wins", reject),
     Claim("interrupt", "the new run starts only after the old task has stopped", interrupt),
-    Claim("rollback", "the new run finds the thread as it was before", rollback),
+    Claim("rollback", "the new run gets the thread as it was before", rollback),
     Claim("enqueue", "first in, first out over three workers", enqueue),
-    Claim("redis", "Redis is killed: all goes on, slower, and heals", redis_away, kills_redis=True),
+    Claim(
+        "redis", "Redis is killed: everything continues, slower, and recovers", redis_away, kills_redis=True
+    ),
     Claim(
         "gateway",
         "an unmodified client creates, streams, joins and cancels over three workers",

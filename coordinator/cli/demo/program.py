@@ -1,5 +1,5 @@
-"""The demo from its set-up to its summary. It is watched in a live view on a terminal, as a line for each
-claim elsewhere; with --json it prints one document (see `coordinator.cli.documents`)."""
+"""The demo from its set-up to its summary. On a terminal it has a live view, elsewhere it prints a line for
+each claim, and with --json one document (see `coordinator.cli.documents`)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 CLAIM_LIMIT = 45.0
-"""s; for one claim."""
+"""Seconds for one claim."""
 
-_MISSING = "SKIPPED: {} not installed; pip install 'run-coordinator[demo]' brings all that the demo can show"
+_MISSING = (
+    "SKIPPED: {} not installed; pip install 'run-coordinator[demo]' installs all that the demo can show"
+)
 _SKIPPED = "SKIPPED: it kills Redis, and yours is not the demo's to kill; run it without --redis"
 
 Result = dict[str, Any]
@@ -38,7 +40,7 @@ Result = dict[str, Any]
 async def demonstrate(
     redis: str | None, *, as_json: bool, on_postgres: bool = False, claims: Sequence[Claim] = CLAIMS
 ) -> int:
-    """Failed where a claim does not hold."""
+    """Plays the demo and returns the exit status, which is FAILED if a claim does not hold."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     if task is not None:  # SIGTERM and a closed terminal clean up as Ctrl-C does
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -62,24 +64,26 @@ class Program:
         self._results: list[Result] = []
 
     async def play(self, redis: str | None, *, on_postgres: bool = False) -> dict[str, Any]:
-        """Every claim, one after another. One that fails does not keep the next from being shown."""
+        """Plays every claim, one after another, also after a claim that failed. Returns the report."""
         from rich.live import Live
 
         out, began = screen.console(), time.monotonic()
         live = not self._silent and out.is_terminal
         view = Live(console=out, get_renderable=self._draw, refresh_per_second=10, transient=True)
-        say = screen.console().out if not self._silent and not live else _nothing
+        print_line = screen.console().out if not self._silent and not live else _nothing
         with view if live else nullcontext():
             async with set_up(redis, on_postgres=on_postgres) as stage:
                 self._stage, setup = stage, time.monotonic() - began
-                looking = asyncio.create_task(_look(stage)) if live else None
-                say(f"set up in {span(setup)}: workers {', '.join(str(worker) for worker in stage.workers)}")
+                refreshing = asyncio.create_task(_refresh_always(stage)) if live else None
+                print_line(
+                    f"set up in {span(setup)}: workers {', '.join(str(worker) for worker in stage.workers)}"
+                )
                 for number, claim in enumerate(self._claims, start=1):
                     self._results.append(result := await show(stage, number, claim))
                     tail = f"{verdict(result)}  {outcome(result)}  ({span(result['seconds'])})"
-                    say(f"[{number}/{len(self._claims)}] {claim.name}: {claim.says} ... {tail}")
-                if looking is not None:
-                    looking.cancel()
+                    print_line(f"[{number}/{len(self._claims)}] {claim.name}: {claim.statement} ... {tail}")
+                if refreshing is not None:
+                    refreshing.cancel()
                 report = {
                     "ok": bool(self._results) and not any(result["problems"] for result in self._results),
                     "seconds": round(time.monotonic() - began - setup, 3),
@@ -91,7 +95,7 @@ class Program:
         return report | {"claims": self._results}
 
     def _draw(self) -> RenderableType:
-        """Claims with what was measured, the workers, and their latest runs."""
+        """Returns the claims with their measurements, the workers, and their latest runs."""
         from rich.console import Group
         from rich.spinner import Spinner
 
@@ -102,7 +106,7 @@ class Program:
             active = sum(name == worker.name and what != "stopped" for name, what in stage.latest.values())
             state = ("live", worker.connectivity, active) if worker.alive else ("dead", None, None)
             workers.append([worker.name, worker.epoch, worker.pid, screen.state(state[0]), *state[1:]])
-        runs = [[run_id, *seen] for run_id, seen in list(stage.latest.items())[-6:]]
+        runs = [[run_id, *moment] for run_id, moment in list(stage.latest.items())[-6:]]
         return Group(
             _table(self._results, self._claims[len(self._results) :], terminal=True),
             screen.table(("WORKER", "EPOCH", "PID", "STATE", "REDIS", "RUNS"), workers, terminal=True),
@@ -111,11 +115,11 @@ class Program:
 
 
 def _nothing(*_: object) -> None:
-    """Nothing is printed."""
+    """Prints nothing."""
 
 
-async def _look(stage: Stage) -> None:
-    """Keep what the live view shows of the workers up to date."""
+async def _refresh_always(stage: Stage) -> None:
+    """Refreshes the state of the workers for the live view."""
     while True:
         with suppress(CommandFailed, Refused):
             await stage.refresh()
@@ -123,7 +127,7 @@ async def _look(stage: Stage) -> None:
 
 
 async def show(stage: Stage, number: int, claim: Claim) -> Result:
-    """What goes wrong on the way is a problem of the claim."""
+    """Plays one claim. An error is returned as a problem of the claim."""
     skipped, problem, text, measured, began = None, None, "", dict[str, Any](), time.monotonic()
     if claim.kills_redis and stage.server is None:
         skipped = _SKIPPED
@@ -136,15 +140,15 @@ async def show(stage: Stage, number: int, claim: Claim) -> Result:
         except (ClaimFailed, Refused, CommandFailed) as error:
             problem = str(error)
         except TimeoutError:
-            problem = f"not over within {span(time.monotonic() - began)}"
-    about = {"number": number, "name": claim.name, "claim": claim.says}
+            problem = f"not completed within {span(time.monotonic() - began)}"
+    identity = {"number": number, "name": claim.name, "claim": claim.statement}
     came_to = {
         "ok": None if skipped else problem is None,
         "skipped": skipped,
         "problems": [problem] if problem else [],
     }
     return {
-        **about,
+        **identity,
         **came_to,
         "seconds": round(time.monotonic() - began, 3),
         "text": text,
@@ -157,19 +161,19 @@ def verdict(result: Result) -> str:
 
 
 def outcome(result: Result) -> str:
-    """What was measured, or why there is nothing to say for it."""
+    """Returns the measurements, the problems, or why the claim was skipped."""
     return result["skipped"] or " ".join(result["problems"]) or result["text"]
 
 
 def _table(results: Sequence[Result], claims: Sequence[Claim] = (), *, terminal: bool) -> Table:
-    """Of these claims the first one is being shown."""
+    """The table of results and remaining `claims`, the first of which is running."""
     rows: list[list[object]] = [
         [one["number"], one["claim"], outcome(one), span(one["seconds"]), screen.state(verdict(one))]
         for one in results
     ]
     for number, claim in enumerate(claims):
         rows.append(
-            [len(results) + number + 1, claim.says, "", "", screen.state("" if number else "running")]
+            [len(results) + number + 1, claim.statement, "", "", screen.state("" if number else "running")]
         )
     return screen.table(("", "CLAIM", "MEASURED", "TIME", ""), rows, terminal=terminal)
 
@@ -186,5 +190,5 @@ def summarise(report: dict[str, Any]) -> None:
     if not failed:
         program, installed = Path(sys.argv[0]), shutil.which("coordinator")
         given = program.is_file() and (installed is None or not Path(installed).samefile(program))
-        command = os.path.relpath(program) if given else "coordinator"  # as its user can type it again
+        command = os.path.relpath(program) if given else "coordinator"  # as the user can type it
         out.print(screen.cell(f"Next, a server to try: {command} dev"))

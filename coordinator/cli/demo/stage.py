@@ -1,4 +1,4 @@
-"""What the demo plays on: a server, a store and three worker processes; all gone when it is over."""
+"""The stage of the demo: a server, a store and three worker processes, which are removed at its end."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Message = dict[str, Any]
 Server = TypeVar("Server", ValkeyServer, PostgresServer)
 
 _SHORT_LEASES = {"lease_ttl": 4.0, "lease_margin": 1.0, "renew": 1.0, "sweep": 1.0}
-"""For a store of many hosts: there a worker is dead when its lease has run out, and not before."""
+"""For a store of several hosts: there a worker is declared dead only when its lease has expired."""
 
 
 async def spawn(*arguments: str, settings: Message, stdin: int = DEVNULL, **streams: Any) -> Process:
-    """`python -m` with these settings and no others. They are in the environment: a command line is public,
-    and the URL of a store may hold a password. Ctrl-C does not reach the process."""
+    """Runs `python -m` with these settings only. They are passed in the environment, because command lines
+    are public and the URL of a store may contain a password. Ctrl-C does not reach the process."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("COORDINATOR_")}
     given = {f"COORDINATOR_{name.upper()}": str(value) for name, value in settings.items()}
     return await asyncio.create_subprocess_exec(
@@ -40,7 +40,7 @@ async def spawn(*arguments: str, settings: Message, stdin: int = DEVNULL, **stre
 
 
 class Refused(Exception):
-    """The worker answered with an error of the library."""
+    """The worker responded with an error of the library."""
 
     def __init__(self, worker: str, answer: Message) -> None:
         self.answer = answer
@@ -48,7 +48,8 @@ class Refused(Exception):
 
 
 class WorkerProcess:
-    """One incarnation. `name` is a letter, for people; `note` gets the moments of its runs, with its name."""
+    """One worker process. `name`: a letter for display. `note` gets the moments of its runs, with its
+    name."""
 
     def __init__(self, name: str, folder: Path, note: Callable[[Message], None]) -> None:
         self.name, self.epoch, self.pid, self.connectivity = name, 0, 0, "-"
@@ -66,7 +67,7 @@ class WorkerProcess:
         return self._process is not None and self._process.returncode is None
 
     async def start(self, settings: Message) -> None:
-        """Returns when it has registered."""
+        """Starts the process and returns when the worker has registered."""
         module = "coordinator.cli.demo.worker"
         with self._log.open("ab") as log:
             self._process = await spawn(module, settings=settings, stdin=PIPE, stdout=PIPE, stderr=log)
@@ -78,28 +79,28 @@ class WorkerProcess:
             message: Message = json.loads(line)
             if "moment" in message:
                 self._note({**message, "worker": self.name})
-            elif message["id"] == self._id and not self._answer.done():  # its caller may have been cancelled
+            elif message["id"] == self._id and not self._answer.done():  # the caller may have been cancelled
                 self._answer.set_result(message)
         await process.wait()
         lines = self._log.read_text(errors="replace").splitlines() or ["it logged nothing"]
         if not self._answer.done():
-            gone = CommandFailed("WorkerGone", f"worker {self.name} has ended: {lines[-1]}")
-            self._answer.set_exception(gone)
+            ended = CommandFailed("WorkerGone", f"worker {self.name} has ended: {lines[-1]}")
+            self._answer.set_exception(ended)
 
-    async def call(self, do: str, **about: Any) -> Message:
-        """What `Worker` answers. Raises Refused; CommandFailed where the worker is gone."""
+    async def call(self, do: str, **arguments: Any) -> Message:
+        """Returns the response of `Worker`. Raises Refused; CommandFailed if the worker has ended."""
         async with self._calling:
             if not self.alive or self._process is None or self._process.stdin is None:
-                raise CommandFailed("WorkerGone", f"worker {self.name} is gone")
+                raise CommandFailed("WorkerGone", f"worker {self.name} has ended")
             self._id, self._answer = self._id + 1, asyncio.get_running_loop().create_future()
-            self._process.stdin.write(json.dumps({"id": self._id, "do": do, **about}).encode() + b"\n")
+            self._process.stdin.write(json.dumps({"id": self._id, "do": do, **arguments}).encode() + b"\n")
             answer = await self._answer
         if "refused" in answer:
             raise Refused(self.name, answer)
         return answer
 
     async def kill(self) -> None:
-        """kill -9. Returns when the process is gone. Idempotent."""
+        """kill -9. Returns when the process has ended. Idempotent."""
         if self._process is not None and self._reading is not None:
             with suppress(ProcessLookupError):
                 self._process.kill()
@@ -107,7 +108,7 @@ class WorkerProcess:
 
 
 class Stage:
-    """`server` is None where the user names a Redis, which is not the demo's to kill; `postgres` where the
+    """`server` is None if the user names a Redis, which the demo must not kill. `postgres` is None if the
     store is a file. `latest`: worker and last moment of each run, oldest run first."""
 
     def __init__(
@@ -127,37 +128,37 @@ class Stage:
         self._moments[run_id, what].set_result(message)
 
     async def moment(self, run_id: str, what: str) -> Message:
-        """Waits for it: `at` (ns), `worker`, and the thread's `values` as the run's code has them."""
+        """Waits for the moment: `at` (ns), `worker`, and the thread's `values` as the run's code has them."""
         return await asyncio.shield(self._moments[run_id, what])
 
     def thread(self) -> str:
-        """A thread without runs."""
+        """Returns the id of a thread without runs."""
         return f"thread-{next(self._threads)}"
 
     def store(self, name: str) -> Message:
-        """Settings: a store of that name, for no other purpose."""
+        """Returns the settings of a new store of that name."""
         if self.postgres is None:
             return {"store": f"sqlite:///{self.folder / name}.db"}
         return {"store": self.postgres.url(), "postgres_schema": name, **_SHORT_LEASES}
 
     async def refresh(self) -> list[str]:
-        """How well each living worker hears its abort channel."""
+        """Updates and returns the connectivity of each live worker."""
         alive = [worker for worker in self.workers if worker.alive]
         for worker in alive:
             worker.connectivity = (await worker.call("state"))["connectivity"]
         return [worker.connectivity for worker in alive]
 
-    async def hear_redis(self, within: float, *, hear: bool = True) -> None:
-        """Every living worker hears its abort channel, or none does. Raises TimeoutError."""
+    async def await_connectivity(self, within: float, *, connected: bool = True) -> None:
+        """Returns when all live workers are connected to Redis, or none is. Raises TimeoutError."""
         async with asyncio.timeout(within):
-            while any((state == "connected") is not hear for state in await self.refresh()):  # noqa: ASYNC110
+            while any((one == "connected") is not connected for one in await self.refresh()):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
 async def set_up(redis: str | None, *, on_postgres: bool = False) -> AsyncGenerator[Stage]:
-    """Workers are registered and hear each other. However this ends, no process and no file is left. Raises
-    CommandFailed (usage) where a server is missing."""
+    """Yields a stage whose workers are registered and connected. Removes all processes and files at the end.
+    Raises CommandFailed (usage) if a server is missing."""
     async with AsyncExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="coordinator-demo-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -171,14 +172,14 @@ async def set_up(redis: str | None, *, on_postgres: bool = False) -> AsyncGenera
         try:
             settings = {"redis": stage.redis, "namespace": f"demo-{uuid.uuid4().hex[:8]}", "grace": 0}
             await asyncio.gather(*(worker.start(stage.store("runs") | settings) for worker in stage.workers))
-            await stage.hear_redis(within=10.0)
+            await stage.await_connectivity(within=10.0)
             yield stage
         finally:
             await asyncio.shield(asyncio.gather(*(worker.kill() for worker in stage.workers)))
 
 
 def _started(stack: AsyncExitStack, make: Callable[[], Server], kind: str, otherwise: str) -> Server:
-    """From the thread of the demo: a server ends together with its parent. Raises CommandFailed (usage)."""
+    """Starts a server, in the thread of the demo, with which it ends. Raises CommandFailed (usage)."""
     try:
         server = make()
         stack.enter_context(server)

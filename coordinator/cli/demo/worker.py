@@ -1,11 +1,11 @@
-"""A worker of the demo: does what stdin asks for, call after call, and reports on stdout. JSON, by lines:
+"""A worker of the demo: executes calls from stdin, one after another, and reports on stdout. Lines of JSON:
 
     in    {"id": 1, "do": "admit", …}
     out   {"id": 1, "called": …, "answered": …, …}                           "refused": the name of an error
-    out   {"moment": "started", "run_id": …, "at": …, "values": …}           what its runs go through
+    out   {"moment": "started", "run_id": …, "at": …, "values": …}           a moment of a run
 
 Times are nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share. The end of stdin ends
-the worker, so none outlives the demo.
+the worker, so no worker outlives the demo.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Worker:
     def __init__(self, manager: RunManager, report: Callable[[Message], None]) -> None:
         self._manager, self._report = manager, report
 
-    async def answer(self, do: str, at: int = 0, **about: Any) -> Message:
-        """Call the method of that name, at the moment `at`: several workers act together."""
+    async def answer(self, do: str, at: int = 0, **arguments: Any) -> Message:
+        """Calls the method `do`, not before `at` (ns), so that several workers act at the same moment."""
         await asyncio.sleep(max(0.0, (at - time.monotonic_ns()) / 1e9))
         called = time.monotonic_ns()
         try:
-            result: Message = await getattr(self, do)(**about)
+            result: Message = await getattr(self, do)(**arguments)
         except (CoordinatorError, TimeoutError) as error:
             active = getattr(error, "active_run_id", None)
             result = {"refused": type(error).__name__, "message": str(error), "active_run_id": active}
@@ -51,7 +51,7 @@ class Worker:
         return {"cancelled": await self._manager.cancel(run_id, reason="demo", actor="demo", wait=10.0)}
 
     async def wait(self, run_id: str) -> Message:
-        """Until it has settled, however it ended."""
+        """Waits until the run has settled, whatever its end, and returns it."""
         with suppress(RunFailed):
             await self._manager.wait(run_id, timeout=15.0)
         return await self.run(run_id)
@@ -68,8 +68,8 @@ class Worker:
         return {"connectivity": self._manager.worker.connectivity}
 
     async def _play(self, ctx: RunContext) -> None:
-        """The assistant of the demo. Its kwargs say what it does: `save` values, last `seconds`, and take
-        `unwind` seconds to stop when it is cancelled."""
+        """The assistant of the demo. Its kwargs are its script: `save` values, run for `seconds`, and take
+        `unwind` (s) to stop when it is cancelled."""
 
         def moment(what: str) -> None:
             at = time.monotonic_ns()
