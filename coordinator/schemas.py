@@ -74,9 +74,9 @@ class Interrupt:
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What a run was asked to do: what `runs.kwargs` holds.
+    """The request of a run, as `runs.kwargs` holds it.
 
-    An assistant that has no use for a field leaves it alone; none is refused for being of no use.
+    An assistant ignores fields that it does not use; no field is refused for being unused.
     """
 
     input: Json = None
@@ -98,7 +98,7 @@ class RunRequest:
 
     @classmethod
     def of(cls, kwargs: Mapping[str, Any], metadata: Json) -> RunRequest:
-        """Read a run's kwargs. Callers who do not use the key `input` mean all of kwargs as input."""
+        """Read a run's kwargs. Without the key `input`, all of kwargs is the input."""
         known = {
             name: kwargs[name] for name in cls.__dataclass_fields__ if name in kwargs and name != "metadata"
         }
@@ -113,8 +113,8 @@ class RunRequest:
         return cls(**known, metadata=metadata)
 
     def kwargs(self) -> dict[str, Json]:
-        """For `runs.kwargs`, and back with `of`. Metadata has a column of its own, and what says nothing
-        is left out."""
+        """The value for `runs.kwargs`, which `of` reads. Metadata has a column of its own; fields with their
+        default are left out."""
         stored: dict[str, Json] = {"input": self.input}
         for each in fields(self):
             value = getattr(self, each.name)

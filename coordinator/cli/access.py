@@ -15,11 +15,11 @@ from stores.rows import RunRow
 
 
 @asynccontextmanager
-async def looking_at(settings: Settings) -> AsyncGenerator[Observer]:
+async def observing(settings: Settings) -> AsyncGenerator[Observer]:
     """Open the store to read and to cancel. Registers no worker, creates and migrates nothing."""
     check_visible(settings)
-    async with open_observer(settings) as seen:
-        yield seen
+    async with open_observer(settings) as observer:
+        yield observer
 
 
 async def redis_must_answer(url: str) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from coordinator.arguments import check_action
 from coordinator.bootstrap import Observer
 from coordinator.cli import screen
-from coordinator.cli.access import looking_at, run_or_fail
+from coordinator.cli.access import observing, run_or_fail
 from coordinator.cli.documents import receipt_document
 from coordinator.cli.failures import DONE, CommandFailed, warn
 from coordinator.cli.text import span
@@ -31,11 +31,11 @@ async def cancel_run(
     settings: Settings, run: str, options: CancelOptions, *, wait: float | None, as_json: bool
 ) -> int:
     check_action(options.action)
-    async with looking_at(settings) as seen:
-        pinging = asyncio.ensure_future(seen.redis_answers())  # connects while the cancel commits
-        row = await run_or_fail(seen.store, settings, run)
+    async with observing(settings) as observer:
+        pinging = asyncio.ensure_future(observer.redis_answers())  # connects while the cancel commits
+        row = await run_or_fail(observer.store, settings, run)
         run_id = row.run_id
-        cancelled = await seen.manager.cancel(
+        cancelled = await observer.manager.cancel(
             run_id,
             action=options.action,
             reason=options.reason,
@@ -43,14 +43,14 @@ async def cancel_run(
             cause=Cause.admin,
         )
         if not cancelled:
-            raise await _refused(seen, settings, run_id)
+            raise await _refused(observer, settings, run_id)
         redis = await pinging
         if redis is False:
             warn_without_redis(f"the cancel of run {run_id!r} is")
         if wait is not None:
-            await _until_settled(seen, settings, run_id, wait)
-        receipt = await seen.manager.runs.receipt(run_id)
-        alive = await _owner_lives(seen, row)
+            await _until_settled(observer, settings, run_id, wait)
+        receipt = await observer.manager.runs.receipt(run_id)
+        alive = await _owner_lives(observer, row)
     already = row.status is RunStatus.interrupted
     if as_json:
         _show_document(row, receipt, already=already, redis=redis)
@@ -72,8 +72,8 @@ def current_actor() -> str:
         return "cli"
 
 
-async def _refused(seen: Observer, settings: Settings, run_id: str) -> CommandFailed:
-    row = await run_or_fail(seen.store, settings, run_id)
+async def _refused(observer: Observer, settings: Settings, run_id: str) -> CommandFailed:
+    row = await run_or_fail(observer.store, settings, run_id)
     return CommandFailed(
         "NotCancellable",
         f"run {run_id!r} has ended with status {row.status.value} and can no longer be cancelled",
@@ -83,9 +83,9 @@ async def _refused(seen: Observer, settings: Settings, run_id: str) -> CommandFa
     )
 
 
-async def _until_settled(seen: Observer, settings: Settings, run_id: str, wait: float) -> None:
+async def _until_settled(observer: Observer, settings: Settings, run_id: str, wait: float) -> None:
     try:
-        await seen.manager.wait(run_id, timeout=wait)
+        await observer.manager.wait(run_id, timeout=wait)
     except TimeoutError:
         raise CommandFailed(
             NotSettled.__name__,
@@ -97,12 +97,12 @@ async def _until_settled(seen: Observer, settings: Settings, run_id: str, wait: 
         ) from None
 
 
-async def _owner_lives(seen: Observer, row: RunRow) -> bool:
+async def _owner_lives(observer: Observer, row: RunRow) -> bool:
     if row.owner_epoch is None:
         return True
     return any(
-        worker.epoch == row.owner_epoch and not worker.expired and not seen.store.proven_dead(worker)
-        for worker in await seen.store.workers()
+        worker.epoch == row.owner_epoch and not worker.expired and not observer.store.proven_dead(worker)
+        for worker in await observer.store.workers()
     )
 
 

@@ -13,7 +13,7 @@ import typer
 from coordinator.arguments import check_action, check_choice, check_optional_id, check_text
 from coordinator.bootstrap import Observer
 from coordinator.cli import screen
-from coordinator.cli.access import looking_at
+from coordinator.cli.access import observing
 from coordinator.cli.cancel import CancelOptions, current_actor, warn_without_redis
 from coordinator.cli.failures import DONE, USAGE, CommandFailed, note
 from coordinator.cli.filters import micros_of, pairs_of
@@ -50,25 +50,25 @@ async def cancel_many(
     check_action(options.action)
     actor = check_text("--actor", options.actor) or current_actor()
     query, user_id = _query(filters), check_optional_id("--user", filters.user)
-    async with looking_at(settings) as seen:
-        thread_id = await optional_id(seen.store, "thread", filters.thread, argument="--thread")
-        found = await seen.manager.runs.cancellable_ids(_on_thread(query, thread_id), user_id=user_id)
+    async with observing(settings) as observer:
+        thread_id = await optional_id(observer.store, "thread", filters.thread, argument="--thread")
+        run_ids = await observer.manager.runs.cancellable_ids(_on_thread(query, thread_id), user_id=user_id)
         if not as_json:
-            await _show(seen, found)
+            await _show(observer, run_ids)
         done = Cancelled()
-        if found and not dry_run:
-            _confirm(found, options.action, yes=yes, as_json=as_json)
-            done = await seen.manager.runs.cancel(
-                found,
+        if run_ids and not dry_run:
+            _confirm(run_ids, options.action, yes=yes, as_json=as_json)
+            done = await observer.manager.runs.cancel(
+                run_ids,
                 action=options.action,
                 reason=options.reason,
                 actor=actor,
                 cause=Cause.admin,
-                progress=_progress(len(found)),
+                progress=_progress(len(run_ids)),
             )
-            if await seen.redis_answers() is False:
+            if await observer.redis_answers() is False:
                 warn_without_redis(f"the cancels of {done.cancelled} runs are")
-    _report(found, done, settings.shown_store, dry_run=dry_run, as_json=as_json)
+    _report(run_ids, done, settings.shown_store, dry_run=dry_run, as_json=as_json)
     return DONE
 
 
@@ -90,9 +90,9 @@ def _on_thread(query: RunQuery, thread_id: str | None) -> RunQuery:
     return query if thread_id is None else replace(query, thread_id=thread_id)
 
 
-async def _show(seen: Observer, run_ids: list[str]) -> None:
+async def _show(observer: Observer, run_ids: list[str]) -> None:
     """List the first runs, and count the others."""
-    rows = [row for run_id in run_ids[:SHOWN] if (row := await seen.store.row(run_id)) is not None]
+    rows = [row for run_id in run_ids[:SHOWN] if (row := await observer.store.row(run_id)) is not None]
     if rows:
         screen.show_table(COLUMNS, [run_line(row, None) for row in rows], none="", spare=SPARE)
     if len(run_ids) > SHOWN:

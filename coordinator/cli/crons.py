@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from coordinator.arguments import check_id, check_optional_id
 from coordinator.cli import screen
-from coordinator.cli.access import looking_at
+from coordinator.cli.access import observing
 from coordinator.cli.documents import cron_document
 from coordinator.cli.failures import DONE, CommandFailed, note_next_page
 from coordinator.cli.ids import optional_id, whole_id
@@ -40,17 +40,17 @@ async def list_crons(
         offset=offset,
     )
     user_id = check_optional_id("--user", user)
-    async with looking_at(settings) as seen:
-        thread_id = await optional_id(seen.store, "thread", thread, argument="--thread")
-        found = await seen.manager.crons.search(replace(query, thread_id=thread_id), user_id=user_id)
-    following = offset + limit if len(found) > limit else None
+    async with observing(settings) as observer:
+        thread_id = await optional_id(observer.store, "thread", thread, argument="--thread")
+        crons = await observer.manager.crons.search(replace(query, thread_id=thread_id), user_id=user_id)
+    next_offset = offset + limit if len(crons) > limit else None
     if as_json:
-        documents = [cron_document(one) for one in found[:limit]]
-        screen.show_document({"crons": documents, "offset": following})
+        documents = [cron_document(one) for one in crons[:limit]]
+        screen.show_document({"crons": documents, "offset": next_offset})
     else:
         none = f"no such crons in {settings.shown_store}"
-        screen.show_table(COLUMNS, [_line(one) for one in found[:limit]], none=none, spare=SPARE)
-        note_next_page(following)
+        screen.show_table(COLUMNS, [_line(one) for one in crons[:limit]], none=none, spare=SPARE)
+        note_next_page(next_offset)
     return DONE
 
 
@@ -74,12 +74,12 @@ def _line(row: CronRow) -> list[object]:
 async def disable_crons(settings: Settings, cron_id: str | None, *, user: str | None, as_json: bool) -> int:
     """Disable one cron by id, or all crons of a user."""
     _check_which(cron_id, user)
-    async with looking_at(settings) as seen:
+    async with observing(settings) as observer:
         if cron_id is None:
-            disabled = await seen.manager.crons.disable_all(user_id=check_id("--user", user))
+            disabled = await observer.manager.crons.disable_all(user_id=check_id("--user", user))
         else:
             disabled = await _disable(
-                seen.manager, settings, await whole_id(seen.store, "cron", cron_id, argument="CRON")
+                observer.manager, settings, await whole_id(observer.store, "cron", cron_id, argument="CRON")
             )
     if as_json:
         screen.show_document({"disabled": disabled})
@@ -96,7 +96,7 @@ async def _disable(manager: RunManager, settings: Settings, cron_id: str) -> lis
         try:
             cron = await manager.crons.get(cron_id)
         except CronNotFound:
-            raise _not_found(settings, cron_id) from None
+            raise _unknown_cron(settings, cron_id) from None
         if not cron.enabled:
             return []
         if await manager.crons.replace(replace(cron, enabled=False, next_at=None)) is not None:
@@ -106,13 +106,13 @@ async def _disable(manager: RunManager, settings: Settings, cron_id: str) -> lis
 async def delete_crons(settings: Settings, cron_id: str | None, *, user: str | None, as_json: bool) -> int:
     """Delete one cron by id, or all crons of a user."""
     _check_which(cron_id, user)
-    async with looking_at(settings) as seen:
+    async with observing(settings) as observer:
         if cron_id is None:
-            deleted = await seen.manager.crons.delete_all(user_id=check_id("--user", user))
+            deleted = await observer.manager.crons.delete_all(user_id=check_id("--user", user))
             line = f"{counted(len(deleted), 'cron')} deleted; their runs in flight continue"
         else:
-            cron_id = await whole_id(seen.store, "cron", cron_id, argument="CRON")
-            await _delete(seen.manager, settings, cron_id)
+            cron_id = await whole_id(observer.store, "cron", cron_id, argument="CRON")
+            await _delete(observer.manager, settings, cron_id)
             deleted, line = cron_id, f"cron {cron_id} is deleted; its runs in flight continue"
     if as_json:
         screen.show_document({"deleted": deleted})
@@ -125,7 +125,7 @@ async def _delete(manager: RunManager, settings: Settings, cron_id: str) -> None
     try:
         await manager.crons.delete(cron_id)
     except CronNotFound:
-        raise _not_found(settings, cron_id) from None
+        raise _unknown_cron(settings, cron_id) from None
 
 
 def _check_which(cron_id: str | None, user: str | None) -> None:
@@ -134,7 +134,7 @@ def _check_which(cron_id: str | None, user: str | None) -> None:
         raise InvalidArgument("CRON", "give the id of a cron, or --user")
 
 
-def _not_found(settings: Settings, cron_id: str) -> CommandFailed:
+def _unknown_cron(settings: Settings, cron_id: str) -> CommandFailed:
     return CommandFailed(
         "CronNotFound",
         f"cron {cron_id!r} does not exist in {settings.shown_store}",

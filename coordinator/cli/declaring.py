@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import typer
 
-from coordinator.cli.access import looking_at
+from coordinator.cli.access import observing
 from coordinator.cli.failures import USAGE, CommandFailed, note
 from coordinator.cli.text import counted, safe, span
 from coordinator.settings import Settings
@@ -28,14 +28,14 @@ async def confirmed(settings: Settings, epoch: int, *, yes: bool, as_json: bool)
     """Return the worker to declare dead, after a confirmation unless it is dead already. Raises CommandFailed
     if the worker does not exist, if its process is alive on this host, or without a confirmation; typer.Abort
     if declined."""
-    async with looking_at(settings) as seen:
-        rows = {row.epoch: row for row in await seen.store.workers(alive_only=False)}
+    async with observing(settings) as observer:
+        rows = {row.epoch: row for row in await observer.store.workers(alive_only=False)}
         worker = rows.get(epoch)
         if worker is None:
             raise CommandFailed("WorkerNotFound", f"no worker has epoch {epoch}", epoch=str(epoch))
         if worker.state is WorkerState.dead:
             return worker
-        if seen.store.proven_alive(worker):
+        if observer.store.proven_alive(worker):
             raise CommandFailed(
                 "WorkerAlive",
                 f"worker epoch {epoch} is process {worker.pid} on host {worker.host!r}, which is alive:"

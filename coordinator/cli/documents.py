@@ -27,7 +27,8 @@ keys revoke    {"revoked": key}
 db migrate     {"migrate": {store, created, version, applied: [{number, name, at}, …]}}
 demo           {"ok", "seconds", "setup_seconds", "redis": {"own", "version"}, "store", "workers", "claims":
                  [{"number", "name", "claim", "ok", "skipped", "problems", "seconds", "text", "measured"}, …]}
-                                                                 ok of a claim: null = skipped, which says why
+                                                                 ok of a claim: null = skipped, with the
+                                                                 reason in skipped
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ Document = dict[str, Any]
 
 
 def run_document(row: RunRow, position: int | None = None) -> Document:
-    """A run without kwargs and result, see `run_in_full`. `position`: in the thread's queue, from 1."""
+    """Returns a run without kwargs and result, see `run_in_full`. `position`: in the thread's queue, from
+    1."""
     return {
         "run_id": row.run_id,
         "thread_id": row.thread_id,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from coordinator.cli import screen
-from coordinator.cli.access import looking_at, run_or_fail
+from coordinator.cli.access import observing, run_or_fail
 from coordinator.cli.documents import receipt_document, run_document, transition_document
 from coordinator.cli.failures import DONE
 from coordinator.cli.text import short, span
@@ -32,29 +32,29 @@ _LABELS = {
 
 
 async def explain(settings: Settings, run_id: str, *, as_json: bool) -> int:
-    async with looking_at(settings) as seen:
-        run_id = (await run_or_fail(seen.store, settings, run_id)).run_id
-        told = await seen.manager.runs.explain(run_id)
-        receipt = await seen.manager.runs.receipt(run_id)
-        traceback = await traceback_location(seen.store, told.transitions)
+    async with observing(settings) as observer:
+        run_id = (await run_or_fail(observer.store, settings, run_id)).run_id
+        explanation = await observer.manager.runs.explain(run_id)
+        receipt = await observer.manager.runs.receipt(run_id)
+        traceback = await traceback_location(observer.store, explanation.transitions)
     if as_json:
         screen.show_document(
             {
-                "run": run_document(told.run, told.position),
-                "holder": told.holder,
-                "receipt": receipt_document(receipt) if told.run.cancel_action is not None else None,
+                "run": run_document(explanation.run, explanation.position),
+                "holder": explanation.holder,
+                "receipt": receipt_document(receipt) if explanation.run.cancel_action is not None else None,
                 "traceback": traceback,
-                "timeline": [transition_document(step) for step in told.transitions],
+                "timeline": [transition_document(step) for step in explanation.transitions],
             }
         )
         return DONE
-    steps = told.transitions
+    steps = explanation.transitions
     day = f"{datetime.fromtimestamp(steps[0].at / 1e6).astimezone():%Y-%m-%d, UTC%z}" if steps else ""
-    screen.show_lines([_headline(told), day])
+    screen.show_lines([_headline(explanation), day])
     lines = [_cells(step, steps[index - 1] if index else None) for index, step in enumerate(steps)]
     screen.show_table(_COLUMNS, lines, none="its history was pruned", spare=("FENCE", "EPOCH", "AFTER"))
-    if told.run.error is not None:
-        screen.show_lines(["", f"error: {short(told.run.error, 2000)}"])
+    if explanation.run.error is not None:
+        screen.show_lines(["", f"error: {short(explanation.run.error, 2000)}"])
     if traceback is not None:
         screen.show_lines([f"traceback: {traceback}"])
     return DONE

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from coordinator.cli import screen
-from coordinator.cli.access import looking_at, run_or_fail
+from coordinator.cli.access import observing, run_or_fail
 from coordinator.cli.failures import DONE
 from coordinator.cli.text import short
 from coordinator.event_log import End, Event, Gap
@@ -16,9 +16,9 @@ from coordinator.settings import Settings
 async def follow_run(
     settings: Settings, run_id: str, *, after: str | None, modes: list[str] | None, as_json: bool
 ) -> int:
-    async with looking_at(settings) as seen:
-        run_id = (await run_or_fail(seen.store, settings, run_id)).run_id
-        async with seen.manager.follow(run_id, after=after, modes=modes or None) as followed:
+    async with observing(settings) as observer:
+        run_id = (await run_or_fail(observer.store, settings, run_id)).run_id
+        async with observer.manager.follow(run_id, after=after, modes=modes or None) as followed:
             async for item in followed:
                 if as_json:
                     print(json.dumps(_document(item)), flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import NamedTuple
 
-from coordinator.cli.access import looking_at
+from coordinator.cli.access import observing
 from coordinator.cli.awaiting import finish
 from coordinator.cli.failures import CommandFailed, warn
 from coordinator.cli.options import Deployment
@@ -37,8 +37,8 @@ def read_pending_work(user_id: str, store: str | None) -> tuple[PendingWork, str
 
     async def read() -> tuple[PendingWork, str]:
         settings = Deployment(store).settings()
-        async with looking_at(settings) as seen:
-            return await pending_work(seen.manager, user_id), settings.shown_store
+        async with observing(settings) as observer:
+            return await pending_work(observer.manager, user_id), settings.shown_store
 
     results: list[tuple[PendingWork, str]] = []
 

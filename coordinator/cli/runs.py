@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from coordinator.arguments import check_optional_id, check_status
 from coordinator.cli import screen
-from coordinator.cli.access import looking_at, positions, run_or_fail
+from coordinator.cli.access import observing, positions, run_or_fail
 from coordinator.cli.documents import run_document, run_in_full
 from coordinator.cli.failures import DONE, note
 from coordinator.cli.filters import TIME, micros_of, pairs_of
@@ -49,8 +49,8 @@ class RunFilters(NamedTuple):
 async def list_runs(settings: Settings, filters: RunFilters, *, wide: bool, as_json: bool) -> int:
     query = _query(filters, time.time_ns() // 1000)
     user_id = check_optional_id("--user", filters.user)
-    async with looking_at(settings) as seen:
-        store = seen.store
+    async with observing(settings) as observer:
+        store = observer.store
         thread_id = await optional_id(store, "thread", filters.thread, argument="--thread")
         behind = None if filters.before is None else await _position(store, settings, filters.before)
         rows = await store.find_runs(
@@ -131,10 +131,10 @@ def took(row: RunRow, now: int) -> str | None:
 
 
 async def show_run(settings: Settings, run_id: str, *, as_json: bool) -> int:
-    async with looking_at(settings) as seen:
-        row = await run_or_fail(seen.store, settings, run_id)
-        position = (await positions(seen.store, [row])).get(row.run_id)
-        traceback = await traceback_location(seen.store, await seen.store.transitions(row.run_id))
+    async with observing(settings) as observer:
+        row = await run_or_fail(observer.store, settings, run_id)
+        position = (await positions(observer.store, [row])).get(row.run_id)
+        traceback = await traceback_location(observer.store, await observer.store.transitions(row.run_id))
     if as_json:
         screen.show_document({"run": {**run_in_full(row, position), "traceback": traceback}})
         return DONE

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from coordinator.arguments import check_choice, check_optional_id
 from coordinator.cli import screen
-from coordinator.cli.access import looking_at
+from coordinator.cli.access import observing
 from coordinator.cli.documents import thread_document, thread_in_full
 from coordinator.cli.failures import DONE, CommandFailed, note_next_page
 from coordinator.cli.filters import pairs_of
@@ -32,8 +32,8 @@ async def list_threads(
     settings: Settings, query: ThreadQuery, *, user: str | None, wide: bool, as_json: bool
 ) -> int:
     user_id = check_optional_id("--user", user)
-    async with looking_at(settings) as seen:
-        threads = await seen.store.threads(replace(query, limit=query.limit + 1), user_id=user_id)
+    async with observing(settings) as observer:
+        threads = await observer.store.threads(replace(query, limit=query.limit + 1), user_id=user_id)
     page, more = threads[: query.limit], threads[query.limit :]
     next_offset = query.offset + len(page) if more else None
     if as_json:
@@ -84,9 +84,9 @@ def _thread_line(thread: ThreadRow) -> list[object]:
 
 
 async def show_thread(settings: Settings, thread_id: str, *, limit: int, as_json: bool) -> int:
-    async with looking_at(settings) as seen:
-        thread_id = await whole_id(seen.store, "thread", thread_id, argument="THREAD")
-        thread = await seen.store.thread(thread_id)
+    async with observing(settings) as observer:
+        thread_id = await whole_id(observer.store, "thread", thread_id, argument="THREAD")
+        thread = await observer.store.thread(thread_id)
         if thread is None:
             raise CommandFailed(
                 "ThreadNotFound",
@@ -94,10 +94,10 @@ async def show_thread(settings: Settings, thread_id: str, *, limit: int, as_json
                 "`coordinator threads list` shows the existing threads; --store selects another store.",
                 thread_id=thread_id,
             )
-        runs = await seen.store.runs(thread_id=thread_id, limit=limit)
-        waiting = await seen.store.waiting_line(thread_id)
-        holder_id = await seen.store.holder(thread_id)
-        holder = None if holder_id is None else await seen.store.row(holder_id)
+        runs = await observer.store.runs(thread_id=thread_id, limit=limit)
+        waiting = await observer.store.waiting_line(thread_id)
+        holder_id = await observer.store.holder(thread_id)
+        holder = None if holder_id is None else await observer.store.row(holder_id)
     if holder is not None and not holder.holds_thread:
         holder = None
     if as_json:

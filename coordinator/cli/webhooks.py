@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from coordinator.arguments import check_choice, check_optional_id
 from coordinator.cli import screen
-from coordinator.cli.access import looking_at
+from coordinator.cli.access import observing
 from coordinator.cli.documents import webhook_document
 from coordinator.cli.failures import DONE, CommandFailed, note_next_page
 from coordinator.cli.ids import optional_id, whole_id
@@ -36,19 +36,19 @@ async def list_webhooks(
 ) -> int:
     wanted = [check_choice("--state", state, tuple(WebhookState)) for state in states]
     user_id = check_optional_id("--user", user)
-    async with looking_at(settings) as seen:
-        run_id = await optional_id(seen.store, "webhook", run, argument="--run")
-        found = await seen.manager.webhooks.search(
+    async with observing(settings) as observer:
+        run_id = await optional_id(observer.store, "webhook", run, argument="--run")
+        webhooks = await observer.manager.webhooks.search(
             states=wanted, run_id=run_id, user_id=user_id, limit=offset + limit + 1
         )
-    following = offset + limit if len(found) > offset + limit else None
-    page = found[offset : offset + limit]
+    next_offset = offset + limit if len(webhooks) > offset + limit else None
+    page = webhooks[offset : offset + limit]
     if as_json:
-        screen.show_document({"webhooks": [webhook_document(one) for one in page], "offset": following})
+        screen.show_document({"webhooks": [webhook_document(one) for one in page], "offset": next_offset})
     else:
         none = f"no such webhooks in {settings.shown_store}"
         screen.show_table(COLUMNS, [_line(one) for one in page], none=none, spare=SPARE)
-        note_next_page(following)
+        note_next_page(next_offset)
     return DONE
 
 
@@ -78,12 +78,12 @@ async def retry_webhooks(
     if bool(runs) == everything:
         raise InvalidArgument("RUN", "give runs, or --all")
     user_id = check_optional_id("--user", user)
-    async with looking_at(settings) as seen:
-        given = [await whole_id(seen.store, "webhook", run, argument="RUN") for run in runs]
+    async with observing(settings) as observer:
+        given = [await whole_id(observer.store, "webhook", run, argument="RUN") for run in runs]
         wanted = list(dict.fromkeys(given))
         for run_id in wanted:
-            await _check_dead(seen.manager, settings, run_id, user_id)
-        revived = await seen.manager.webhooks.revive(wanted or None, user_id=user_id)
+            await _check_dead(observer.manager, settings, run_id, user_id)
+        revived = await observer.manager.webhooks.revive(wanted or None, user_id=user_id)
     if as_json:
         screen.show_document({"retried": revived})
     else:
@@ -98,12 +98,12 @@ async def stop_webhooks(
     if bool(runs) == (everything or user is not None):
         raise InvalidArgument("RUN", "give runs, --user or --all")
     user_id = check_optional_id("--user", user)
-    async with looking_at(settings) as seen:
-        given = [await whole_id(seen.store, "webhook", run, argument="RUN") for run in runs]
+    async with observing(settings) as observer:
+        given = [await whole_id(observer.store, "webhook", run, argument="RUN") for run in runs]
         wanted = list(dict.fromkeys(given))
         for run_id in wanted:
-            await _check_pending(seen.manager, settings, run_id)
-        stopped = await seen.manager.webhooks.stop(wanted or None, user_id=user_id)
+            await _check_pending(observer.manager, settings, run_id)
+        stopped = await observer.manager.webhooks.stop(wanted or None, user_id=user_id)
     if as_json:
         screen.show_document({"stopped": stopped})
     else:
@@ -137,12 +137,12 @@ async def _check_dead(manager: RunManager, settings: Settings, run_id: str, user
 
 async def _state(manager: RunManager, settings: Settings, run_id: str, user_id: str | None) -> WebhookState:
     """Return the state of a run's webhook. Raises CommandFailed if it has none."""
-    found = await manager.webhooks.search(run_id=run_id, user_id=user_id, limit=1)
-    if not found:
+    webhooks = await manager.webhooks.search(run_id=run_id, user_id=user_id, limit=1)
+    if not webhooks:
         raise CommandFailed(
             "WebhookNotFound",
             f"run {run_id!r} has no webhook in {settings.shown_store}",
             "`coordinator webhooks list` shows the existing webhooks.",
             run_id=run_id,
         )
-    return found[0].state
+    return webhooks[0].state

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from coordinator.cli import screen
-from coordinator.cli.access import looking_at
+from coordinator.cli.access import observing
 from coordinator.cli.documents import worker_document
 from coordinator.cli.failures import DONE, CommandFailed, warn
 from coordinator.cli.text import span
@@ -18,9 +18,9 @@ COLUMNS = ("EPOCH", "SLOT", "STATE", "HOLDS", "LEASE", "UP", "HOST", "PID", "VER
 
 
 async def list_workers(settings: Settings, *, everyone: bool, as_json: bool) -> int:
-    async with looking_at(settings) as seen:
-        rows = await seen.store.workers(alive_only=not everyone)
-        exited = {row.epoch for row in rows if has_exited(row, proven=seen.store.proven_dead(row))}
+    async with observing(settings) as observer:
+        rows = await observer.store.workers(alive_only=not everyone)
+        exited = {row.epoch for row in rows if has_exited(row, proven=observer.store.proven_dead(row))}
     versions = sorted({row.version for row in rows if row.state is not WorkerState.dead})
     if len(versions) > 1:
         warn(f"workers of several versions are alive: {', '.join(versions)}")
@@ -35,15 +35,15 @@ async def list_workers(settings: Settings, *, everyone: bool, as_json: bool) -> 
 
 
 async def drain_workers(settings: Settings, epoch: int | None, *, grace: float | None, as_json: bool) -> int:
-    async with looking_at(settings) as seen:
-        asked = await seen.manager.worker.request_drain(epoch, grace=grace)
-    if not asked and epoch is not None:
+    async with observing(settings) as observer:
+        requests = await observer.manager.worker.request_drain(epoch, grace=grace)
+    if not requests and epoch is not None:
         raise CommandFailed("WorkerNotFound", f"no live worker has epoch {epoch}", epoch=str(epoch))
     if as_json:
-        screen.show_document({"asked": [{"epoch": one.epoch, "already": one.already} for one in asked]})
+        screen.show_document({"asked": [{"epoch": one.epoch, "already": one.already} for one in requests]})
     else:
         screen.show_lines(
-            f"worker {one.epoch} {'is already draining' if one.already else 'will drain'}" for one in asked
+            f"worker {one.epoch} {'is already draining' if one.already else 'will drain'}" for one in requests
         )
     return DONE
 

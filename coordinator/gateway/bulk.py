@@ -34,21 +34,21 @@ async def cancel(services: Services, caller: Caller, body: RunsCancel, action: A
     Raises HTTPException (403), InvalidArgument."""
     manager, user_id = services.manager, _scope(caller, body)
     check_metadata(body.metadata, services.settings.max_metadata_bytes)
-    found = await manager.runs.cancellable_ids(_query(services, body), user_id=user_id)
+    matching = await manager.runs.cancellable_ids(_query(services, body), user_id=user_id)
     if body.run_ids is not None:
         requested = frozenset(body.run_ids)
-        found = [run_id for run_id in found if run_id in requested]
-    now = [] if body.dry_run else found[:MAX_CANCELLED]
+        matching = [run_id for run_id in matching if run_id in requested]
+    now = [] if body.dry_run else matching[:MAX_CANCELLED]
     done = Cancelled()
     if now:
         done = await manager.runs.cancel(now, action=action, actor=caller.actor, user_id=caller.user_id)
     return CancelledRuns(
         dry_run=body.dry_run,
-        matched=len(found),
+        matched=len(matching),
         cancelled=done.cancelled,
         ended=done.ended,
-        left=len(found) - len(now),
-        run_ids=found[:MAX_SHOWN],
+        left=len(matching) - len(now),
+        run_ids=matching[:MAX_SHOWN],
     )
 
 

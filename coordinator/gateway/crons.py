@@ -61,20 +61,20 @@ async def change(services: Services, caller: Caller, cron_id: str, body: CronPat
     raise HTTPException(409, "other requests are changing the cron: retry")
 
 
-def _patched(found: CronRow, body: CronPatch) -> CronRow:
+def _patched(existing: CronRow, body: CronPatch) -> CronRow:
     set_fields = body.model_fields_set
     fields: dict[str, Any] = {
         name: getattr(body, name) for name in ("schedule", "timezone", "enabled") if name in set_fields
     }
     if "end_time" in set_fields:
         fields["end_at"] = body.end_time
-    if "on_run_completed" in set_fields and found.thread_id is None:
+    if "on_run_completed" in set_fields and existing.thread_id is None:
         fields["on_run_completed"] = body.on_run_completed
     return replace(
-        found,
+        existing,
         **fields,
-        payload={**found.payload, **payload_of(body)},
-        metadata={**found.metadata, **body.metadata},
+        payload={**existing.payload, **payload_of(body)},
+        metadata={**existing.metadata, **body.metadata},
     )
 
 

@@ -49,10 +49,10 @@ async def _create_with_state(
     try:
         row, made = await _create_row(services, caller, body, thread_id, "raise"), True
     except ThreadExists:
-        found = await manager.threads.get(thread_id, user_id=user_id)
-        if body.if_exists == "raise" or found is None:
+        existing = await manager.threads.get(thread_id, user_id=user_id)
+        if body.if_exists == "raise" or existing is None:
             raise
-        row, made = found, False
+        row, made = existing, False
     if made or _is_unused(row):
         await manager.threads.initialise(row, steps, made=made, user_id=user_id)
     return await manager.threads.get(thread_id, user_id=user_id) or row

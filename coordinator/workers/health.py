@@ -24,7 +24,7 @@ from stores.base import GatedStore, VersionedStore, WorkerStore
 from stores.outbox import Outbox
 from stores.sql.readable import unreadable_rows
 
-ASK_WITHIN = 1.0  # s; a store that needs longer for one small read counts as unreachable
+READ_TIMEOUT = 1.0  # s; a store that needs longer for one small read counts as unreachable
 MISSED = 5  # consecutive ticks
 UNWRITTEN = 3.0  # s; a shorter outage of writes is no reason to route runs to other workers
 
@@ -108,7 +108,7 @@ class Examination:
         """By name. A check returns why the worker is not ready, or None. One reason makes it unready."""
 
     async def health(self) -> Health:
-        """Makes one small read of the store, bounded by ASK_WITHIN. Never raises."""
+        """Makes one small read of the store, bounded by READ_TIMEOUT. Never raises."""
         error, lag = await self._store_error(), await self._lag()
         remaining = self._worker.lease.remaining
         ticked, swept = self._ago(self._watch.ticked_at), self._ago(self._reaper.swept_at)
@@ -192,12 +192,12 @@ class Examination:
 
     async def _store_error(self) -> CoordinatorError | str | None:
         try:
-            async with asyncio.timeout(ASK_WITHIN):
+            async with asyncio.timeout(READ_TIMEOUT):
                 if isinstance(self._store, VersionedStore):
                     await self._store.check_version()
                 await self._store.workers(counted=False)
         except TimeoutError:
-            return f"no answer within {ASK_WITHIN:g} s"
+            return f"no answer within {READ_TIMEOUT:g} s"
         except CoordinatorError as error:
             return error
         return None

@@ -314,7 +314,7 @@ async def test_worker_that_receives_no_decisions_is_not_ready_and_heals(
 async def test_health_names_a_store_that_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coordinator.workers.health.ASK_WITHIN", 0.05)
+    monkeypatch.setattr("coordinator.workers.health.READ_TIMEOUT", 0.05)
     async with team_of(1, tmp_path) as (manager,):
         held = hold_calls(manager.store, "workers")
         health = await manager.worker.health()

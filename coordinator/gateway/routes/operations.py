@@ -75,19 +75,19 @@ async def drain(services: ServicesIn, body: DrainBody | None = None) -> Drained 
     seconds. Responds at once. `epoch` may be that of any worker: it reads the request from the store, within
     about a second. With `all`, returns a list of the drained workers. The process does not end; to end it,
     send it a signal."""
-    asked = body or DrainBody()
+    options = body or DrainBody()
     manager = services.manager
-    if asked.all and asked.epoch is not None:
+    if options.all and options.epoch is not None:
         raise HTTPException(422, "either `epoch` or `all`")
-    if asked.all or asked.epoch not in (None, manager.worker.epoch):
-        workers = await manager.worker.request_drain(asked.epoch, grace=asked.grace)
-        drained = [Drained(epoch=epoch, grace=asked.grace, already=already) for epoch, already in workers]
-        if not drained and not asked.all:
-            raise HTTPException(404, f"no live worker has epoch {asked.epoch}")
-        return drained if asked.all else drained[0]
-    already, grace = manager.worker.draining, manager.worker.grace if asked.grace is None else asked.grace
+    if options.all or options.epoch not in (None, manager.worker.epoch):
+        workers = await manager.worker.request_drain(options.epoch, grace=options.grace)
+        drained = [Drained(epoch=epoch, grace=options.grace, already=already) for epoch, already in workers]
+        if not drained and not options.all:
+            raise HTTPException(404, f"no live worker has epoch {options.epoch}")
+        return drained if options.all else drained[0]
+    already, grace = manager.worker.draining, manager.worker.grace if options.grace is None else options.grace
     if not already:
-        services.jobs.spawn(manager.worker.drain(grace), "The drain that was asked for")
+        services.jobs.spawn(manager.worker.drain(grace), "The drain that was requested")
     return Drained(epoch=manager.worker.epoch, grace=grace, already=already)
 
 

@@ -1,4 +1,4 @@
-"""What clients may ask of assistants. See `coordinator.gateway.wire.bodies`."""
+"""Request bodies for assistants. See `coordinator.gateway.wire.bodies`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients may ask of runs. See `coordinator.gateway.wire.bodies`."""
+"""Request bodies for runs. See `coordinator.gateway.wire.bodies`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients may ask of threads and their states. See `coordinator.gateway.wire.bodies`."""
+"""Request bodies for threads and their states. See `coordinator.gateway.wire.bodies`."""
 
 from __future__ import annotations
 
