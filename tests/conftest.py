@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 from collections import Counter
 from collections.abc import AsyncGenerator, Generator
@@ -25,7 +26,8 @@ NOT_RUN = "NOT RUN: "
 
 # Each HTTP client would read all certificates that the world trusts, for tens of milliseconds. What a test
 # trusts, it names.
-os.environ.setdefault("SSL_CERT_DIR", os.devnull)
+os.environ.pop("SSL_CERT_FILE", None)
+os.environ["SSL_CERT_DIR"] = os.devnull
 
 
 @pytest.hookimpl(trylast=True)
@@ -114,6 +116,17 @@ def untraced(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
         measured.stop()
         yield
         measured.start()
+
+
+@pytest.fixture
+def own_logging() -> Generator[None]:
+    """For a test that runs a command in this process: what the command does to the loggers of the library is
+    undone."""
+    loggers = [logging.getLogger(name) for name in ("coordinator", "stores")]
+    before = [(logger.handlers[:], logger.propagate) for logger in loggers]
+    yield
+    for logger, (handlers, propagate) in zip(loggers, before, strict=True):
+        logger.handlers[:], logger.propagate = handlers, propagate
 
 
 @pytest.fixture

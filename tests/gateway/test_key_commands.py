@@ -11,6 +11,8 @@ from coordinator.cli import app
 from coordinator.gateway.caller import Caller, Role
 from coordinator.gateway.keys import Keys
 
+pytestmark = pytest.mark.usefixtures("own_logging")
+
 DONE, FAILED, USAGE = 0, 1, 2
 
 
