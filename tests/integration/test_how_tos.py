@@ -1,5 +1,5 @@
 """The patches of docs/how-to are applied to a copy of the tree, and the walk over the fields passes there; it
-does not pass if a file of the patch is left out."""
+does not pass without the files that are most easily forgotten."""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ HOW_TOS = {  # patch: (product files at most, the tests of the walk that are abo
     "add-a-field": (8, "purpose or walked or together or taken_over"),
     "add-a-shown-field": (4, "queued_us or walked"),
 }
+
+
+LEFT_OUT = (
+    ("add-a-field", "stores/sql/postgres/functions/3_admission.sql"),  # one engine of two
+    ("add-a-field", "coordinator/record.py"),  # a copy that nothing asks for
+    ("add-a-shown-field", "coordinator/gateway/wire/documents.py"),
+)
+"""Those that are most easily forgotten: nothing but the walk notices."""
 
 
 def copied(folder: Path) -> Path:
@@ -69,9 +77,7 @@ def test_patch_carries_the_field_everywhere(tmp_path: Path, shared_postgres: Dat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "left_out"), [(name, file) for name in HOW_TOS for file in product(patch_of(name))]
-)
+@pytest.mark.parametrize(("name", "left_out"), LEFT_OUT)
 def test_patch_without_one_of_its_files_fails(
     tmp_path: Path, shared_postgres: Database, name: str, left_out: str
 ) -> None:

@@ -17,7 +17,8 @@ from tests.simulation.pairs import POSSIBLE, Tally
 from tests.simulation.store import Database
 
 ROOT = Path(__file__).parents[2]
-SEEDS = 5000
+SEEDS = (*range(2500), 4574)
+"""The first half of what `make simulate` tries, and the seed that has found S36."""
 HUNT = 2000
 """How many seeds a planted bug may survive."""
 JOBS = 2
@@ -28,9 +29,9 @@ JOBS = 2
 @pytest.mark.usefixtures("untraced")
 def test_no_seed_breaks_a_property() -> None:
     total = Batch()
-    for batch in run_seeds(range(SEEDS), JOBS):
+    for batch in run_seeds(SEEDS, JOBS):
         total.add(batch)
-    assert total.seeds == SEEDS
+    assert total.seeds == len(SEEDS)
     assert not total.failed, f"replay: make simulate SEED={min(total.failed)}; {total.failed}"
     tally = Tally(total.met)
     assert not tally.wrong()

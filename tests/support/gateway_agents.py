@@ -9,7 +9,7 @@ from coordinator import RunContext
 from coordinator.assistants.demo import agent
 from coordinator.schemas import Interrupt, Outcome
 
-UNWINDING = 0.3
+UNWINDING = 0.1
 """Seconds."""
 
 
@@ -52,7 +52,7 @@ async def slow_to_stop(ctx: RunContext) -> dict[str, Any]:
     values = {"log": [*_log(ctx), f"{asked.get('tag', 'run')}:begun"]}
     await ctx.save(values)
     try:
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
     except asyncio.CancelledError:
         await asyncio.sleep(UNWINDING)
         raise

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from coordinator import RunManager, Settings, open_coordinator
 from coordinator.gateway import Gateway, GatewaySettings, create_gateway
 from coordinator.notifier import Connectivity
 from tests.support.gateway_agents import AGENTS
-from tests.support.inside import serve_on
+from tests.support.in_process import listening_server
 from tests.support.teams import EVENT_BUDGET, QUICK
 from tests.support.waiting import wait_until
 
@@ -43,17 +41,11 @@ async def listening(app: Any, gateway: Gateway | None = None) -> AsyncGenerator[
     config = uvicorn.Config(
         app, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=2
     )
-    server = uvicorn.Server(config)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        serving = asyncio.create_task(serve_on(server, listener))
-        await wait_until(lambda: server.started, description="it listens")
+    async with listening_server(config) as (_, port):
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield f"http://127.0.0.1:{port}"
         finally:
             (gateway or app).abort_streams()
-            server.should_exit = True
-            await serving
 
 
 @asynccontextmanager

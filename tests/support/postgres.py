@@ -30,6 +30,19 @@ TABLES = (
     "event_logs",
     "run_events",
 )
+_MAX_DELETED = 1 << 17  # bytes of a table
+_EMPTY = """
+DO $$ BEGIN
+    IF greatest({sizes}) > {most} THEN
+        TRUNCATE {tables};
+    ELSE
+        SET LOCAL session_replication_role = replica;  -- fires no trigger
+        {deletes};
+    END IF;
+    PERFORM setval(oid, 1, false) FROM pg_class
+        WHERE relkind = 'S' AND relnamespace = '{name}'::regnamespace;
+END $$
+"""
 PASSWORD = "worker"  # of a role that exists on a server of the tests' own
 
 
@@ -79,9 +92,18 @@ class Database:
             self._free.append(name)
 
     async def empty(self, name: str) -> None:
-        """The schema, as if nobody had ever written into it."""
-        tables = ", ".join(f"{name}.{table}" for table in TABLES)
-        await self.execute(f"TRUNCATE {tables} RESTART IDENTITY")
+        """Removes every row of the schema, and restarts its sequences. DELETE costs half as much as TRUNCATE,
+        but leaves dead rows to later tests: once a table has grown, all are truncated."""
+        tables = [f"{name}.{table}" for table in TABLES]
+        await self.execute(
+            _EMPTY.format(
+                name=name,
+                sizes=", ".join(f"pg_relation_size('{table}')" for table in tables),
+                most=_MAX_DELETED,
+                tables=", ".join(tables),
+                deletes="; ".join(f"DELETE FROM {table}" for table in tables),
+            )
+        )
 
     async def made(self) -> str:
         """A migrated schema, and a role of the same name with a worker's rights in it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -12,7 +11,7 @@ import uvicorn
 
 from coordinator.gateway.server.phases import Limits
 from coordinator.gateway.server.protocol import BoundedProtocol
-from tests.support.inside import serve_on
+from tests.support.in_process import listening_server
 from tests.support.waiting import wait_until
 
 
@@ -27,24 +26,11 @@ def bounded(limits: Limits | None = None, connections: int | None = None) -> typ
 @asynccontextmanager
 async def served_by(app: Any, protocol: type[BoundedProtocol] = BoundedProtocol) -> AsyncGenerator[int]:
     """The port of a plain uvicorn."""
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            http=protocol,
-            log_level="critical",
-            timeout_graceful_shutdown=1,
-            lifespan="off",
-        )
+    config = uvicorn.Config(
+        app, http=protocol, log_level="critical", timeout_graceful_shutdown=1, lifespan="off"
     )
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        serving = asyncio.create_task(serve_on(server, listener))
-        await wait_until(lambda: server.started, description="it listens")
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            server.should_exit = True
-            await serving
+    async with listening_server(config) as (_, port):
+        yield port
 
 
 class Raw:
