@@ -266,5 +266,5 @@ class AssistantSuite:
         kept = await self.log(b)
         new = await self.begun(b, "enqueue", tag="n")
         assert (await b.wait(new.run_id, timeout=20))["log"] == [*kept, "n:1"]
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.05)
         assert await self.log(b) == [*kept, "n:1"]

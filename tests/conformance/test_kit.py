@@ -67,11 +67,11 @@ class Lossy(LocalEventLog):
 
 class Untidy(LocalEventLog):
     async def append(self, thread_id: str, run_id: str, entry: Entry) -> Appended:
-        tasks.append(asyncio.create_task(asyncio.sleep(60)))
+        tasks.append(asyncio.create_task(asyncio.Event().wait()))
         return await super().append(thread_id, run_id, entry)
 
 
-tasks: list[asyncio.Task[None]] = []
+tasks: list[asyncio.Task[object]] = []
 
 
 async def test_notifier_that_publishes_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ class ClockJump(Fault):
         while time.monotonic() < until:
             _, took = await stage.probe()
             stage.book.measure("clock jump: cancel delivered", took, 1.5)
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.3)  # the pace of the probes
         for slot in struck:
             await slot.live.do("jump", seconds=0)
         stage.test.fault("clock", seconds=0)

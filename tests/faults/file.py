@@ -26,7 +26,7 @@ class Lock(Outage):
         assert isinstance(stage.engine, SQLite)
         cx = await asyncio.to_thread(_locked, str(stage.engine.database))
         try:
-            await asyncio.sleep(5.0)
+            await asyncio.sleep(5.0)  # how long the fault lasts
         finally:
             cx.rollback()
             cx.close()
@@ -52,7 +52,7 @@ class GateCopied(Fault):
         gate, copy = f"{stage.engine.database}-gate", stage.folder / "copy"
         await stage.rng.choice(stage.slots).live.do("copy", path=gate, to=str(copy))
         since = time.monotonic()
-        await asyncio.sleep(3 * stage.knobs.sweep)
+        await asyncio.sleep(3 * stage.knobs.sweep)  # within three sweeps nobody is buried
         if await stage.living() != before:
             stage.violation(f"a worker was buried or registered anew: {self.name}")
         await passes(stage, since, f"{self.name}: a run passes", None)

@@ -54,7 +54,7 @@ class Hole(Silence):
     async def lasting(self, stage: Stage) -> AsyncGenerator[None]:
         for proxy in _proxies(stage):
             proxy.black_hole()
-        await asyncio.sleep(20.0)
+        await asyncio.sleep(20.0)  # how long the fault lasts
         for proxy in _proxies(stage):
             proxy.restore()
         await self._ended(stage)

@@ -70,7 +70,7 @@ class Full(Outage):
             for size in (1 << 16, 1 << 10):
                 await asyncio.to_thread(_fill, file.fileno(), size)
         refused_before = self._refused(stage)
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(2.0)  # how long the fault lasts
         stage.book.counts["calls that met a full disk"] += self._refused(stage) - refused_before
         ballast.unlink()
         yield

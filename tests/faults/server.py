@@ -60,7 +60,7 @@ class Frozen(ServerFault):
         server = server_of(stage).server
         server.pause()
         try:
-            await asyncio.sleep(3.0)
+            await asyncio.sleep(3.0)  # how long the fault lasts
         finally:
             server.resume()
         yield
@@ -92,7 +92,7 @@ class StrangersLock(ServerFault):
     @asynccontextmanager
     async def lasting(self, stage: Stage) -> AsyncGenerator[None]:
         async with server_of(stage).locked():
-            await asyncio.sleep(5.0)
+            await asyncio.sleep(5.0)  # how long the fault lasts
         yield
 
 

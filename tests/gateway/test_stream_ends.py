@@ -337,6 +337,14 @@ async def test_failing_connection_counts_as_disconnect(error: Exception | None, 
 class TestSlow:
     """A client that reads more slowly than the retention of its run."""
 
+    @pytest.fixture(params=["redis", "store"])
+    async def pair(
+        self, request: pytest.FixtureRequest, tmp_path: Path, own_valkey: ValkeyServer, namespace: str
+    ) -> AsyncGenerator[Pair]:
+        url = own_valkey.url if request.param == "redis" else None
+        async with gateways(2, tmp_path, url, namespace, settings={"keep_temporary": 0.3}) as (here, there):
+            yield here, there
+
     @pytest.mark.parametrize("worker", ["its own", "another"])
     async def test_stateless_run_is_kept_while_a_client_reads(self, pair: Pair, worker: str) -> None:
         here, there = pair
@@ -352,7 +360,7 @@ class TestSlow:
         async with follower:
             first = await anext(follower)
             await here.manager.wait(run["run_id"])
-            await asyncio.sleep(3.0)  # three times as long as it is kept after its end
+            await asyncio.sleep(1.0)  # three times the retention: this time is what is tested
             disconnected = [first, *[one async for one in follower]]
         assert [getattr(one, "data", None) for one in disconnected[:-1]] == [
             {"number": n} for n in range(400)

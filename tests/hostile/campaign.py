@@ -149,7 +149,7 @@ class Target:
         self._client = self._made()
         seen: list[Counter[str]] = []
         for _ in range(25):
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.2)  # the pace of the samples
             seen.append(descriptors(self.workers))
         return min(seen, key=lambda one: one.total())
 

@@ -94,7 +94,7 @@ async def _new_clients(target: Target, result: SiegeResult, until: float, lag: L
         result.most_descriptors = max(result.most_descriptors, descriptors(target.workers).total())
         if answer is None or answer.status_code != 200 or took > NEW_CLIENT_WITHIN:
             result.failures.append(f"a new client: {answer} after {took:.2f} s")
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # the pace of the new clients
 
 
 async def _ask(
@@ -134,4 +134,4 @@ async def _heartbeats(target: Target, result: SiegeResult, until: float) -> None
             if worker.hb_seq != last:
                 last, at = worker.hb_seq, loop.time()
             result.latest_beat = max(result.latest_beat, loop.time() - at)
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(0.25)  # the pace of the samples

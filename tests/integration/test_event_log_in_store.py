@@ -58,7 +58,7 @@ async def test_a_store_that_is_away_for_a_second_costs_time_and_no_event(
                 await agent.ctx.emit("custom", number)
         await followed_from_afar(here, 50)
         assert numbers(there) == [0]
-        await asyncio.sleep(1.0)  # the outage
+        await asyncio.sleep(1.0)  # the outage: its length is what is tested
     await followed_from_afar(there, 50)
     agent.may_end.set()
     await asyncio.gather(following_here, following_there)

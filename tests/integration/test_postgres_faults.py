@@ -305,7 +305,7 @@ async def test_a_stranger_who_lets_go_after_five_seconds_is_outwaited(shared_pos
             async with locked(shared_postgres, store, THREAD_ROW):
                 finishing = asyncio.create_task(store.finish(own, SUCCESS))
                 others = await asyncio.gather(*(lives(store, epoch, f"t{at}", 3) for at in range(5)))
-                await asyncio.sleep(5)  # the stranger's time: as long as that
+                await asyncio.sleep(5)  # longer than two attempts to get the lock: the subject
                 assert not finishing.done()
             assert (await finishing).status is RunStatus.success
         assert [len(done) for done in others] == [3] * 5, "other threads went on meanwhile"
@@ -373,7 +373,7 @@ async def test_a_standby_takes_no_writes_and_is_found_after_its_promotion(
             with Beats(store, epoch) as beats:
                 own_postgres.stop("immediate")
                 asking = asyncio.create_task(admitted(store, epoch, "u"))
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(0.05)
                 assert not asking.done(), "there is nobody to take it"
                 standby.promote()
                 assert (await asking).holds

@@ -174,7 +174,7 @@ async def test_who_cannot_hear_through_it_says_so_once_and_looks_often(
             owner.launch(run, agent)
             await wait_until(lambda: run.status is RunStatus.running, description="it runs")
             assert await other.cancel(run.run_id, wait=5), "the short tick finds it"
-            await asyncio.sleep(2)  # it has tried again and again since
+            await asyncio.sleep(2)  # its silence during further attempts is the subject
         told = [record for record in caplog.records if "postgres_notify_url" in record.getMessage()]
         assert len(told) == 2, [record.getMessage() for record in caplog.records]
         assert {record.levelno for record in told} == {logging.WARNING}

@@ -195,7 +195,7 @@ async def test_a_restart_is_healed_within_two_seconds_and_told(
         async with worker.notifier.watch("t") as wakeup:
             own_valkey.kill()
             await until(worker, Connectivity.down)
-            await asyncio.sleep(1.5)  # the longest back-off is reached
+            await asyncio.sleep(1.5)  # the longest back-off is reached: the subject
             resyncs = worker.resyncs
             own_valkey.start()
             await until(worker, Connectivity.connected, HEALS_WITHIN)

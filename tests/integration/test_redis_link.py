@@ -161,7 +161,7 @@ def test_loop_that_stood_still_before_a_call_left_loses_no_answer(
             await wait_until(lambda: timer_of(link) is None, description="no call is under way")
             asking = asyncio.ensure_future(link.ping())
             await asyncio.sleep(0)
-            time.sleep(0.6)  # noqa: ASYNC251 - the loop stands still
+            time.sleep(0.6)  # noqa: ASYNC251 - the stall is what is tested
             return await asking, failures
 
     assert run(ask()) == (True, [])

@@ -221,7 +221,7 @@ async def test_a_worker_of_a_second_host_is_refused_when_the_first_renews(
 async def beat_again(store: Any, epoch: int) -> None:
     while True:
         await store.beat(epoch)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.05)
 
 
 async def test_the_death_of_a_process_is_proven_and_its_runs_end(

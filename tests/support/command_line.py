@@ -100,7 +100,7 @@ async def quick(ctx: RunContext) -> None:
 
 async def slow(ctx: RunContext) -> None:
     try:
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
     except asyncio.CancelledError:
         await asyncio.sleep(0.05)
         raise

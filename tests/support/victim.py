@@ -19,8 +19,8 @@ async def _serve(url: str) -> None:
         while run.status != "running":  # noqa: ASYNC110 - the record tells, and nobody else
             await asyncio.sleep(0.01)
         print(run.run_id, flush=True)  # noqa: T201 - to the test
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
 
 async def _slow(ctx: RunContext) -> None:
-    await asyncio.sleep(60)
+    await asyncio.Event().wait()

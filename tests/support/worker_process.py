@@ -55,7 +55,7 @@ class Program:
             say(event="cancelled", run=run_id, at=time.monotonic(), cause=ctx.abort and ctx.abort.cause)
             while wish.get("deaf"):
                 with suppress(asyncio.CancelledError):
-                    await asyncio.sleep(1)
+                    await asyncio.Event().wait()
             await asyncio.sleep(wish.get("unwinds", 0))
             raise
         finally:

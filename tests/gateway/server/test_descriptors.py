@@ -32,7 +32,7 @@ async def greedy(ctx):
             taken.append(os.open(os.devnull, os.O_RDONLY))
     except OSError:
         pass
-    await asyncio.sleep(8)
+    await asyncio.sleep(8)  # that the lease is renewed meanwhile is what is tested
     for one in taken:
         os.close(one)
     return {"taken": len(taken)}

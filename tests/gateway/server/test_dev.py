@@ -30,7 +30,7 @@ async def slow(ctx):
     await ctx.save({"version": VERSION})
     with Path("done.txt").open("a") as done:
         done.write(ctx.run.run_id + "\\n")
-    await asyncio.sleep(3600)
+    await asyncio.Event().wait()
 
 async def quick(ctx):
     return {"version": VERSION}
@@ -229,7 +229,7 @@ async def mine(ctx):
 
 @assistant
 async def blocks(ctx):
-    time.sleep(3)
+    time.sleep(3)  # the stall is what is tested
 
 assistants = [mine, blocks]
 """

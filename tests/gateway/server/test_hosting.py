@@ -111,7 +111,7 @@ async def test_a_second_signal_ends_the_grace(tmp_path: Path) -> None:
             watching = asyncio.create_task(watch(client, "long", begun))
             await begun.acquire()
             server.send(signal.SIGTERM)
-            await asyncio.sleep(0.1)  # two signals of one number that wait together are one
+            await asyncio.sleep(0.05)  # two signals of one number that wait together are one
             server.send(signal.SIGTERM)
             _, status = await server.gone(within=10)
             await watching

@@ -27,7 +27,7 @@ async def unstorable(ctx):
     await ctx.save({"model": object()})
 
 async def sleeps(ctx):
-    await asyncio.sleep(3600)
+    await asyncio.Event().wait()
 
 assistants = {"fails": fails, "unstorable": unstorable, "sleeps": sleeps}
 """
