@@ -9,7 +9,7 @@ from functools import partial
 from typing import Literal, NamedTuple, Protocol, get_args
 
 from coordinator import arguments as check
-from coordinator.errors import RunNotFound
+from coordinator.errors import InvalidArgument, RunNotFound
 from coordinator.event_log import EventLog
 from coordinator.runs.cancellation import Cancellations
 from coordinator.runs.registry import Registry
@@ -255,8 +255,11 @@ class Runs:
     ) -> Cancelled:
         """Cancel each run as `RunManager.cancel` does, with a decision, an audit and a signal of its own, a
         page at a time. `progress` is called after each page. After an error the runs that are already
-        cancelled stay cancelled, the rest of the page is completed, and the next pages are not begun."""
+        cancelled stay cancelled, the rest of the page is completed, and the next pages are not begun. Raises
+        InvalidArgument, and as `RunManager.cancel`."""
         self._home.check()
+        if isinstance(run_ids, str):
+            raise InvalidArgument("run_ids", "must be a list of run ids, not a str")
         cancel = partial(
             self._cancellations.cancel,
             action=check.check_action(action),

@@ -101,6 +101,11 @@ class Drain:
         """Starts or joins the drain that another process requested. Idempotent for the same request."""
         if wish != self._accepted_request:
             self._accepted_request = wish
+            logger.info(
+                "This worker drains at the request of another process: it admits no more runs, and those in"
+                " flight get %g s. It admits runs again after a restart",
+                self._grace if wish.grace is None else wish.grace,
+            )
             self._jobs.spawn(self.run(wish.grace), "the requested drain of this worker")
 
     def end_grace(self) -> None:

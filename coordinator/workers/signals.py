@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from coordinator.workers.deadline import GONE
 from stores.tasks import begin_soon
@@ -18,6 +18,7 @@ from stores.tasks import begin_soon
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+@runtime_checkable
 class Draining(Protocol):
     """The methods that signals call, of `manager.worker` or of all workers of the process."""
 
@@ -84,8 +85,12 @@ def draining_on_signals(
 
     Must be called from the main thread, on a running event loop. The backstop stays armed after the block: it
     calls `end` (default: writes all stacks to stderr, then `os._exit`) with the exit status, which is 128
-    plus the signal's number. So use it only in programs that exit afterwards.
+    plus the signal's number. So use it only in programs that exit afterwards. Raises TypeError for an object
+    that cannot be drained, such as the manager itself.
     """
+    given: object = worker
+    if not isinstance(given, Draining):
+        raise TypeError(f"draining_on_signals needs `manager.worker`, not a {type(worker).__name__}")
     loop, shutdown = asyncio.get_running_loop(), Shutdown(worker, end or _exit)
     undo = [_handle(loop, number, shutdown) for number in signals]
     try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -13,6 +14,7 @@ from coordinator import Draining, RunContext, RunManager, RunRecord, RunStatus, 
 from coordinator.errors import InvalidArgument
 from coordinator.notifier import Signal
 from coordinator.servers.valkey import ValkeyServer
+from coordinator.workers.signals import draining_on_signals
 from tests.support.agents import Agent, launched, running
 from tests.support.builders import sql_of
 from tests.support.held import hold_answers, hold_calls
@@ -437,3 +439,21 @@ def _nothing(wish: object) -> None:
 async def test_invalid_drain_request_is_refused(alone: RunManager, wish: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument):
         await alone.worker.request_drain(**wish)
+
+
+async def test_signals_refuse_an_object_that_cannot_be_drained(team: list[RunManager]) -> None:
+    with (
+        pytest.raises(TypeError, match=r"needs `manager\.worker`"),
+        draining_on_signals(cast("Any", team[0])),
+    ):
+        pass
+
+
+async def test_requested_drain_is_logged_by_the_worker_that_drains(
+    team: list[RunManager], caplog: pytest.LogCaptureFixture
+) -> None:
+    a, b = team
+    with caplog.at_level(logging.INFO):
+        await a.worker.request_drain(b.worker.epoch, grace=0)
+        await wait_until(lambda: b.worker.draining, description="the worker drains")
+    assert len([line for line in caplog.messages if "drains at the request of another process" in line]) == 1

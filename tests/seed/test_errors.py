@@ -383,3 +383,9 @@ def test_data_is_on_the_error() -> None:
         ("reject",),
         "multitask_strategy",
     )
+
+
+async def test_one_id_is_no_list_of_ids(manager: RunManager) -> None:
+    """A str is a sequence of strs, each of which would be an unknown run."""
+    with pytest.raises(InvalidArgument, match="list of run ids"):
+        await manager.runs.cancel("run-1")

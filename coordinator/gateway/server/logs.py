@@ -80,6 +80,11 @@ class TextLines(logging.Formatter):
         )
 
 
+_OWN_KEYS = {"time", "level", "logger", "message", "worker", "epoch", "pid", "exception"}
+"""Keys of a JSON line. A field of an event with such a name gets a prefix: the line is of this worker, while
+the event may be about another one."""
+
+
 class JsonLines(logging.Formatter):
     def __init__(self, identity: Who) -> None:
         super().__init__()
@@ -95,7 +100,10 @@ class JsonLines(logging.Formatter):
             "worker": self._identity.name,
             **({} if self._identity.epoch is None else {"epoch": self._identity.epoch}),
             "pid": os.getpid(),
-            **_extra_fields(record),
+            **{
+                f"event_{name}" if name in _OWN_KEYS else name: value
+                for name, value in _extra_fields(record).items()
+            },
         }
         if trace := _trace(self, record):
             line["exception"] = trace

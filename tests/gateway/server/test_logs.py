@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from pathlib import Path
@@ -72,6 +73,14 @@ def test_the_interpreters_own_format_is_kept_in_json() -> None:
     text = JsonLines(Who("worker 1")).format(record(failure=raised("a\nb")))
     assert sys.exc_info() == (None, None, None)
     assert "\\na\\nb" in text or "a\\nb" in text
+
+
+def test_event_about_another_worker_keeps_the_keys_of_the_line_that_logs_it() -> None:
+    line = json.loads(
+        JsonLines(Who("worker 2")).format(record(event="PeerBuried", worker="worker 1", epoch=1, by=2))
+    )
+    assert (line["worker"], line["event_worker"], line["event_epoch"]) == ("worker 2", "worker 1", 1)
+    assert line["by"] == 2
 
 
 @pytest.mark.slow
