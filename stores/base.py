@@ -152,9 +152,8 @@ class AdmissionStore(Protocol):
         ...
 
     async def insert(self, request: AdmissionRequest, *, epoch: int) -> Admission:
-        """A pending run of this worker without the one-run-per-thread rule (imports, repairs). Raises what
-        `admit` raises, but for QueueFull, RunNotFound and ParentEnded: limits and its parent are not
-        checked."""
+        """A pending run of this worker without the one-run-per-thread rule (imports, repairs). Raises as
+        `admit`, but checks neither limits nor the parent."""
         ...
 
     async def claim(self, thread_id: str, *, epoch: int) -> Claimed | None:
@@ -181,7 +180,7 @@ class EchoingStore(Protocol):
     """A store that repeats its decisions in a record store beside it."""
 
     async def echoed(self, run_ids: Iterable[str]) -> None:
-        """Return when the decisions over replaced runs are written there, or queued for a retry."""
+        """Return when the decisions over replaced runs are written to the records, or queued for a retry."""
         ...
 
 
@@ -210,9 +209,8 @@ class DecisionStore(Protocol):
         home: int | None = None,
     ) -> Decision | None:
         """Fix the outcome where it is still open (`while_waiting`: and the run waits for its turn; `home`:
-        and that epoch is its home, which has not handed it over). Unless it is success, the children
-        in flight are cancelled in the same transaction. Overtakes queued writes. Returns None for an unknown
-        run."""
+        and that epoch is its home, which has not handed it over). Unless it is success, the children in
+        flight are cancelled in the same transaction. Overtakes queued writes. None for an unknown run."""
         ...
 
     async def standing(self, run_id: str) -> Decision | None:
@@ -260,8 +258,7 @@ class ValuesStore(Protocol):
 
 @runtime_checkable
 class WorkerStore(Protocol):
-    """What a worker does for the others: it registers, renews its lease, and recovers the runs of dead
-    ones."""
+    """Workers: registration, leases, and recovery of the runs of dead ones."""
 
     async def register(self, worker: NewWorker) -> int:
         """Issue an epoch. Raises StoreRefused where this host must not use the store."""
@@ -277,9 +274,8 @@ class WorkerStore(Protocol):
         ...
 
     async def request_drain(self, epoch: int | None, *, grace: float | None) -> list[DrainRequested]:
-        """Record that this worker (None = every worker) is requested to drain; its tick returns that. Returns
-        the workers that were requested, in the order of epochs; the dead are left out. The last request
-        counts."""
+        """Record that this worker (None = every live one) is requested to drain; its tick returns that. The
+        last request counts. Returns the requested workers, in the order of epochs."""
         ...
 
     async def retire(self, epoch: int, *, error: str = EPOCH_ENDED) -> list[Orphan]:
@@ -312,8 +308,7 @@ class WorkerStore(Protocol):
         ...
 
     def proven_alive(self, peer: WorkerRow) -> bool:
-        """Does the operating system prove that the peer's process exists? It may still hang. False =
-        unknown."""
+        """Does the operating system prove that the peer's process exists? (It may hang.) False = unknown."""
         ...
 
 
@@ -357,7 +352,8 @@ class GatedStore(Protocol):
 @runtime_checkable
 class ReadStore(Protocol):
     async def row(self, run_id: str, *, user_id: str | None = None) -> RunRow | None:
-        """Operations too, and what was rolled back. None where there is none, or it is not this user's."""
+        """Includes operations and runs that were rolled back. None for an unknown run, or one of another
+        user."""
         ...
 
     async def waiting_line(self, thread_id: str) -> list[str]: ...
@@ -389,7 +385,7 @@ class CoordinationStore(
     CheckpointStore,
     Protocol,
 ):
-    """Everything. `durable`: rows outlive this process. `url`: for people, without secrets."""
+    """All ports. `durable`: rows outlive this process. `url`: for display, without secrets."""
 
     @property
     def durable(self) -> bool: ...

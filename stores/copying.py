@@ -60,13 +60,13 @@ async def copy(path: Path, target: PostgresStore, report: Report = lambda _: Non
             await asyncio.to_thread(source.check_untouched)
             await into.finish()
     return [
-        Copied(table.name, counts[table.name], there, digest)
-        for table, there, digest in zip(TABLES, before, sums, strict=True)
+        Copied(table.name, counts[table.name], copied_before, digest)
+        for table, copied_before, digest in zip(TABLES, before, sums, strict=True)
     ]
 
 
 async def _fill(table: Table, source: Source, into: Target, of: int, report: Report) -> int:
-    there = rows = await into.count(table)
+    copied_before = rows = await into.count(table)
     after: Sequence[Any] | None = await into.last_key(table)
     key = [source.columns(table).index(name) for name in table.key]
     while page := await asyncio.to_thread(source.page, table, after, _PAGE):
@@ -74,7 +74,7 @@ async def _fill(table: Table, source: Source, into: Target, of: int, report: Rep
         after = [page[-1][at] for at in key]
         rows += len(page)
         report(Progress("copy", table.name, rows, of))
-    return there
+    return copied_before
 
 
 async def _compare(table: Table, source: Source, into: Target, of: int, report: Report) -> str:

@@ -1,4 +1,4 @@
-"""What runs the statements of an SQL engine."""
+"""Runs the statements of an SQL engine."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Engine(RunStore):
     _sql: Statements
 
     def _write(self, transaction: Transaction[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
-        """Run the transaction with the time at which it is run, and these arguments."""
+        """Run the transaction with the current time of the store, and these arguments."""
         raise NotImplementedError
 
     def _write_urgent(
         self, transaction: Transaction[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> Awaitable[T]:
-        """As `_write`, ahead of the others."""
+        """As `_write`, ahead of other writes."""
         raise NotImplementedError
 
     async def _read(self, query: Statement[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -34,7 +34,7 @@ class Engine(RunStore):
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """A read that may look at every thread or cron, of a user's or of all. No other read waits for it.
+        """A read that may scan all threads or crons, of a user or of all users. No other read waits for it.
         Raises SearchTooLong; StoreUnavailable where the searches of others take all the time."""
         raise NotImplementedError
 

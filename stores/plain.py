@@ -2,8 +2,7 @@
 
 The coordination lives in memory, the record store is the history: a new run is `put` before it exists in
 memory, and each decision is written to its record, with retries; writes that have failed are queued
-(`stores.outbox`). Methods are resolved on the record store at each call, so wrapping or replacing them
-works.
+(`stores.outbox`). Methods are resolved on the record store at each call, so they may be replaced.
 """
 
 from __future__ import annotations
@@ -124,9 +123,7 @@ class PlainStore(MemoryStore):
             await self.records.delete(run_id)
         except Exception:
             logger.warning(
-                "The record of run %r, which was refused, could not be removed and stays as an error",
-                run_id,
-                exc_info=True,
+                "The record of refused run %r is not removed: it becomes an error", run_id, exc_info=True
             )
             await self._write_status(run_id, RunStatus.error, "The run was refused", recreate=False)
 
@@ -396,8 +393,7 @@ def _storable(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def coordinated(store: Any, policy: PersistenceRetryPolicy) -> CoordinationStore:
-    """`store` itself if it coordinates, else a PlainStore around it; None = a store in memory, for one
-    process."""
+    """`store` itself if it coordinates, else a PlainStore around it; a PrivateStore for None."""
     if store is None:
         return PrivateStore()
     return store if isinstance(store, CoordinationStore) else PlainStore(store, policy)

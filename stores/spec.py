@@ -77,8 +77,8 @@ class RunColumns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec(RunColumns):
-    """What a run requests. Built and checked once, at an edge; `coordinator.runs.specs` checks. What only
-    admission reads stands here, what the row keeps in `RunColumns`."""
+    """What a run requests. Built and checked once, at an edge (`coordinator.runs.specs`). The fields of this
+    class are read by admission alone; the row keeps those of `RunColumns`."""
 
     queue_timeout_ms: int | None = field(default=None, metadata=_role(Kind.integer, HashPart.limits))
     delay_ms: int | None = field(default=None, metadata=_role(Kind.integer, HashPart.limits))
@@ -86,7 +86,7 @@ class RunSpec(RunColumns):
     does not run."""
     webhook: str | None = field(default=None, metadata=_role(Kind.id, HashPart.webhook))
     firing: Firing | None = field(default=None, metadata=_role(Kind.parts))
-    """The moment of a cron that the run is for. Admitted only if no other run was admitted for it."""
+    """The cron and its moment for which the run is admitted, unless another run was admitted for them."""
     thread_must_exist: bool = field(default=False, metadata=_role(Kind.flag))
     adopt_thread: bool = field(default=True, metadata=_role(Kind.flag))
     """A thread without an owner is assigned to `user_id`; otherwise it is not found for that user."""
@@ -95,14 +95,14 @@ class RunSpec(RunColumns):
 
     @classmethod
     def of(cls, row: RunColumns) -> Self:
-        """What the row keeps of the spec that it was admitted with."""
+        """The spec of a stored run, as far as its row keeps it."""
         return cls(**{name: getattr(row, name) for name in COLUMN_NAMES})
 
 
 class AdmissionRequest(NamedTuple):
     """A spec, and what the admitting worker adds to it. `created_at`: ISO 8601 with an offset. `portable`:
     another worker that knows the assistant may execute the run. `request_hash`: see
-    `coordinator.runs.idempotency`. `thread_metadata`: keys that the thread's metadata gets."""
+    `coordinator.runs.idempotency`. `thread_metadata`: keys that are added to the thread's metadata."""
 
     run_id: str
     spec: RunSpec
@@ -115,7 +115,7 @@ class AdmissionRequest(NamedTuple):
 COLUMN_NAMES = tuple(each.name for each in fields(RunColumns))
 ROLES: dict[str, Role] = {each.name: each.metadata["role"] for each in fields(RunSpec)}
 RECORDED = tuple(name for name in COLUMN_NAMES if ROLES[name].recorded)
-"""What `RecordStore.put` takes of a spec."""
+"""The fields of a spec that `RecordStore.put` takes."""
 
 
 _FIELDS = {each.name: each for each in fields(RunSpec)}

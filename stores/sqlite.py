@@ -323,9 +323,8 @@ class SQLiteStore(SQLiteTransactions):
             self._looked_at = time.monotonic()
 
     async def standing(self, run_id: str) -> Decision | None:
-        """Reads in the event loop itself: the row was written a moment ago, so that its pages are in memory
-        and the read takes 15 us; the hop to the reader's thread and back would take 100 to 350 us of a
-        cancel."""
+        """Reads in the event loop itself: the row was just written, so its pages are in memory and the
+        read takes 15 us; the hop to the reader's thread and back would take 100 to 350 us of a cancel."""
         if self._glance is not None:
             with suppress(sqlite3.OperationalError):  # busy: the reader's thread waits
                 self.reads += 1

@@ -60,7 +60,7 @@ class ThreadConnection:
                 self._jobs.put(None)
 
     def abandon(self, then: Callable[[], None]) -> None:
-        """Close whenever the thread gets there, then call `then` in it. Waits for nothing."""
+        """Close when the thread has finished earlier work, then call `then` in it. Waits for nothing."""
         connection, self._connection = self._connection, None
 
         def last() -> None:

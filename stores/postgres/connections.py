@@ -273,10 +273,10 @@ class Connections:
 
     async def _acquire(self, pool: asyncpg.Pool[Any], until: float, since: float | None) -> Any:
         now = asyncio.get_running_loop().time()
-        found_until = max(
+        search_until = max(
             (now if since is None else since) + self._options.away_timeout, now + _CONNECT_AT_LEAST
         )
-        for end in (min(found_until, until), until):
+        for end in (min(search_until, until), until):
             try:
                 return await pool.acquire(timeout=max(end - asyncio.get_running_loop().time(), 0.001))
             except TimeoutError:

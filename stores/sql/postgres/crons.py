@@ -64,7 +64,7 @@ def listed(query: CronQuery, user_id: str | None) -> Call[Page[CronRow]]:
         f"SELECT * FROM rc.crons WHERE {where} ORDER BY {by} LIMIT ${len(args) + 1} OFFSET ${len(args) + 2}"
     )
     page = Query(
-        f"SELECT {CRON_COLUMNS}, there FROM (SELECT *, {pages.sizes(('payload', 'metadata'), by)}"
+        f"SELECT {CRON_COLUMNS}, total FROM (SELECT *, {pages.sizes(('payload', 'metadata'), by)}"
         f" FROM ({selected}) selected) page WHERE {pages.within(f'${len(args) + 3}')} ORDER BY place"
     )
     args += [query.limit, query.offset, query.max_bytes]

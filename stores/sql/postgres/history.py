@@ -86,12 +86,12 @@ def thread_runs(
     )
     args += [limit, offset]
     if max_bytes is None:
-        page = f"SELECT {run_columns(without)}, 0 AS there {page}"
+        page = f"SELECT {run_columns(without)}, 0 AS total {page}"
     else:
         args.append(max_bytes)
         texts = ["metadata", *(name for of, names in _TEXTS.items() if of not in without for name in names)]
         page = (
-            f"SELECT {run_columns(without)}, there FROM (SELECT *, {pages.sizes(texts, by)}"
+            f"SELECT {run_columns(without)}, total FROM (SELECT *, {pages.sizes(texts, by)}"
             f" FROM (SELECT * {page}) selected) sized WHERE {pages.within(f'${len(args)}')} ORDER BY {by}"
         )
     query = Query(

@@ -18,7 +18,7 @@ def sizes(texts: Sequence[str], order: str) -> str:
     size = " + ".join(f"COALESCE(octet_length({text}), 0)" for text in texts)
     return (
         f"row_number() OVER (ORDER BY {order}) AS place, sum({size}) OVER (ORDER BY {order} ROWS UNBOUNDED"
-        " PRECEDING) AS bytes, count(*) OVER () AS there"
+        " PRECEDING) AS bytes, count(*) OVER () AS total"
     )
 
 
@@ -28,7 +28,7 @@ def within(parameter: str) -> str:
 
 
 def page(what: str, rows: Rows, read: Callable[[Any], Row]) -> Page[Row]:
-    """Map rows whose last column is `there`: the number of rows of the page without its bound."""
+    """Map rows whose last column is `total`: the number of rows of the page without its bound."""
     result = Page(readable(what, (row[:-1] for row in rows), read))
     result.cut = bool(rows) and rows[0][-1] > len(rows)
     return result

@@ -45,10 +45,10 @@ async def version(cx: Any, schema: str) -> int:
     database is unsuitable; SchemaTooNew and SchemaTooOld where this program does not work on it.
     """
     await server.check(cx)
-    there, mark, relations, copying = await cx.fetchrow(_LOOK, schema)
-    if not there and not relations:
+    has_version_table, mark, relations, copying = await cx.fetchrow(_LOOK, schema)
+    if not has_version_table and not relations:
         return 0
-    if not there or mark != _MARK:
+    if not has_version_table or mark != _MARK:
         raise StoreRefused(
             f"Schema {schema!r} of this database belongs to another program: name another schema"
             " (postgres_schema)"

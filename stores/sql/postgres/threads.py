@@ -85,7 +85,7 @@ def threads(query: ThreadQuery, user_id: str | None) -> Call[Page[ThreadRow]]:
     page = Query(
         f"WITH selected AS ({selected}), page AS (SELECT thread_id, {pages.sizes(_TEXTS, by)}"
         " FROM selected JOIN rc.threads s USING (thread_id))"
-        f" SELECT {THREAD_COLUMNS}, there FROM page JOIN rc.threads t USING (thread_id) {WITH_LAST}"
+        f" SELECT {THREAD_COLUMNS}, total FROM page JOIN rc.threads t USING (thread_id) {WITH_LAST}"
         f" WHERE {pages.within(f'${len(args)}')} ORDER BY place"
     )
     return Call(page, tuple(args), lambda rows: pages.page("thread", rows, thread_of))

@@ -309,7 +309,7 @@ def _check_thread_limit(spec: RunSpec, in_flight: list[_InFlight], limit: int | 
 def _check_user_limit(
     cx: sqlite3.Connection, spec: RunSpec, limit: int | None, *, but_on_its_thread: bool = False
 ) -> None:
-    """`but_on_its_thread`: those that wait there will be replaced."""
+    """`but_on_its_thread`: runs that wait on the thread are not counted, because they will be replaced."""
     if limit is None or spec.user_id is None:
         return
     (count,) = cx.execute(

@@ -68,11 +68,11 @@ def thread_runs(
     without: frozenset[Heavy],
     max_bytes: int | None,
 ) -> Page[RunRow]:
-    there = cx.execute(
+    thread = cx.execute(
         "SELECT 1 FROM threads WHERE thread_id = :thread AND (:user IS NULL OR user_id = :user)",
         {"thread": thread_id, "user": user_id},
     ).fetchone()
-    if there is None:
+    if thread is None:
         raise ThreadNotFound(thread_id)
     where, args = _narrowed(statuses, user_id)
     runs = _UNSETTLED if statuses and SHOWN_OPEN.issuperset(statuses) else _HISTORY

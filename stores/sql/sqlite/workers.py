@@ -291,7 +291,7 @@ def readopt(cx: sqlite3.Connection, now: int, own: Ownership) -> Ownership | Non
     """The attempt of this owner, the first or an adopter, has failed: another one, counted in the row, with
     a new fence. Called again with the old fence, it returns the new one: the first answer may be lost.
 
-    None = there have been ROLLBACK_ATTEMPTS, or the run is not this owner's any more.
+    None = ROLLBACK_ATTEMPTS are used up, or the run is not this owner's any more.
     """
     row = cx.execute(
         "SELECT fence, COALESCE(rollback_state, '') FROM runs WHERE run_id = :run AND owner_epoch = :epoch"
