@@ -88,9 +88,7 @@ def draining_on_signals(
     plus the signal's number. So use it only in programs that exit afterwards. Raises TypeError for an object
     that cannot be drained, such as the manager itself.
     """
-    given: object = worker
-    if not isinstance(given, Draining):
-        raise TypeError(f"draining_on_signals needs `manager.worker`, not a {type(worker).__name__}")
+    _check_drainable(worker)
     loop, shutdown = asyncio.get_running_loop(), Shutdown(worker, end or _exit)
     undo = [_handle(loop, number, shutdown) for number in signals]
     try:
@@ -98,6 +96,11 @@ def draining_on_signals(
     finally:
         for restore in undo:
             restore()
+
+
+def _check_drainable(worker: object) -> None:
+    if not isinstance(worker, Draining):
+        raise TypeError(f"draining_on_signals needs `manager.worker`, not a {type(worker).__name__}")
 
 
 def _handle(
