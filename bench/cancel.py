@@ -62,16 +62,16 @@ async def _cancels(url: str | None, count: int, *, saturating: int) -> list[floa
         store = f"sqlite:///{Path(folder) / 'runs.db'}"
         async with workers(2 + saturating, store, url) as (owner, other, *busy):
             for worker in busy:
-                await worker.ask("saturate", at_once=20)
+                await worker.call("saturate", at_once=20)
             if url is not None:
                 await asyncio.sleep(0.5)  # until both are subscribed
             return [await cancel_elsewhere(owner, other, number) for number in range(count)]
 
 
 async def cancel_elsewhere(owner: WorkerProcess, other: WorkerProcess, number: int) -> float:
-    run_id = await owner.ask("hold", thread=f"thread-{number}")
-    began, _ = await other.ask("cancel", run=run_id)
-    return (await owner.ask("stopped", run=run_id) - began) * 1000
+    run_id = await owner.call("hold", thread=f"thread-{number}")
+    began, _ = await other.call("cancel", run=run_id)
+    return (await owner.call("stopped", run=run_id) - began) * 1000
 
 
 async def _bare_round_trips(url: str, *, pause: float) -> list[float]:

@@ -1,5 +1,5 @@
 """Workers are killed (kill -9) on the host of two others: until their threads are free, as the store shows
-it, and from there until the children of their runs, on the others, have heard of it. All have the default
+it, and from there until the children of their runs, on the others, were notified. All have the default
 settings; the instants of the kills know nothing of the sweeps.
 """
 
@@ -25,7 +25,7 @@ from coordinator import RunContext, RunManager, Settings, open_coordinator
 
 VICTIMS, WINDOW = 10, 12.0  # at a time; s over which they are killed
 BOUND = 6.0  # s: one sweep, and what it takes
-CHILD_BOUND = 2.0  # s after the burial
+CHILD_BOUND = 2.0  # s after the declaration of death
 _LOOK = 0.02  # s
 _Store = dict[str, Any]
 
@@ -37,7 +37,9 @@ async def run(rounds: int) -> list[Measure]:
             deaths = [death for _ in range(rounds) for death in await _killed(url)]
             freed, stopped = zip(*deaths, strict=True)
             measures += _measures(f"killed on the same host, thread free, {name}", freed, BOUND)
-            measures += _measures(f"its child stopped after the burial, {name}", stopped, CHILD_BOUND)
+            measures += _measures(
+                f"its child stopped after the declaration of death, {name}", stopped, CHILD_BOUND
+            )
     return measures
 
 
@@ -80,7 +82,7 @@ async def _killed(url: str | None) -> list[tuple[float, float]]:
 
 
 async def _child(manager: RunManager, number: int, parent: str) -> asyncio.Future[float]:
-    """A run of the parent's is held; the future tells at what time it was cancelled."""
+    """A run of the parent's is held; the future returns the time at which it was cancelled."""
     cancelled: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
     async def hold(ctx: RunContext) -> None:
@@ -100,7 +102,7 @@ async def _death(
     await asyncio.sleep(random.uniform(0, WINDOW))
     os.kill(victim.pid or 0, signal.SIGKILL)
     killed = time.perf_counter()
-    while await survivor.has_inflight(f"t{number}"):  # noqa: ASYNC110 - no event tells of it without Redis
+    while await survivor.has_inflight(f"t{number}"):  # noqa: ASYNC110 - no event reports it without Redis
         await asyncio.sleep(_LOOK)
     free = time.perf_counter()
     stopped = await child

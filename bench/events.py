@@ -23,15 +23,15 @@ TOKEN = {"type": "token", "content": "some words of an answer", "id": "msg-1"}
 
 
 async def run(rounds: int) -> list[Measure]:
-    found: dict[tuple[str, str], list[float]] = {}
+    samples: dict[tuple[str, str], list[float]] = {}
     with ValkeyServer() as server:
         for _ in range(rounds):
             for redis in (None, server.url):
                 for key, value in (await _measure(redis)).items():
                     where = "Redis" if redis else "no Redis"
-                    found.setdefault((f"{key[0]}, {where}", key[1]), []).append(value)
-    here = [Measure("events", what, median(values), unit) for (what, unit), values in found.items()]
-    return [*here, *await following.run(rounds)]
+                    samples.setdefault((f"{key[0]}, {where}", key[1]), []).append(value)
+    measures = [Measure("events", what, median(values), unit) for (what, unit), values in samples.items()]
+    return [*measures, *await following.run(rounds)]
 
 
 async def _measure(redis: str | None) -> dict[tuple[str, str], float]:
@@ -70,8 +70,8 @@ async def _follows(manager: RunManager) -> dict[tuple[str, str], float]:
     await manager.launch(record, agent)
     began, cpu, seen = time.perf_counter(), time.process_time(), 0
     async with manager.follow(record.run_id) as followed:
-        async for told in followed:
-            seen += isinstance(told, Event)
+        async for item in followed:
+            seen += isinstance(item, Event)
     took, used = time.perf_counter() - began, time.process_time() - cpu
     if seen < LONG * 0.9:
         raise AssertionError(f"{seen} of {LONG} events")
@@ -88,8 +88,8 @@ async def _idles(manager: RunManager) -> dict[tuple[str, str], float]:
 
     async def follow(run_id: str) -> None:
         async with manager.follow(run_id) as followed:
-            async for told in followed:
-                if isinstance(told, Event):
+            async for item in followed:
+                if isinstance(item, Event):
                     ready.release()
 
     ready = asyncio.Semaphore(0)

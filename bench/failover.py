@@ -80,5 +80,5 @@ async def _stop_following(primary: PostgresServer, standby: PostgresServer) -> N
 
 
 async def _until(server: PostgresServer, question: str, *args: Any) -> None:
-    while not await answer_of(server.url(), question, *args):  # noqa: ASYNC110 - no event tells of it
+    while not await answer_of(server.url(), question, *args):  # noqa: ASYNC110 - no event reports it
         await asyncio.sleep(_LOOK)

@@ -61,12 +61,12 @@ _HOUR = 3_600_000_000
 async def make(cx: asyncpg.Connection[Any], schema: str, fleet: Fleet) -> None:
     """Into a migrated schema with no rows. Analyzed and vacuumed at the end, as autovacuum leaves it."""
 
-    def here(statement: str) -> str:
+    def in_schema(statement: str) -> str:
         return named(statement, schema)
 
-    await cx.execute(here("ALTER TABLE rc.runs DISABLE TRIGGER USER"))
-    await cx.execute(here(_WORKERS), fleet.workers, fleet.dead)
-    await cx.execute(here(_THREADS), fleet.threads)
+    await cx.execute(in_schema("ALTER TABLE rc.runs DISABLE TRIGGER USER"))
+    await cx.execute(in_schema(_WORKERS), fleet.workers, fleet.dead)
+    await cx.execute(in_schema(_THREADS), fleet.threads)
     threads, busy = fleet.threads, min(fleet.in_flight, fleet.threads)
     for number, (prefix, count, among, status) in enumerate(
         (
@@ -76,7 +76,7 @@ async def make(cx: asyncpg.Connection[Any], schema: str, fleet: Fleet) -> None:
         )
     ):
         begin = _BEGIN + number * 1000 * _HOUR
-        await cx.execute(here(_RUNS), prefix, count, among, status, fleet.workers, begin)
-    await cx.execute(here("ALTER TABLE rc.runs ENABLE TRIGGER USER"))
+        await cx.execute(in_schema(_RUNS), prefix, count, among, status, fleet.workers, begin)
+    await cx.execute(in_schema("ALTER TABLE rc.runs ENABLE TRIGGER USER"))
     for table in ("workers", "threads", "runs"):
-        await cx.execute(here(f"VACUUM ANALYZE rc.{table}"))
+        await cx.execute(in_schema(f"VACUUM ANALYZE rc.{table}"))

@@ -23,15 +23,15 @@ BOUNDS = {"SQLite": 60.0, "PostgreSQL": 15.0}
 
 
 async def run(rounds: int) -> list[Measure]:
-    found: dict[tuple[str, int], list[list[float]]] = {}
+    samples: dict[tuple[str, int], list[list[float]]] = {}
     with running_server() as postgres, ValkeyServer() as valkey:
         for _ in range(rounds):
             for where in ("SQLite", "PostgreSQL", "SQLite and Redis"):
                 for at_once in AT_ONCE:
                     redis = valkey.url if where.endswith("Redis") else None
                     async with _store(where, postgres) as store:
-                        found.setdefault((where, at_once), []).append(await _measure(store, redis, at_once))
-    return [measure for key, results in found.items() for measure in _judged(key, results)]
+                        samples.setdefault((where, at_once), []).append(await _measure(store, redis, at_once))
+    return [measure for key, results in samples.items() for measure in _judged(key, results)]
 
 
 def _judged(key: tuple[str, int], results: list[list[float]]) -> list[Measure]:
@@ -56,17 +56,17 @@ async def _store(where: str, postgres: str) -> AsyncGenerator[str]:
 async def _measure(store: str, redis: str | None, at_once: int) -> list[float]:
     """Milliseconds, of all events but those in which the owner learns that it is followed."""
     async with workers(1, store, redis) as (owner,), open_coordinator(store, redis=redis) as manager:
-        told = await asyncio.gather(*(_follow(manager, owner, f"t-{number}") for number in range(at_once)))
-    return [late for one in told for late in one[EVENTS // 10 :]]
+        delays = await asyncio.gather(*(_follow(manager, owner, f"t-{number}") for number in range(at_once)))
+    return [late for one in delays for late in one[EVENTS // 10 :]]
 
 
 async def _follow(manager: RunManager, owner: WorkerProcess, thread: str) -> list[float]:
-    run_id = await owner.ask("emit", thread=thread, events=EVENTS, every=EVERY)
+    run_id = await owner.call("emit", thread=thread, events=EVENTS, every=EVERY)
     late = list[float]()
     async with manager.follow(run_id) as followed:
-        async for told in followed:
-            if isinstance(told, Event):
-                late.append((time.monotonic_ns() - told.data["at"]) / 1e6)
+        async for item in followed:
+            if isinstance(item, Event):
+                late.append((time.monotonic_ns() - item.data["at"]) / 1e6)
     if len(late) != EVENTS:
         raise AssertionError(f"{len(late)} of {EVENTS} events")
     return late

@@ -148,16 +148,16 @@ async def _cancels(ports: Sequence[int], *, wait: bool) -> list[_Cancelled]:
 async def _cancel(owner: Connection, other: Connection, *, wait: bool) -> _Cancelled:
     thread = str(uuid4())
     body = {"assistant_id": "agent", "input": {"steps": 1, "sleep": 600}, "if_not_exists": "create"}
-    run = (await owner.ask("POST", f"/threads/{thread}/runs", body))["run_id"]
+    run = (await owner.call("POST", f"/threads/{thread}/runs", body))["run_id"]
     path = f"/threads/{thread}/runs/{run}"
-    while (await other.ask("GET", path))["status"] == "pending":  # noqa: ASYNC110 - it is on another process
+    while (await other.call("GET", path))["status"] == "pending":  # noqa: ASYNC110 - it is on another process
         await asyncio.sleep(0.002)
     await asyncio.sleep(QUIET)
     began, wall = time.perf_counter(), datetime.now(UTC)
-    await other.ask("POST", f"{path}/cancel?wait={int(wait)}")
+    await other.call("POST", f"{path}/cancel?wait={int(wait)}")
     answered = (time.perf_counter() - began) * 1000
-    await other.ask("GET", f"{path}/join")
-    receipt = await other.ask("GET", f"/coordinator/runs/{run}/receipt")
+    await other.call("GET", f"{path}/join")
+    receipt = await other.call("GET", f"/coordinator/runs/{run}/receipt")
     stopped = datetime.fromisoformat(receipt["stopped_at"]) - wall
     return _Cancelled(answered, stopped.total_seconds() * 1000)
 
@@ -169,7 +169,7 @@ async def _rate(port: int) -> float:
     async def client() -> None:
         async with connected(port) as connection:
             for _ in left:
-                await connection.ask("POST", "/runs/wait", {"assistant_id": "agent", "input": {}})
+                await connection.call("POST", "/runs/wait", {"assistant_id": "agent", "input": {}})
 
     began = time.perf_counter()
     await _together([client] * AT_ONCE)
@@ -177,7 +177,7 @@ async def _rate(port: int) -> float:
 
 
 async def _streams(ports: Sequence[int]) -> list[Measure]:
-    """STREAMS at once, each of a run on another gateway than the one that is asked."""
+    """STREAMS at once, each of a run on another gateway than the one that is called."""
     late: list[float] = []
     wrong = 0
 
@@ -192,13 +192,13 @@ async def _streams(ports: Sequence[int]) -> list[Measure]:
                 "if_not_exists": "create",
                 "stream_resumable": True,
             }
-            run = (await owner.ask("POST", f"/threads/{thread}/runs", body))["run_id"]
+            run = (await owner.call("POST", f"/threads/{thread}/runs", body))["run_id"]
             path = f"/threads/{thread}/runs/{run}/stream?stream_mode=values"
             seen: list[int] = []
             last = time.perf_counter()
             async for line in reader.lines(path, Last_Event_ID="-1"):
-                if line.startswith("data:") and "done" in (told := json.loads(line[5:])):
-                    seen.append(told["done"])
+                if line.startswith("data:") and "done" in (message := json.loads(line[5:])):
+                    seen.append(message["done"])
                     last = time.perf_counter()
             late.append((time.perf_counter() - last) * 1000)
             wrong += seen != list(range(1, STEPS + 1))

@@ -1,7 +1,8 @@
 """From the start of `coordinator dev` and `serve` to healthy and to the first run; what they hold then.
 
-As a client meets them: an unmodified `langgraph_sdk` that is loaded already and asks until it is answered.
-Memory is that of all processes that were started, after the first run. Targets are for an idle machine.
+As a client meets them: an unmodified `langgraph_sdk` that is loaded already and retries until it gets a
+response. Memory is that of all processes that were started, after the first run. Targets are for an idle
+machine.
 """
 
 from __future__ import annotations
@@ -127,5 +128,5 @@ def _descendants(pid: int) -> Iterator[int]:
 
 def _memory(pid: int, what: str) -> float:
     """MB."""
-    found = re.search(rf"^{what}:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
-    return int(found.group(1)) / _MB if found else 0.0
+    match = re.search(rf"^{what}:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    return int(match.group(1)) / _MB if match else 0.0

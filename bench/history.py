@@ -78,8 +78,8 @@ async def _old(server: str, rounds: int) -> list[Measure]:
             page = await store.thread_runs(f"t{at % threads}", statuses=(), limit=50, offset=0, user_id=None)
             pages.append((time.perf_counter() - began) * 1000)
             assert len(page) == 50
-        found = at_most(Measure(_BENCH, f"newest 50 of a thread, {rows:,} rows", median(pages), "ms"), 5)
-        return [found, *await _pruned(url, store, rows)]
+        listing = at_most(Measure(_BENCH, f"newest 50 of a thread, {rows:,} rows", median(pages), "ms"), 5)
+        return [listing, *await _pruned(url, store, rows)]
 
 
 async def _pruned(url: str, store: PostgresStore, rows: int) -> list[Measure]:

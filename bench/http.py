@@ -17,7 +17,7 @@ class Connection:
     ) -> None:
         self._reader, self._writer, self._headers = reader, writer, headers
 
-    async def ask(self, method: str, path: str, body: Any = None) -> Any:
+    async def call(self, method: str, path: str, body: Any = None) -> Any:
         """The answer's JSON, None where it has no body."""
         headers = await self._send(method, path, body)
         if "content-length" in headers:

@@ -21,9 +21,9 @@ async def run(rounds: int) -> list[Measure]:
     with ValkeyServer() as server, tempfile.TemporaryDirectory() as folder:
         store = f"sqlite:///{Path(folder) / 'runs.db'}"
         async with workers(1, store, server.url) as (worker,), connect(server.url) as client:
-            await worker.ask("hold_many", runs=FEW)
+            await worker.call("hold_many", runs=FEW)
             few = await _counted(worker, client)
-            await worker.ask("hold_many", runs=MANY - FEW)
+            await worker.call("hold_many", runs=MANY - FEW)
             many = await _counted(worker, client)
     measures: list[Measure] = []
     units = {"commits": "store writes/s", "reads": "store reads/s", "commands": "Redis commands/s"}
@@ -47,4 +47,4 @@ async def _counted(worker: WorkerProcess, client: Any) -> dict[str, float]:
 async def _counters(worker: WorkerProcess, client: Any) -> dict[str, int]:
     stats: dict[str, dict[str, int]] = await client.info("commandstats")
     commands = sum(stat["calls"] for name, stat in stats.items() if name != "cmdstat_info")
-    return {**await worker.ask("counters"), "commands": commands}
+    return {**await worker.call("counters"), "commands": commands}

@@ -1,4 +1,4 @@
-"""A waiting line of portable runs that its worker handed over (a rolling restart) or left behind (kill -9),
+"""A queue of portable runs that its worker handed over (a rolling restart) or left behind (kill -9),
 and the worker that works it off: from the moment when the thread is free for its first run, to the end of the
 last.
 """

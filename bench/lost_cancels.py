@@ -1,6 +1,6 @@
 """How many cancels are lost in what users write: `python -m bench.lost_cancels` (COUNT of each, 3,000).
 
-A cancel is lost when the run had to be settled by force, or when its code goes on after `cancel(wait=)` has
+A cancel is lost when the run had to be settled by force, or when its code continues after `cancel(wait=)` has
 returned. `make agents` measures it on every Python that is there.
 """
 
@@ -71,12 +71,12 @@ async def measure(kind: str, count: int) -> Lost:
 
 
 async def measure_all(count: int) -> list[Lost]:
-    found: list[Lost] = []
+    results: list[Lost] = []
     for kind in KINDS:
-        found.append(await measure(kind, count))
-        sys.stdout.write(f"{found[-1].line()}\n")
+        results.append(await measure(kind, count))
+        sys.stdout.write(f"{results[-1].line()}\n")
         sys.stdout.flush()
-    return found
+    return results
 
 
 def main() -> int:
@@ -85,8 +85,8 @@ def main() -> int:
     version = ".".join(map(str, sys.version_info[:3]))
     sys.stdout.write(f"Python {version}\n")
     arguments: Any = parser.parse_args()
-    found = asyncio.run(measure_all(arguments.count))
-    return 1 if any(lost.forced or lost.going_on for lost in found) else 0
+    results = asyncio.run(measure_all(arguments.count))
+    return 1 if any(lost.forced or lost.going_on for lost in results) else 0
 
 
 if __name__ == "__main__":

@@ -31,11 +31,11 @@ _BENCH = "postgres"
 
 
 async def run(rounds: int) -> list[Measure]:
-    found: list[Measure] = []
+    measures: list[Measure] = []
     with running_server() as server:
         for part in (_throughput, _processes, _cancels, _contended):
-            found += await part(server, rounds)
-    return found
+            measures += await part(server, rounds)
+    return measures
 
 
 # ---- throughput ----------------------------------------------------------------------------------------
@@ -84,16 +84,16 @@ async def _transactions(server: str, at_once: int) -> Measure:
 
 async def _committed(url: str) -> int:
     await asyncio.sleep(SETTLES)
-    found: int = await answer_of(
+    count: int = await answer_of(
         url, "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
     )
-    return found
+    return count
 
 
 async def _processes(server: str, rounds: int) -> list[Measure]:
     """Four processes beside one, each with so many runs at once. They share the cores with the server: where
     one process keeps more than 1 / 1.6 of them busy, four cannot do 1.6 times as much."""
-    found: list[Measure] = []
+    measures: list[Measure] = []
     for at_once in (1, 5, AT_ONCE):
         (one, busy), (four, busier) = [
             await _without_pause(server, rounds, processes=count, at_once=at_once) for count in (1, 4)
@@ -101,12 +101,12 @@ async def _processes(server: str, rounds: int) -> list[Measure]:
         cores = os.cpu_count() or 1
         note = f"{busy:.1f} and {busier:.1f} of {cores} cores are busy"
         times = Measure(_BENCH, f"4 processes to 1, {at_once} at once in each", four / one, "x", note=note)
-        found += [
+        measures += [
             Measure(_BENCH, f"1 process, {at_once} at once", one, "runs/s"),
             Measure(_BENCH, f"4 processes, {at_once} at once in each", four, "runs/s"),
             at_least(times, 1.6) if busy <= cores / 1.6 else times,
         ]
-    return found
+    return measures
 
 
 async def _without_pause(server: str, rounds: int, *, processes: int, at_once: int) -> tuple[float, float]:
@@ -117,7 +117,7 @@ async def _without_pause(server: str, rounds: int, *, processes: int, at_once: i
             await _ready(url)
             async with workers(processes, url, None) as team:
                 for worker in team:
-                    await worker.ask("saturate", at_once=at_once)
+                    await worker.call("saturate", at_once=at_once)
                 await asyncio.sleep(1)
                 before, work, began = await _finished(url), _core_seconds(), time.perf_counter()
                 await asyncio.sleep(max(5 * SCALE, 1))
@@ -128,7 +128,7 @@ async def _without_pause(server: str, rounds: int, *, processes: int, at_once: i
 
 
 def _core_seconds() -> float:
-    """Of the whole machine, since it started; 0 where that is not told. See proc(5), /proc/stat."""
+    """Of the whole machine, since it started; 0 if that is unknown. See proc(5), /proc/stat."""
     try:
         first = Path("/proc/stat").read_text("ascii").partition("\n")[0]
     except OSError:
@@ -144,8 +144,8 @@ async def _ready(url: str) -> None:
 
 
 async def _finished(url: str) -> int:
-    found: int = await answer_of(url, "SELECT count(*) FROM coordinator.runs WHERE status = 'success'")
-    return found
+    count: int = await answer_of(url, "SELECT count(*) FROM coordinator.runs WHERE status = 'success'")
+    return count
 
 
 # ---- cancels -------------------------------------------------------------------------------------------
@@ -182,11 +182,11 @@ async def _life(store: PostgresStore, epoch: int, thread_id: str) -> None:
 
 
 _Rival = tuple[PostgresStore, int, str]
-"""A store, its worker's epoch, and the thread that it asks for."""
+"""A store, its worker's epoch, and the thread that it admits to."""
 
 
 async def _contended(server: str, rounds: int) -> list[Measure]:
-    """Five workers with ten connections each ask for one thread, or for fifty that are held: the same work
+    """Five workers with ten connections each admit to one thread, or to fifty that are held: the same work
     without the contention. A sixth one works on threads of its own meanwhile."""
     del rounds
     count, wrong = scaled(10_000, 100), 0
@@ -213,7 +213,10 @@ async def _contended(server: str, rounds: int) -> list[Measure]:
     beside = median(meanwhile) / median(alone)
     return [
         at_most(
-            Measure(_BENCH, "rounds without exactly one holder", wrong, "", note=f"of {count}, 50 ask"), 0
+            Measure(
+                _BENCH, "rounds without exactly one holder", wrong, "", note=f"of {count}, 50 admissions"
+            ),
+            0,
         ),
         Measure(_BENCH, "admissions to the contended thread", float(holders), ""),
         at_most(Measure(_BENCH, "another thread meanwhile, to 50 who do not contend", slower, "x"), 1.2),
@@ -237,7 +240,7 @@ def _watched(store: PostgresStore, epoch: int, latencies: list[float]) -> Genera
 
 
 async def _round(rivals: Sequence[_Rival]) -> list[Ownership]:
-    """All ask at once; whoever got a thread has given it back."""
+    """Admits all at once; a worker that gets a thread frees it again."""
     won = [(rival[0], own) for rival, own in zip(rivals, await asyncio.gather(
         *(_try(*rival) for rival in rivals)), strict=True) if own is not None]  # fmt: skip
     for store, own in won:

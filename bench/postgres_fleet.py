@@ -21,7 +21,7 @@ _EPOCH = 5
 
 
 async def run(rounds: int) -> list[Measure]:
-    found: list[Measure] = []
+    measures: list[Measure] = []
     with running_server() as server:
         async with fresh_database(server) as url, open_stores(url, 1, 2):
             cx = await asyncpg.connect(url)
@@ -30,12 +30,12 @@ async def run(rounds: int) -> list[Measure]:
                 await make(cx, _SCHEMA, fleet)
                 for jit in ("on", "off"):
                     await cx.execute(f"SET jit = {jit}")
-                    found += await _fleet(cx, jit, max(rounds * 20, 20))
+                    measures += await _fleet(cx, jit, max(rounds * 20, 20))
                 for in_flight in (1_000, 5_000, fleet.in_flight + fleet.waiting):
-                    found.append(await _page(cx, in_flight, max(rounds * 5, 5)))
+                    measures.append(await _page(cx, in_flight, max(rounds * 5, 5)))
             finally:
                 await cx.close()
-    return found
+    return measures
 
 
 async def _median(cx: asyncpg.Connection, call: Call[Any], count: int) -> float:

@@ -106,7 +106,8 @@ async def _keys(store: PostgresStore, epoch: int) -> float:
 
 
 async def _strangers(url: str, store: PostgresStore, epoch: int) -> dict[str, float]:
-    """Seconds that each takes while cancels and an admission wait for rows that somebody has locked."""
+    """Seconds that each takes while cancels and an admission wait for rows that another session has
+    locked."""
     locked = [await _admitted(store, epoch, _run(f"locked{n}")) for n in range(4)]
     free = [await _admitted(store, epoch, _run(f"free{n}")) for n in range(2)]
     cx = await asyncpg.connect(url)
@@ -122,7 +123,7 @@ async def _strangers(url: str, store: PostgresStore, epoch: int) -> dict[str, fl
                 asyncio.create_task(_admitted(store, epoch, _run("locked0", multitask_strategy="enqueue"))),
             ]
             await asyncio.sleep(0.3)
-            asked: dict[str, Coroutine[Any, Any, Any]] = {
+            calls: dict[str, Coroutine[Any, Any, Any]] = {
                 "another cancel": _cancel(store, free[0].run_id),
                 "a tick": store.tick(epoch),
                 "an admission": _admitted(store, epoch, _run("new")),
@@ -130,7 +131,7 @@ async def _strangers(url: str, store: PostgresStore, epoch: int) -> dict[str, fl
                 "a drain": store.drain(epoch),
             }
             took: dict[str, float] = {}
-            for what, call in asked.items():
+            for what, call in calls.items():
                 began = time.perf_counter()
                 await call
                 took[what] = time.perf_counter() - began

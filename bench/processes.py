@@ -1,4 +1,4 @@
-"""Worker processes of the benchmarks, as seen by whoever drives them."""
+"""Worker processes of the benchmarks, as seen by their driver."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class WorkerProcess:
         self._process = process
         self._one_at_a_time = asyncio.Lock()
 
-    async def ask(self, do: str, **command: Any) -> Any:
+    async def call(self, do: str, **command: Any) -> Any:
         if self._process.stdin is None:
             raise RuntimeError("the worker has no standard input")
         async with self._one_at_a_time:

@@ -63,8 +63,8 @@ async def jobs_a_second(url: str, jobs: int, at_once: int) -> float | None:
             return None
         program = Path(folder) / "program.py"
         program.write_text(_PROGRAM, encoding="utf-8")
-        said = await _run(python, str(program), url, str(jobs), str(at_once))
-        return None if said is None else float(json.loads(said)["rate"])
+        output = await _run(python, str(program), url, str(jobs), str(at_once))
+        return None if output is None else float(json.loads(output)["rate"])
 
 
 async def _run(python: Path, *arguments: str) -> str | None:

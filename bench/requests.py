@@ -1,7 +1,7 @@
-"""What one request of somebody who means no good costs: bodies of mistakes, and searches of many threads.
+"""The cost of one malicious request: bodies of mistakes, and searches of many threads.
 
-The former are answered in this process, whose event loop tells how long it was held; the latter by a server
-of its own, while another user's requests are timed.
+The former are answered in this process, whose event loop reports how long it was blocked; the latter by a
+server of its own, while another user's requests are timed.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class _Turns:
 
 
 async def _mistakes(rounds: int) -> list[Measure]:
-    found: list[Measure] = []
+    measures: list[Measure] = []
     gateway = create_gateway(RunManager(settings=Settings(grace=0)), {"agent": agent})
     transport = httpx.ASGITransport(gateway)
     headers = {"content-type": "application/json"}
@@ -106,8 +106,8 @@ async def _mistakes(rounds: int) -> list[Measure]:
             )
             assert size <= 64 << 10, note
             measure = Measure("requests", f"mistakes, {what}: loop held", min(held[1:]), "ms", note=note)
-            found.append(at_most(measure, 50))
-    return found
+            measures.append(at_most(measure, 50))
+    return measures
 
 
 # -- searches
@@ -160,37 +160,37 @@ async def _server(store: str) -> AsyncGenerator[int]:
 
 
 async def _searches(where: str, port: int, rounds: int) -> list[Measure]:
-    found: list[Measure] = []
+    measures: list[Measure] = []
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
         thread = (await client.post("/threads", json={})).json()["thread_id"]
-        for what, asked in FILTERS.items():
+        for what, body in FILTERS.items():
             took, alone, beside, statuses = list[float](), list[float](), list[float](), set[int]()
             for _ in range(rounds):
                 alone += await _probe(client, thread, None)
-                search = asyncio.ensure_future(_search(client, asked, took, statuses))
+                search = asyncio.ensure_future(_search(client, body, took, statuses))
                 beside += await _probe(client, thread, search)
                 await search
-            said = ", ".join(map(str, sorted(statuses)))
-            note = f"answered {said}; others alone {quantile(alone, 0.99):.1f} ms"
+            answers = ", ".join(map(str, sorted(statuses)))
+            note = f"answered {answers}; others alone {quantile(alone, 0.99):.1f} ms"
             ratio = quantile(beside, 0.99) / quantile(alone, 0.99)
             name = f"{where}, {THREADS:,} threads, {what}"
-            found.append(at_most(Measure("requests", f"{name}: search", max(took), "s", note=note), 2.5))
-            found.append(at_most(Measure("requests", f"{name}: p99 of others", ratio, "x"), 2))
-    return found
+            measures.append(at_most(Measure("requests", f"{name}: search", max(took), "s", note=note), 2.5))
+            measures.append(at_most(Measure("requests", f"{name}: p99 of others", ratio, "x"), 2))
+    return measures
 
 
-async def _search(client: httpx.AsyncClient, asked: Any, took: list[float], statuses: set[int]) -> None:
+async def _search(client: httpx.AsyncClient, body: Any, took: list[float], statuses: set[int]) -> None:
     for path in ("/threads/search", "/threads/count"):
         began = time.perf_counter()
-        answer = await client.post(path, json=asked)
+        answer = await client.post(path, json=body)
         took.append(time.perf_counter() - began)
         statuses.add(answer.status_code)
 
 
 async def _probe(client: httpx.AsyncClient, thread: str, until: asyncio.Future[None] | None) -> list[float]:
-    found: list[float] = []
-    while len(found) < PROBES if until is None else not until.done():
+    durations: list[float] = []
+    while len(durations) < PROBES if until is None else not until.done():
         began = time.perf_counter()
         (await client.get(f"/threads/{thread}")).raise_for_status()
-        found.append((time.perf_counter() - began) * 1000)
-    return found
+        durations.append((time.perf_counter() - began) * 1000)
+    return durations

@@ -93,15 +93,15 @@ async def _webhooks(port: int, alice: str, bob: str) -> list[Measure]:
         server = await asyncio.start_server(quick, "127.0.0.1", 0)
         stack.callback(server.close)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-        hers = await stack.enter_async_context(connected(port, x_api_key=alice))
-        his = await stack.enter_async_context(connected(port, x_api_key=bob))
-        alone = await _delivered(his, url, quick)
+        alices = await stack.enter_async_context(connected(port, x_api_key=alice))
+        bobs = await stack.enter_async_context(connected(port, x_api_key=bob))
+        alone = await _delivered(bobs, url, quick)
         for number in range(WEBHOOKS):
             receiver = f"http://127.0.1.{number % RECEIVERS + 1}:{there}/"
-            await hers.ask("POST", "/runs", {"assistant_id": "agent", "webhook": receiver})
+            await alices.call("POST", "/runs", {"assistant_id": "agent", "webhook": receiver})
         await asyncio.sleep(2)
-        beside = await _delivered(his, url, quick)
-        note = f"{hangs.connections} attempts of hers are open"
+        beside = await _delivered(bobs, url, quick)
+        note = f"{hangs.connections} attempts of alices are open"
     what = f"bob's webhook beside {WEBHOOKS} of alice to {RECEIVERS} receivers that hang"
     return [
         Measure("shares", "bob's webhook, from the request to the receiver, alone", alone, "s"),
@@ -109,11 +109,11 @@ async def _webhooks(port: int, alice: str, bob: str) -> list[Measure]:
     ]
 
 
-async def _delivered(his: Connection, url: str, receiver: _Receiver) -> float:
+async def _delivered(bobs: Connection, url: str, receiver: _Receiver) -> float:
     """Seconds, at most GIVEN_UP."""
     receiver.arrived.clear()
     began = time.perf_counter()
-    await his.ask("POST", "/runs", {"assistant_id": "agent", "webhook": url})
+    await bobs.call("POST", "/runs", {"assistant_id": "agent", "webhook": url})
     with suppress(TimeoutError):
         async with asyncio.timeout(GIVEN_UP):
             await receiver.arrived.wait()
@@ -170,8 +170,8 @@ async def _streams(port: int, alice: str, bob: str) -> list[Measure]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, STREAMS + 500), hard), hard))
     async with AsyncExitStack() as stack:
         slow = {"assistant_id": "agent", "input": {"steps": 1, "sleep": 600}, "stream_resumable": True}
-        async with connected(port, x_api_key=alice) as hers:
-            run = await hers.ask("POST", "/runs", slow)
+        async with connected(port, x_api_key=alice) as alices:
+            run = await alices.call("POST", "/runs", slow)
         statuses: Counter[int] = Counter()
         request = (
             f"GET /runs/{run['run_id']}/stream HTTP/1.1\r\nHost: localhost\r\nx-api-key: {alice}\r\n\r\n"
@@ -192,24 +192,24 @@ async def _streams(port: int, alice: str, bob: str) -> list[Measure]:
         for verb in ("wait", "stream"):
             began = time.perf_counter()
             try:
-                async with connected(port, x_api_key=bob) as his:
-                    await _answered(his, verb)
+                async with connected(port, x_api_key=bob) as bobs:
+                    await _answered(bobs, verb)
                 took = time.perf_counter() - began
             except RuntimeError as error:
                 print(error, file=sys.stderr)
                 took = GIVEN_UP
-            what = f"bob's runs/{verb} beside {STREAMS:,} streams that alice asks for"
-            note = f"hers: {', '.join(f'{count} x {status}' for status, count in sorted(statuses.items()))}"
+            what = f"bob's runs/{verb} beside {STREAMS:,} streams that alice opens"
+            note = f"alices: {', '.join(f'{count} x {status}' for status, count in sorted(statuses.items()))}"
             measures.append(at_most(Measure("shares", what, took, "s", note=note), WITHIN))
-        async with connected(port, x_api_key=alice) as hers:
-            await hers.ask("POST", f"/threads/{run['thread_id']}/runs/{run['run_id']}/cancel")
+        async with connected(port, x_api_key=alice) as alices:
+            await alices.call("POST", f"/threads/{run['thread_id']}/runs/{run['run_id']}/cancel")
     return measures
 
 
-async def _answered(his: Connection, verb: str) -> None:
+async def _answered(bobs: Connection, verb: str) -> None:
     if verb == "wait":
-        await his.ask("POST", "/runs/wait", {"assistant_id": "agent", "input": {"steps": 1}})
+        await bobs.call("POST", "/runs/wait", {"assistant_id": "agent", "input": {"steps": 1}})
         return
-    run = await his.ask("POST", "/runs", {"assistant_id": "agent", "input": {"steps": 1, "sleep": 0.1}})
-    async for _ in his.lines(f"/runs/{run['run_id']}/stream"):
+    run = await bobs.call("POST", "/runs", {"assistant_id": "agent", "input": {"steps": 1, "sleep": 0.1}})
+    async for _ in bobs.lines(f"/runs/{run['run_id']}/stream"):
         pass

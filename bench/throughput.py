@@ -38,14 +38,14 @@ async def _agent(ctx: RunContext) -> dict[str, bool]:
 
 async def run(rounds: int) -> list[Measure]:
     with ValkeyServer() as server:
-        found: dict[tuple[str, str, int], list[tuple[float, float]]] = {}
+        samples: dict[tuple[str, str, int], list[tuple[float, float]]] = {}
         for _ in range(rounds):
             for redis in (None, server.url):
                 for life in (by_status, by_launch):
                     for at_once in (50, 200):
                         key = ("Redis" if redis else "no Redis", life.__name__, at_once)
-                        found.setdefault(key, []).append(await _measure(redis, life, at_once))
-    return [measure for key, results in found.items() for measure in _judge(key, results)]
+                        samples.setdefault(key, []).append(await _measure(redis, life, at_once))
+    return [measure for key, results in samples.items() for measure in _judge(key, results)]
 
 
 def _judge(key: tuple[str, str, int], results: list[tuple[float, float]]) -> list[Measure]:
