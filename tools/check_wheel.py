@@ -65,16 +65,16 @@ def files_expected() -> set[str]:
     }
 
 
-def problems(found: set[str]) -> list[str]:
+def problems(names: set[str]) -> list[str]:
     expected = files_expected()
     # What the packages cannot do without, whatever the source tree looks like at the moment.
     required = {f"{package}/{name}" for package in PACKAGES for name in ("__init__.py", "py.typed")}
-    outside = {name for name in found if name.split("/")[0] not in PACKAGES and ".dist-info/" not in name}
-    lines = [f"missing: {name}" for name in sorted((expected | required) - found)]
+    outside = {name for name in names if name.split("/")[0] not in PACKAGES and ".dist-info/" not in name}
+    lines = [f"missing: {name}" for name in sorted((expected | required) - names)]
     lines += [f"does not belong: {name}" for name in sorted(outside)]
-    if not any(name.startswith("stores/sql/") and name.endswith(".sql") for name in found):
+    if not any(name.startswith("stores/sql/") and name.endswith(".sql") for name in names):
         lines.append("missing: every statement below stores/sql")
-    if not any(name.endswith(".dist-info/licenses/LICENSE") for name in found):
+    if not any(name.endswith(".dist-info/licenses/LICENSE") for name in names):
         lines.append("missing: LICENSE")
     return lines
 
@@ -85,16 +85,16 @@ def main(folder: str) -> int:
         print(f"{folder}: one wheel was expected, {len(wheels)} found", file=sys.stderr)
         return 1
     with ZipFile(wheels[0]) as archive:
-        found = {name for name in archive.namelist() if not name.endswith("/")}
-        sources = {name: archive.read(name).decode() for name in found if name.endswith(".py")}
-    lines = problems(found) + misplaced(sources)
+        names = {name for name in archive.namelist() if not name.endswith("/")}
+        sources = {name: archive.read(name).decode() for name in names if name.endswith(".py")}
+    lines = problems(names) + misplaced(sources)
     size = wheels[0].stat().st_size
     if size > MAX_BYTES:
         lines.append(f"{size} bytes, more than {MAX_BYTES}")
     for line in lines:
         print(f"{wheels[0].name}: {line}", file=sys.stderr)
     if not lines:
-        print(f"{wheels[0].name}: {len(found)} files, {size / 1000:.0f} kB, complete")
+        print(f"{wheels[0].name}: {len(names)} files, {size / 1000:.0f} kB, complete")
     return 1 if lines else 0
 
 

@@ -130,27 +130,27 @@ class Row(NamedTuple):
 
 
 async def rows() -> list[Row]:
-    found: list[Row] = []
+    rows: list[Row] = []
     for group, name in methods():
         called = f"{group}.{name}"
         sent: dict[Request, None] = {}
         for arguments in VARIANTS.get(called, ({},)):
             sent.update(dict.fromkeys(await requests_of(group, name, arguments)))
-        found.append(Row(called, tuple(sent)))
-    return found
+        rows.append(Row(called, tuple(sent)))
+    return rows
 
 
 def routes() -> list[Request]:
     """Those of the gateway, without pages and probes."""
-    found: list[Request] = []
+    requests: list[Request] = []
     for route in create_gateway(RunManager()).routes:
         path = _path(route)
         if path.startswith(("/coordinator", "/docs", "/metrics", "/openapi.json")):
             continue
-        found += [
+        requests += [
             Request(verb, path) for verb in sorted(getattr(route, "methods", None) or ()) if verb != "HEAD"
         ]
-    return found
+    return requests
 
 
 def _path(route: BaseRoute) -> str:
@@ -169,13 +169,13 @@ differs, is in [the HTTP API](gateway.md).
 """
 
 
-def page(found: list[Row], served: list[Request]) -> str:
+def page(rows: list[Row], served: list[Request]) -> str:
     keys = {route.key for route in served}
-    known = {request.key for row in found for request in row.requests}
+    known = {request.key for row in rows for request in row.requests}
     lines: list[str] = []
     for group in GROUPS:
         lines += [f"## {group.capitalize()}", "", "| method of the client | request | |", "|---|---|---|"]
-        for row in found:
+        for row in rows:
             if row.method.startswith(f"{group}."):
                 lines += _lines(row, keys)
         lines.append("")

@@ -49,11 +49,11 @@ def newer(environment: Path) -> list[str]:
     locked = {one.name.lower(): one.version for one in distributions()}
     command = [environment / "bin" / "python", "-c", VERSIONS]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    found = dict(line.split() for line in lines)
+    installed = dict(line.split() for line in lines)
     return [
-        f"{name} {locked.get(name, '-')} -> {found[name]}"
-        for name in sorted(found)
-        if found[name] != locked.get(name)
+        f"{name} {locked.get(name, '-')} -> {installed[name]}"
+        for name in sorted(installed)
+        if installed[name] != locked.get(name)
     ]
 
 

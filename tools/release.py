@@ -74,26 +74,28 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--compare", action="store_true")
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "dist")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder)
         build(made)
-        told = (made / CHECKSUMS).read_text()
-        if asked.compare:
-            if (asked.folder / CHECKSUMS).read_text() == told:
-                print(f"a second build has the same bytes as {asked.folder}")
+        checksums = (made / CHECKSUMS).read_text()
+        if options.compare:
+            if (options.folder / CHECKSUMS).read_text() == checksums:
+                print(f"a second build has the same bytes as {options.folder}")
                 return 0
-            print(f"a second build differs from {asked.folder}, its files are:\n{told}", file=sys.stderr)
+            print(
+                f"a second build differs from {options.folder}, its files are:\n{checksums}", file=sys.stderr
+            )
             return 1
         if changed := git("status", "--porcelain"):
             print(f"not in this release, because not committed:\n{changed}", file=sys.stderr)
-        asked.folder.mkdir(parents=True, exist_ok=True)
-        for old in asked.folder.iterdir():
+        options.folder.mkdir(parents=True, exist_ok=True)
+        for old in options.folder.iterdir():
             if old.suffix in {".whl", ".gz"} or old.name in {SBOM, CHECKSUMS}:
                 old.unlink()
         for file in made.iterdir():
-            shutil.copy(file, asked.folder)
-    print(told, end="")
+            shutil.copy(file, options.folder)
+    print(checksums, end="")
     return 0
 
 

@@ -1,6 +1,6 @@
 """Append the revision of stores/sql/postgres/functions/*.sql to revisions.txt, unless the list ends with it.
 
-Lines of states that nobody else can have installed may be removed before they are committed.
+Lines of states that no other program can have installed may be removed before they are committed.
 
     python tools/revise_functions.py
 """
