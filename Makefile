@@ -75,11 +75,12 @@ plans: $(STAMP) ## What statements read among a million runs, with JIT and witho
 	COORDINATOR_FLEET_SHARE=1 $(BIN)/pytest -n 0 tests/integration/test_postgres_fleet.py --timeout 600 $(ARGS)
 
 .PHONY: check
-check: $(STAMP) ## Formatting, lint, types, who imports whom, the image, workflows, and what the wheel holds
+check: $(STAMP) ## Formatting, lint, types, imports, words, the image, workflows, and what the wheel holds
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python tools/check_words.py
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
