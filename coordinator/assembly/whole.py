@@ -18,7 +18,7 @@ from coordinator.notifiers.local import LocalNotifier
 from coordinator.runs.recovery import Recovery
 from coordinator.settings import Settings
 from coordinator.telemetry import Hook
-from coordinator.workers.deadline import GONE, Deadline
+from coordinator.workers.deadline import EXIT_WITHIN, Deadline
 from coordinator.workers.drain import DRAINED, Drain
 from coordinator.workers.expiry import Expiry
 from coordinator.workers.health import Examination
@@ -166,7 +166,7 @@ class Assembly:
     def _bind(self) -> None:
         worker = self.shared.worker
         worker.on_registered, worker.on_fenced = self._registered, self._fenced
-        worker.on_ended, worker.gone = self._ended, self._gone
+        worker.on_ended, worker.dropped_runs_stopped = self._ended, self._dropped_runs_stopped
         self.shared.queue.take_over = self._take_over
 
     async def _registered(self, epoch: int) -> None:
@@ -188,7 +188,7 @@ class Assembly:
     async def _take_over(self, own: Ownership) -> bool:
         return await self.runs.takeover.run(own)
 
-    async def _gone(self) -> None:
+    async def _dropped_runs_stopped(self) -> None:
         """Returns when the runs of the previous epochs have stopped or were settled by force."""
         lost = [entry.settled.wait() for entry in self.shared.registry.unsettled() if entry.elsewhere]
         await asyncio.gather(*lost)
@@ -201,7 +201,7 @@ class Assembly:
         """
         await self.drain.run(timeout)
         now = asyncio.get_running_loop().time()
-        closing = Deadline(max(self.drain.until + GONE, now + GONE - DRAINED))
+        closing = Deadline(max(self.drain.until + EXIT_WITHIN, now + EXIT_WITHIN - DRAINED))
         shared = self.shared
         await closing.step("Stopping the loops", self.loops.stop())
         await closing.step("Stopping the pruner", self.pruner.stop())

@@ -15,10 +15,10 @@ from coordinator.runs.states import (
     TRANSITIONS,
     Closing,
     End,
-    Gone,
     Hold,
     Holding,
     Lost,
+    Released,
     Settled,
     State,
     Stopping,
@@ -213,7 +213,7 @@ class Entry:
         """Ends the run on this worker. Must be called once."""
         record, state = self.record, self.state
         if state.elsewhere:
-            self._become(Gone(state.hold, state.abort))
+            self._become(Released(state.hold, state.abort))
         else:
             self._become(Settled(state.hold, state.abort, result))
         record.status = status

@@ -327,7 +327,7 @@ class Lifecycle:
             return
         await self._store.put(run_id, **row_of(record, status, fields.get("error")))
         if await self._store.update_run_completion(run_id, **fields) is False:
-            logger.warning("The completion of run %r affected no row after its row was recreated", run_id)
+            logger.warning("The completion of run %r affected no rows after row recreation", run_id)
 
     async def update_progress(self, run_id: str, fields: dict[str, Any]) -> None:
         record = self._registry.records.get(run_id)

@@ -1,7 +1,7 @@
 """The states of a run on its worker, as data: the fields of each state, and the allowed transitions.
 
 waiting --claim--> holding --decide--> stopping --stopped--> closing --settle--> settled
-                               lose: any of these --> lost --stopped--> gone
+                               lose: any of these --> lost --stopped--> released
 
 `stores/states.py` has the states of the row. These are the states in the memory of one process.
 """
@@ -120,7 +120,7 @@ class Settled:
 
 
 @dataclass(slots=True, eq=False)
-class Gone:
+class Released:
     """Lost, and stopped on this worker: only the store has its end."""
 
     hold: Hold | None
@@ -129,15 +129,15 @@ class Gone:
     elsewhere: ClassVar[bool] = True
 
 
-State: TypeAlias = Waiting | Holding | Stopping | Closing | Lost | Settled | Gone
+State: TypeAlias = Waiting | Holding | Stopping | Closing | Lost | Settled | Released
 
 TRANSITIONS: dict[type[State], frozenset[type[State]]] = {
     Waiting: frozenset({Holding, Stopping, Closing, Settled, Lost}),
     Holding: frozenset({Stopping, Closing, Lost}),
     Stopping: frozenset({Closing, Settled, Lost}),
     Closing: frozenset({Settled, Lost}),
-    Lost: frozenset({Gone}),
+    Lost: frozenset({Released}),
     Settled: frozenset(),
-    Gone: frozenset(),
+    Released: frozenset(),
 }
 """A run that holds its thread settles from `Closing` only. From `Stopping` it settles if it never held it."""

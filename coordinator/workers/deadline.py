@@ -9,7 +9,7 @@ from contextlib import suppress
 
 logger = logging.getLogger(__name__)
 
-GONE = 4.7
+EXIT_WITHIN = 4.7
 """Seconds after the grace within which the process exits. The documented limit is 5 s; the difference is for
 timers that a busy machine runs late."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol, runtime_checkable
 
-from coordinator.workers.deadline import GONE
+from coordinator.workers.deadline import EXIT_WITHIN
 from stores.tasks import begin_soon
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -43,11 +43,11 @@ class Shutdown:
         """Handles a signal. Must be called on the event loop."""
         if self._task is None:
             self.requested.set()
-            self._arm(self._worker.grace + GONE, number)
+            self._arm(self._worker.grace + EXIT_WITHIN, number)
             self._task = begin_soon(self._drain())
         else:
             self._worker.end_grace()
-            self._arm(GONE, number)
+            self._arm(EXIT_WITHIN, number)
 
     async def serving(self, work: Coroutine[Any, Any, object]) -> None:
         """Runs `work` until it returns or the worker is drained, whichever comes first; then cancels it."""

@@ -34,9 +34,9 @@ class Worker:
     """Registers lazily, at the first admission or in `start`. Implements `runs.incarnation`.
 
     `assistants()` returns the names of this worker's assistants, for its row. `on_registered(epoch)` starts
-    what belongs to an epoch. `on_fenced(why)` drops every run, and `gone()` returns when the dropped runs
-    have stopped: only then a new epoch is registered. `on_ended(orphans)` receives the runs that were ended
-    when an epoch was retired.
+    what belongs to an epoch. `on_fenced(why)` drops every run, and `dropped_runs_stopped()` returns when the
+    dropped runs have stopped: only then a new epoch is registered. `on_ended(orphans)` receives the runs that
+    were ended when an epoch was retired.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Worker:
         self.on_registered: Callable[[int], Awaitable[None]] = _nothing
         self.on_fenced: Callable[[str], None] = logger.debug
         self.on_ended: Callable[[Sequence[Orphan]], None] = logger.debug
-        self.gone: Callable[[], Awaitable[None]] = _no_runs
+        self.dropped_runs_stopped: Callable[[], Awaitable[None]] = _no_runs
 
     @property
     def epoch(self) -> int:
@@ -110,7 +110,7 @@ class Worker:
         previous = self._epoch
         self.fenced(previous, TOO_LATE)
         lost_because = self._lost_because
-        await self.gone()
+        await self.dropped_runs_stopped()
         await self._store.open()
         began, epoch = await self._new_epoch()
         self._loop = asyncio.get_running_loop()
@@ -206,4 +206,4 @@ async def _nothing(epoch: int) -> None:
 
 
 async def _no_runs() -> None:
-    """The default of `gone`: no run has to stop."""
+    """The default of `dropped_runs_stopped`: no run has to stop."""

@@ -14,10 +14,10 @@ from coordinator.runs.states import (
     TRANSITIONS,
     Closing,
     End,
-    Gone,
     Hold,
     Holding,
     Lost,
+    Released,
     Settled,
     State,
     Stopping,
@@ -51,7 +51,7 @@ WAYS: dict[type[State], tuple[Ownership | None, tuple[str, ...]]] = {
     Closing: (OWN, ("close",)),
     Lost: (OWN, ("stop", "lose")),
     Settled: (OWN, ("close", "settle")),
-    Gone: (OWN, ("stop", "lose", "settle")),
+    Released: (OWN, ("stop", "lose", "settle")),
 }
 """How a run gets into each state."""
 
@@ -71,9 +71,9 @@ LEADS: dict[type[State], tuple[type[State] | None, ...]] = {
     Holding: (Holding, Stopping, Closing, Lost, None),
     Stopping: (Stopping, None, Closing, Lost, Settled),
     Closing: (Closing, Closing, Closing, Lost, Settled),
-    Lost: (Lost, None, Lost, None, Gone),
+    Lost: (Lost, None, Lost, None, Released),
     Settled: (Settled, None, Settled, None, None),
-    Gone: (Gone, None, Gone, None, None),
+    Released: (Released, None, Released, None, None),
 }
 """Where each step leads; None = it is refused, the same state = it has none to leave."""
 MOVES = [(state, step, to) for state, leads in LEADS.items() for step, to in zip(STEPS, leads, strict=True)]
@@ -101,8 +101,8 @@ async def test_the_table_has_no_way_that_no_step_takes() -> None:
 
 def test_waiting_and_the_end_states_have_no_way_back() -> None:
     assert not any(Waiting in after for after in TRANSITIONS.values())
-    assert TRANSITIONS[Settled] == TRANSITIONS[Gone] == frozenset()
-    assert TRANSITIONS[Lost] == {Gone}, "a lost run is never settled here"
+    assert TRANSITIONS[Settled] == TRANSITIONS[Released] == frozenset()
+    assert TRANSITIONS[Lost] == {Released}, "a lost run is never settled here"
 
 
 @pytest.mark.parametrize("state", TRANSITIONS)

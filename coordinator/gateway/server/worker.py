@@ -18,7 +18,7 @@ from coordinator.gateway.server.channel import Orders, Ready, WorkerEnd, leave_a
 from coordinator.gateway.server.editing import watch
 from coordinator.gateway.server.failures import UNREACHABLE, CannotServe
 from coordinator.gateway.shared_counts import share_in
-from coordinator.workers.deadline import GONE
+from coordinator.workers.deadline import EXIT_WITHIN
 
 if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
@@ -45,7 +45,7 @@ def main(descriptor: int) -> int:
     if (received := channel.orders()) is None:
         return 0
     orders, port = received
-    channel.watch(lambda: leave_at_once(GONE))
+    channel.watch(lambda: leave_at_once(EXIT_WITHIN))
     share_in(orders.counts)
     identity = _name_this_process(orders)
     from coordinator.gateway.server.serving import loop_factory

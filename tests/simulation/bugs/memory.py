@@ -211,7 +211,10 @@ BUGS = (
         (_HEART + "_beat", "lease.renewed(epoch, began)", "lease.renewed(epoch, lease.clock())"),
         (_WORKER + "__init__", "settings.lease_ttl - settings.lease_margin", "settings.lease_ttl"),
     ),
-    bug("registered-before-the-tasks-are-gone", (_WORKER + "_register", "await self.gone()", "pass")),
+    bug(
+        "registered-before-the-tasks-are-gone",
+        (_WORKER + "_register", "await self.dropped_runs_stopped()", "pass"),
+    ),
     bug("admits-while-it-drains", (_WORKER + "ready", "if self._draining or self._closed:", "if 0:")),
     bug(
         "fenced-and-nobody-is-dropped",
