@@ -234,10 +234,8 @@ class RunManager:
         for a run that this worker did not admit, or an unknown assistant."""
         self._home.check()
         run = check.check_instance("record", record, RunRecord)
-        named = (
-            self.assistants.named(run.assistant_id) if agent is None else as_assistant(agent, self._values)
-        )
-        return self._execution.launch(run, named)
+        chosen = self.assistants.named(run.assistant_id) if agent is None else agent
+        return self._execution.launch(run, as_assistant(chosen, self._values))
 
     async def start(self, run_id: str) -> bool:
         """For callers with a task of their own: wait until the run holds its thread, then pending -> running.
