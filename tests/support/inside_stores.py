@@ -29,21 +29,23 @@ def connection_of(owner: Any) -> sqlite3.Connection:
 
 def writer_of(store: SQLiteStore) -> ThreadConnection:
     """Returns the connection that all writes go through."""
-    assert store._writer is not None
-    return store._writer
+    writer = store._writer
+    assert writer is not None, "the store is closed"
+    return writer
 
 
 def reader_of(store: SQLiteStore) -> ThreadConnection:
     """Returns the connection that short reads go through."""
-    assert store._reader is not None
-    return store._reader
+    reader = store._reader
+    assert reader is not None, "the store is closed"
+    return reader
 
 
 def break_reads_of_one_row(store: SQLiteStore, instead: sqlite3.Connection) -> None:
     """Closes the connection that reads one row from the event loop, and puts another in its place."""
-    assert store._glance is not None
-    store._glance.close()
-    store._glance = instead
+    replaced, store._glance = store._glance, instead
+    assert replaced is not None, "the store is closed"
+    replaced.close()
 
 
 def connect_to(store: SQLiteStore) -> sqlite3.Connection:
