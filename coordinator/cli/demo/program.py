@@ -141,15 +141,13 @@ async def show(stage: Stage, number: int, claim: Claim) -> Result:
             problem = str(error)
         except TimeoutError:
             problem = f"not completed within {span(time.monotonic() - began)}"
-    identity = {"number": number, "name": claim.name, "claim": claim.statement}
-    came_to = {
+    return {
+        "number": number,
+        "name": claim.name,
+        "claim": claim.statement,
         "ok": None if skipped else problem is None,
         "skipped": skipped,
         "problems": [problem] if problem else [],
-    }
-    return {
-        **identity,
-        **came_to,
         "seconds": round(time.monotonic() - began, 3),
         "text": text,
         "measured": measured,
