@@ -90,7 +90,7 @@ async def test_json_lines_have_the_fields_of_events_and_the_run_of_a_failure(tmp
         os.kill(server.workers[slot], signal.SIGKILL)
         await server.says('"event": "RunRecovered"')
         records = {one.get("event"): one for one in documents(server)}
-        assert records["PeerBuried"]["epoch"] == owner
+        assert records["PeerBuried"]["event_epoch"] == owner
         assert records["PeerBuried"]["ended"] == 1
         assert records["RunRecovered"]["run_id"] == run
         (failure,) = [one for one in documents(server) if one.get("run_id") == failed]
