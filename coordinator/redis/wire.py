@@ -29,7 +29,6 @@ class Wire(asyncio.Protocol):
         self._decoder = Decoder()
         self._on_replies = on_replies
         self._on_lost = on_lost
-        self._lost_event = asyncio.Event()
         self._released = asyncio.Event()
         self.lost = False
         self.why = "closed by the server"
@@ -44,9 +43,6 @@ class Wire(asyncio.Protocol):
             self.why = why
             self._transport.abort()
             self._lose()
-
-    async def wait_lost(self) -> None:
-        await self._lost_event.wait()
 
     async def aclose(self) -> None:
         """Aborts the connection, and returns when the socket is closed. Idempotent."""
@@ -76,7 +72,6 @@ class Wire(asyncio.Protocol):
     def _lose(self) -> None:
         if not self.lost:
             self.lost = True
-            self._lost_event.set()
             self._on_lost()
 
 

@@ -18,7 +18,7 @@ def spec_of(
     *, thread_id: object, limits: TimeLimits = NO_LIMITS, after_seconds: object = None, **fields: object
 ) -> RunSpec:
     """Returns the validated spec. `fields`: by the names of RunSpec. Raises InvalidArgument,
-    UnsupportedStrategyError."""
+    UnsupportedStrategyError; KeyError for a name that RunSpec does not have."""
     # A value that is the default needs no check, and most are.
     values = {
         name: _CHECKS[name](name, value) for name, value in fields.items() if value is not _DEFAULTS[name]
@@ -116,5 +116,5 @@ _CHECKS: dict[str, Check] = {
     "on_disconnect": _disconnect,
     "model_name": lambda _, value: check.check_model_name(value),
 }
-_DEFAULTS = {name: default_of(name) or (False if default_of(name) is False else None) for name in ROLES}
-"""The value of a field that a caller leaves out. An empty object is left out as None."""
+_DEFAULTS = {name: None if (default := default_of(name)) == {} else default for name in ROLES}
+"""The value that callers pass for a field which they leave out: its default, or None for an empty object."""

@@ -17,10 +17,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
-from coordinator.servers.process import ServerError, die_with_parent, free_port
+from coordinator.servers.process import ServerError, ServerProcess, die_with_parent, free_port
 
 BIN_VARIABLE = "COORDINATOR_TEST_POSTGRES_BIN"
 URL_VARIABLE = "COORDINATOR_TEST_POSTGRES_URL"
@@ -72,7 +71,7 @@ def find_installed() -> Path | None:
     return max(folders, key=lambda path: float(path.parent.name), default=None)
 
 
-class PostgresServer:
+class PostgresServer(ServerProcess):
     """One cluster and its server process, on a port of its own. Both are removed at the end of `with`.
 
     `durable=False` omits every sync, which matters only in a crash of the machine. `settings`: those of
@@ -194,19 +193,6 @@ class PostgresServer:
         self.resume()
         self.stop("immediate")
         self._temporary.cleanup()
-
-    def __enter__(self) -> PostgresServer:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # -- internals
 

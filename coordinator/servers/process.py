@@ -7,11 +7,39 @@ import random
 import signal
 import socket
 import sys
+from abc import ABC, abstractmethod
 from contextlib import suppress
+from types import TracebackType
+from typing import Self
 
 
 class ServerError(RuntimeError):
     """There is no server to start, or it does not answer."""
+
+
+class ServerProcess(ABC):
+    """A server that runs within the block of a `with` statement."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Returns when the server answers. Raises ServerError."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends the server and removes its files. Idempotent."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def free_port() -> int:

@@ -12,9 +12,8 @@ import time
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 
-from coordinator.servers.process import ServerError, die_with_parent, free_port
+from coordinator.servers.process import ServerError, ServerProcess, die_with_parent, free_port
 
 BINARY_VARIABLE = "COORDINATOR_TEST_REDIS_BIN"
 _START_LIMIT = 10.0
@@ -38,7 +37,7 @@ def find_binary() -> str:
     )
 
 
-class ValkeyServer:
+class ValkeyServer(ServerProcess):
     """One server process, which ends with `with`. `start` after `kill` uses the same port.
 
     Its log is in `folder`, a temporary one unless it is given. Ctrl-C does not reach it.
@@ -133,19 +132,6 @@ class ValkeyServer:
         self.kill()
         if self._temporary is not None:
             self._temporary.cleanup()
-
-    def __enter__(self) -> ValkeyServer:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _await_answer(self, process: subprocess.Popen[bytes]) -> None:
         until = time.monotonic() + _START_LIMIT
