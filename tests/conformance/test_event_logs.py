@@ -16,7 +16,7 @@ from coordinator.servers.valkey import ValkeyServer
 from coordinator.testing.conformance import EVENT_LOG, Check
 from coordinator.testing.conformance.event_logs import entry, ids
 from stores.sqlite import SQLiteStore
-from tests.support.builders import buried, new_worker, running
+from tests.support.builders import fence_epoch, new_worker, running
 from tests.support.inside import backlog_of
 from tests.support.linked import linked
 from tests.support.logged_runs import logged_runs
@@ -80,7 +80,7 @@ async def test_a_worker_that_has_lost_its_run_is_told_with_the_next_event(tmp_pa
         log = StoreEventLog(store, LocalNotifier(), ttl=60)
         log.close("t", own.run_id, entry(own.fence, 1))
         await wait_until(lambda: not backlog_of(log), description="it is written")
-        await buried(store, me, by=peer)
+        await fence_epoch(store, me, by=peer)
         assert await log.append("t", own.run_id, entry(own.fence, 2)) is Appended.done
         await wait_until(lambda: not backlog_of(log), description="it is refused")
         assert await log.append("t", own.run_id, entry(own.fence, 3)) is Appended.stale

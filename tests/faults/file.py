@@ -101,7 +101,7 @@ class TooBig(Fault):
         slot = stage.rng.choice(stage.slots)
         stage.probes += 1
         run = await slot.live.do("admit", thread=f"big-{stage.leg}-{stage.probes}", returns_bytes=50_000_000)
-        await slot.live.said("stopped", run, timeout=PATIENCE)
+        await slot.live.wait_for("stopped", run, timeout=PATIENCE)
         for _ in range(5):
             await passes(stage, time.monotonic(), f"{self.name}: other runs pass", 1.0)
         await stage.until("the run whose result has no room ends", lambda: self._ended(stage, run))

@@ -78,5 +78,5 @@ async def fork(config: dict[str, Any]) -> WorkerProcess:
     transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, write_end)
     writer = asyncio.StreamWriter(transport, protocol, None, loop)
     driven = WorkerProcess(ForkedProcess(process, writer, reader))
-    await driven.said("ready", timeout=20)
+    await driven.wait_for("ready", timeout=20)
     return driven

@@ -158,9 +158,9 @@ class Stage:
         owner, other = self.rng.sample(self.slots, 2)
         self.probes += 1
         run = await owner.live.do("admit", thread=f"probe-{self.leg}-{self.probes}")
-        await owner.live.said("started", run, timeout=PATIENCE)
+        await owner.live.wait_for("started", run, timeout=PATIENCE)
         called = (await other.live.do("cancel_now", run=run))["called"] / 1e9
-        told = await owner.live.said("cancelled", run, timeout=PATIENCE)
+        told = await owner.live.wait_for("cancelled", run, timeout=PATIENCE)
         return called, told["at"] - called
 
     async def probe_during(self, what: str, seconds: float) -> None:

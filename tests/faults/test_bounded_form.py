@@ -79,7 +79,7 @@ async def test_an_accepted_write_of_a_buried_worker_is_noticed(tmp_path: Path) -
         await stage.quiet()
         epoch = (await stage.epochs(stage.slots[0]))[-1]
         run = await stage.slots[1].live.do("admit", thread="t")
-        await stage.slots[1].live.said("started", run)
+        await stage.slots[1].live.wait_for("started", run)
         forge(engine.database, epoch, run)
         await audit(stage)
         await stage.slots[1].live.do("end", run=run)

@@ -20,7 +20,7 @@ from coordinator.telemetry.events import ConnectivityChanged, Event, WorkerFence
 from tests.faults.mortal import Clock, Points, open_mortal
 from tests.faults.workload import Workload
 from tests.histories import Recorder
-from tests.support.worker_process import Program, obey, say
+from tests.support.worker_process import Program, obey, report
 
 
 class FaultProgram(Program):
@@ -65,9 +65,9 @@ class FaultProgram(Program):
 
 def tell(event: Event) -> None:
     if isinstance(event, ConnectivityChanged):
-        say(event="connectivity", value=event.connectivity, at=time.monotonic())
+        report(event="connectivity", value=event.connectivity, at=time.monotonic())
     elif isinstance(event, (WorkerRegistered, WorkerFenced)):
-        say(event=type(event).__name__, epoch=event.epoch, at=time.monotonic())
+        report(event=type(event).__name__, epoch=event.epoch, at=time.monotonic())
 
 
 async def serve(config: dict[str, Any]) -> None:

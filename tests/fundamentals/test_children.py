@@ -10,7 +10,7 @@ import pytest
 from coordinator import ParentEnded, RunManager, RunNotFound, RunStatus
 from coordinator.notifier import Signal
 from tests.support.agents import Agent, launched, running
-from tests.support.builders import buried
+from tests.support.builders import fence_epoch
 from tests.support.inside import assembly_of
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
@@ -111,7 +111,7 @@ async def test_sweep_that_ends_a_parent_hints_its_children(
             notify(epoch, signal)
 
         monkeypatch.setattr(assembly_of(reaps).shared.notifier, "notify_worker", hint)
-        await buried(reaps.store, dies.worker.epoch, by=reaps.worker.epoch)
+        await fence_epoch(reaps.store, dies.worker.epoch, by=reaps.worker.epoch)
         await assembly_of(reaps).reaper.sweep()
         async with asyncio.timeout(10):
             await first.stopped.wait()

@@ -16,7 +16,7 @@ from coordinator.notifier import Connectivity
 from coordinator.servers.valkey import ValkeyServer
 from tests.fundamentals.test_worker_death import hang
 from tests.support.agents import running
-from tests.support.builders import buried
+from tests.support.builders import fence_epoch
 from tests.support.inside import assembly_of
 from tests.support.postgres import Database
 from tests.support.teams import QUICK
@@ -105,7 +105,7 @@ async def test_queue_of_a_dead_worker_needs_no_tick_between_its_runs(workers: Wo
     line = await a_line(dies)
     await workers.without_ticks(heir)
     await hang(dies)
-    await buried(heir.store, dies.worker.epoch, by=heir.worker.epoch)
+    await fence_epoch(heir.store, dies.worker.epoch, by=heir.worker.epoch)
     holder.may_end.set()
     await all_ended(heir, line)
 
@@ -118,7 +118,7 @@ async def test_sweep_passes_the_thread_of_a_dead_worker_to_the_next_home(
     line = await a_line(dies)
     await workers.without_ticks(heir)
     await hang(dies)
-    await buried(heir.store, dies.worker.epoch, by=heir.worker.epoch)
+    await fence_epoch(heir.store, dies.worker.epoch, by=heir.worker.epoch)
     await assembly_of(heir).reaper.sweep()
     await all_ended(heir, line)
 
@@ -143,6 +143,6 @@ async def test_sweep_hints_the_live_home_of_the_next_run(workers: Workers) -> No
     line = await a_line(home)
     await workers.without_ticks(reaper, home)
     await hang(dies)
-    await buried(reaper.store, dies.worker.epoch, by=reaper.worker.epoch)
+    await fence_epoch(reaper.store, dies.worker.epoch, by=reaper.worker.epoch)
     await assembly_of(reaper).reaper.sweep()
     await all_ended(home, line)

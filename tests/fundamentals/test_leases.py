@@ -65,14 +65,14 @@ async def test_one_slow_renewal_fences_no_worker(pair: list[RunManager], tmp_pat
     _, agent = await running(a, "t")
     epoch = a.worker.epoch
     with Child(HOLD, tmp_path / "runs.db") as stranger:
-        assert stranger.heard() == "held"
+        assert stranger.receive() == "held"
         left = assembly_of(a).shared.worker.lease.remaining
         await wait_until(
             lambda: assembly_of(a).shared.worker.lease.remaining < left - 0.6,
             description="three renewals are overdue",
         )
-        stranger.tell()
-        assert stranger.heard() == "released"
+        stranger.send()
+        assert stranger.receive() == "released"
         await wait_until(
             lambda: assembly_of(a).shared.worker.lease.remaining > 1.2, description="it is renewed"
         )
@@ -98,11 +98,11 @@ async def test_worker_declared_dead_is_not_revived(tmp_path: Path) -> None:
         _, agent = await running(manager, "t")
         epoch = manager.worker.epoch
         with Child(HOLD, tmp_path / "runs.db") as stranger:
-            assert stranger.heard() == "held"
+            assert stranger.receive() == "held"
             await agent.stopped.wait()
             with pytest.raises(LeaseLost):
                 agent.ctx.services.check()
-            stranger.tell()
+            stranger.send()
             await wait_until(lambda: manager.worker.epoch > epoch, description="a new epoch")
         with pytest.raises(LeaseLost):
             assembly_of(manager).shared.worker.check(epoch)
@@ -114,9 +114,9 @@ async def test_error_of_a_run_whose_worker_lost_its_lease_names_the_lease(tmp_pa
         run, agent = await running(manager, "t")
         epoch = manager.worker.epoch
         with Child(HOLD, tmp_path / "runs.db") as stranger:
-            assert stranger.heard() == "held"
+            assert stranger.receive() == "held"
             await agent.stopped.wait()
-            stranger.tell()
+            stranger.send()
         await wait_until(lambda: ended(manager, run.run_id), description="its row has ended")
         row = await manager.store.row(run.run_id)
         assert row is not None
@@ -341,9 +341,9 @@ async def test_health_names_the_process_that_blocks_writes(tmp_path: Path) -> No
     async with team_of(1, tmp_path) as (manager,):
         await launched(manager, "t")
         with Child(HOLD, tmp_path / "runs.db") as stranger:
-            assert stranger.heard() == "held"
+            assert stranger.receive() == "held"
             assert (await manager.worker.health()).blocked_by == stranger.pid
-            stranger.tell()
-            assert stranger.heard() == "released"
+            stranger.send()
+            assert stranger.receive() == "released"
         assert (await manager.worker.health()).blocked_by is None
         assert stored(tmp_path / "runs.db")

@@ -402,7 +402,7 @@ async def test_server_without_keys_does_not_listen_on_other_addresses(tmp_path: 
     async with served("serve", "--store", "memory://", "--host", "0.0.0.0", folder=tmp_path) as server:
         _, status = await server.gone()
     assert status == 2
-    assert "API keys" in server.said
+    assert "API keys" in server.output
 
 
 def test_documented_redis_acl_grants_no_listing() -> None:

@@ -85,7 +85,7 @@ async def test_a_paused_run_is_a_success_on_an_interrupted_thread(pair: Pair, th
     here, there = pair
     request_body = await here.sdk.runs.wait(thread, "asker")
     question = {"value": "really?", "id": "q1"}
-    assert request_body == {"asked": True, "__interrupt__": [question]}
+    assert request_body == {"waits_for_answer": True, "__interrupt__": [question]}
     (run,) = await there.sdk.runs.list(thread)
     assert run["status"] == "success"
     assert await there.sdk.runs.join(thread, run["run_id"]) == request_body

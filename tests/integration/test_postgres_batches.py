@@ -17,7 +17,7 @@ from stores.rows import Admission, Limits, Outcome, Ownership
 from stores.sql.postgres import admission, decisions, ownership
 from stores.sql.postgres.calls import BatchFunction, Call, Rows
 from stores.states import CancelAction, Cause, RunStatus
-from tests.support.builders import SUCCESS, StoreClock, buried, cancel, new_run, new_worker
+from tests.support.builders import SUCCESS, StoreClock, cancel, fence_epoch, new_run, new_worker
 from tests.support.inside_stores import batch_pool_of
 from tests.support.postgres import Database
 from tests.support.twins import TwinStore, answer_of
@@ -209,7 +209,7 @@ class Life:
 async def test_a_batch_is_its_calls_one_after_another(batches: Batches) -> None:
     twins = batches.twins
     epochs = [await twins.register(new_worker()) for _ in range(3)]
-    await buried(twins, epochs[2], by=epochs[0])
+    await fence_epoch(twins, epochs[2], by=epochs[0])
     made = 0
     for seed in range(ROUNDS):
         life = Life(batches, seed, epochs)

@@ -18,7 +18,7 @@ from stores.rows import Outcome, Ownership
 from stores.sql.postgres import threads
 from stores.sql.postgres.calls import Call, Query, scalar
 from stores.states import CancelAction, Cause, RunStatus
-from tests.support.builders import SUCCESS, admitted, buried, cancel, new_worker, sql_of
+from tests.support.builders import SUCCESS, admitted, cancel, fence_epoch, new_worker, sql_of
 from tests.support.inside_stores import pool_of
 from tests.support.postgres import Database
 
@@ -260,7 +260,7 @@ async def test_a_buried_worker_is_refused_from_that_moment_on(
         runs = [await admitted(one, me, f"{number}-{at}") for at in range(5)]
         owns = [Ownership(run.run_id, f"{number}-{at}", me, run.fence) for at, run in enumerate(runs)]
         finished, _ = await asyncio.gather(
-            asyncio.gather(*(one.finish(own, SUCCESS) for own in owns)), buried(other, me, by=peer)
+            asyncio.gather(*(one.finish(own, SUCCESS) for own in owns)), fence_epoch(other, me, by=peer)
         )
         fenced = sql_of(other)("SELECT fenced_at FROM workers WHERE epoch = ?", me)[0][0]
         for own, finish in zip(owns, finished, strict=True):

@@ -17,7 +17,7 @@ from stores.base import WorkerStore
 from stores.errors import StoreUnavailable
 from stores.postgres import Options, PostgresStore
 from stores.postgres.host_gate import HostGate
-from tests.support.builders import buried, holding, new_worker, worker_row
+from tests.support.builders import fence_epoch, holding, new_worker, worker_row
 from tests.support.children import Child
 from tests.support.inside_stores import open_gates, pool_of
 from tests.support.postgres import Database
@@ -30,8 +30,8 @@ async def main():
     url, schema, folder = args
     store = PostgresStore(url, Options(schema=schema, host_gate=folder or None), migrate=False)
     await store.open()
-    say(await store.register(NewWorker("w", "here", "boot", 1, "0", 15000)))
-    hear()
+    send(await store.register(NewWorker("w", "here", "boot", 1, "0", 15000)))
+    receive()
 asyncio.run(main())
 """
 """Registers, says its epoch, and lives on."""
@@ -59,7 +59,7 @@ async def test_a_killed_worker_is_proven_dead_and_a_paused_one_is_not(
     async with shared_postgres.worker() as (url, schema), opened(url, schema, folder) as store:
         me = await store.register(new_worker())
         with Child(PEER, url, schema, folder) as other:
-            epoch = int(other.heard())
+            epoch = int(other.receive())
             await holding(store, epoch)
             peer = await worker_row(store, epoch)
             assert (store.proven_dead(peer), store.proven_alive(peer)) == (False, True)
@@ -67,7 +67,7 @@ async def test_a_killed_worker_is_proven_dead_and_a_paused_one_is_not(
             assert (store.proven_dead(peer), store.proven_alive(peer)) == (False, True)
             other.kill()
         assert (store.proven_dead(peer), store.proven_alive(peer)) == (True, False)
-        await buried(store, epoch, by=me)
+        await fence_epoch(store, epoch, by=me)
         assert len(await store.sweep(by=me, error="killed")) == 1
         assert store.proven_alive(await worker_row(store, me)), "its own process"
 
@@ -79,7 +79,7 @@ async def test_a_worker_with_another_gate_is_neither_proven_dead_nor_alive(
     """Two containers with temporary folders of their own, or one that has switched it off."""
     async with shared_postgres.worker() as (url, schema), opened(url, schema, folder) as store:
         with Child(PEER, url, schema, "" if where == "nowhere" else tmp_path / "other") as other:
-            peer = await worker_row(store, int(other.heard()))
+            peer = await worker_row(store, int(other.receive()))
             assert (store.proven_dead(peer), store.proven_alive(peer)) == (False, False)
             other.kill()
         assert (store.proven_dead(peer), store.proven_alive(peer)) == (False, False)
@@ -92,7 +92,7 @@ async def test_a_copy_of_the_gate_file_proves_nothing(
     copy = tmp_path / "copy"
     async with shared_postgres.worker() as (url, schema), opened(url, schema, folder):
         with Child(PEER, url, schema, folder) as other:
-            epoch = int(other.heard())
+            epoch = int(other.receive())
             shutil.copytree(folder, copy)
             async with opened(url, schema, copy) as store:
                 peer = await worker_row(store, epoch)
@@ -105,7 +105,7 @@ async def test_a_gate_file_that_was_made_anew_proves_nothing_of_workers_that_hol
     """A cleaner of temporary files has removed it."""
     async with shared_postgres.worker() as (url, schema):
         with Child(PEER, url, schema, folder) as other:
-            epoch = int(other.heard())
+            epoch = int(other.receive())
             shutil.rmtree(folder)
             async with opened(url, schema, folder) as store:
                 peer = await worker_row(store, epoch)

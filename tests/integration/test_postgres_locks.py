@@ -18,8 +18,8 @@ from tests.support.builders import (
     ENDED,
     SUCCESS,
     admitted,
-    buried,
     cancel,
+    fence_epoch,
     holding,
     new_run,
     new_worker,
@@ -268,7 +268,7 @@ async def dead_with_runs(scene: Scene, *threads: str) -> tuple[int, list[Ownersh
     """A worker that was buried, and what it ran."""
     epoch = await scene.store.register(new_worker())
     owned = [await running(scene.store, epoch, thread) for thread in threads]
-    await buried(scene.store, epoch, by=scene.me)
+    await fence_epoch(scene.store, epoch, by=scene.me)
     return epoch, owned
 
 
@@ -281,7 +281,7 @@ async def test_sweep_ends_and_tells_of_all_that_nobody_has_locked(scene: Scene, 
     child = await running(store, epoch, "child", parent_run_id=parent.run_id)
     stray = await store.insert(new_run("second"), epoch=epoch)
     await cancel(store, stray.run_id)
-    await buried(store, epoch, by=me)
+    await fence_epoch(store, epoch, by=me)
     what, which = ("thread_id", "first") if table == "threads" else ("run_id", first.run_id)
     async with scene.locked(table, what, which), asyncio.timeout(SOON):
         ended = await store.sweep(by=me, error="gone")

@@ -26,8 +26,8 @@ from tests.support.builders import (
     ENDED,
     SUCCESS,
     StoreClock,
-    buried,
     cancel,
+    fence_epoch,
     holding,
     new_run,
     new_worker,
@@ -340,7 +340,7 @@ async def declare_dead(s: Stage) -> Act:
 async def sweep(s: Stage) -> Act:
     peer = await s.peer()
     own = await running(s.store, peer, s.thread)
-    await buried(s.store, peer, by=s.epoch)
+    await fence_epoch(s.store, peer, by=s.epoch)
 
     async def act() -> Any:
         ended = await s.store.sweep(by=s.epoch, error="gone")

@@ -30,10 +30,10 @@ import asyncio
 from stores.postgres import Options, PostgresStore
 async def main():
     store = PostgresStore(args[0], Options(schema=args[1]))
-    say("ready")
-    hear()
+    send("ready")
+    receive()
     await store.open()
-    say("open")
+    send("open")
     await store.aclose()
 asyncio.run(main())
 """
@@ -67,10 +67,10 @@ async def test_workers_that_start_at_once_migrate_once(shared_postgres: Database
     with ExitStack() as stack:
         team = [stack.enter_context(Child(OPEN, shared_postgres.url, name)) for _ in range(3)]
         for child in team:
-            assert child.heard() == "ready"
+            assert child.receive() == "ready"
         for child in team:
-            child.tell()
-        assert [child.heard() for child in team] == ["open"] * 3
+            child.send()
+        assert [child.receive() for child in team] == ["open"] * 3
     assert await in_schema(shared_postgres, name, "SELECT count(*) FROM rc.schema_version") == STEPS
 
 

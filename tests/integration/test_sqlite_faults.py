@@ -50,9 +50,9 @@ async def main():
         await store.open()
         await store.register(NewWorker("w", "here", "boot", 1, "0", 15000))
     except StoreUnavailable as error:
-        say("unavailable:", error)
+        send("unavailable:", error)
     else:
-        say("written")
+        send("written")
     finally:
         await store.aclose()
 asyncio.run(main())
@@ -106,7 +106,7 @@ async def test_what_may_not_be_written_is_unavailable(shared: Path, what: str) -
     await store.aclose()
     spare(database, what)
     with Child(UNPRIVILEGED, database) as child:
-        said = child.heard()
+        said = child.receive()
     assert said.split(":")[0] == ("written" if what == "nothing" else "unavailable")
     assert stored(database, "SELECT count(*) FROM workers") == [1 if what == "nothing" else 0]
 
@@ -125,7 +125,7 @@ async def test_two_users_of_the_system_share_a_file_that_both_may_write(writable
     await store.open()
     await store.register(new_worker(host="here", boot_id="boot"))
     with Child(UNPRIVILEGED, writable_by_all) as child:
-        assert child.heard() == "written"
+        assert child.receive() == "written"
     await store.aclose()
 
 
@@ -315,9 +315,9 @@ async def test_a_registration_that_fails_leaves_its_number_to_others(
     with pytest.raises(StoreUnavailable):
         await store.register(new_worker())
     with Child(SQLITE_WRITER, sqlite_path) as other:
-        assert other.heard() == "1"
-        other.tell()
-        assert other.heard() == "done"
+        assert other.receive() == "1"
+        other.send()
+        assert other.receive() == "done"
         peer = await worker_row(store, 1)
         assert not store.proven_dead(peer)
         other.kill()

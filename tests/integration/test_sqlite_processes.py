@@ -19,8 +19,8 @@ from tests.support.agents import quick
 from tests.support.builders import (
     SUCCESS,
     admitted,
-    buried,
     cancel,
+    fence_epoch,
     holding,
     new_worker,
     row_of,
@@ -37,11 +37,11 @@ STRANGER = """
 import sqlite3
 cx = sqlite3.connect(args[0], isolation_level=None)
 cx.execute("BEGIN IMMEDIATE")
-say("locked")
-hear()
+send("locked")
+receive()
 cx.execute("COMMIT")
-say("free")
-hear()
+send("free")
+receive()
 """
 
 
@@ -53,13 +53,13 @@ async def test_a_lock_held_by_a_stranger_is_waited_out(
     me = await store.register(new_worker())
     owns = [await running(store, me, f"t{n}") for n in range(5)]
     with Child(STRANGER, sqlite_path) as stranger:
-        assert stranger.heard() == "locked"
+        assert stranger.receive() == "locked"
         calls = [asyncio.ensure_future(store.finish(own, SUCCESS)) for own in owns[:3]]
         calls += [asyncio.ensure_future(cancel(store, own.run_id)) for own in owns[3:]]
         await asyncio.wait(calls, timeout=3)
         assert not any(call.done() for call in calls)
         assert (await row_of(store, owns[0].run_id)).open, "reads go on meanwhile"
-        stranger.tell()
+        stranger.send()
         answers = await asyncio.gather(*calls)
     assert [answer.status for answer in answers] == ["success"] * 3 + ["interrupted"] * 2
     for own in owns:
@@ -72,12 +72,12 @@ async def test_past_the_busy_time_out_nothing_is_run_and_the_store_recovers(
     store = await open_sqlite(busy_timeout=0.3)
     me = await store.register(new_worker())
     with Child(STRANGER, sqlite_path) as stranger:
-        assert stranger.heard() == "locked"
+        assert stranger.receive() == "locked"
         calls = [admitted(store, me, f"t{n}") for n in range(3)]
         answers = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 10)
         assert all(isinstance(answer, StoreUnavailable) for answer in answers)
-        stranger.tell()
-        assert stranger.heard() == "free"
+        stranger.send()
+        assert stranger.receive() == "free"
     assert (await admitted(store, me, "after")).holds
     assert stored(sqlite_path, "SELECT thread_id FROM runs") == ["after"]
 
@@ -88,7 +88,7 @@ async def test_a_writer_paused_in_mid_transaction_is_named_and_its_death_frees_t
     store = await open_sqlite(busy_timeout=0.3)
     me = await store.register(new_worker())
     with Child(SQLITE_WRITER, sqlite_path) as other:
-        epoch = int(other.heard())
+        epoch = int(other.receive())
         other.pause()
         with pytest.raises(StoreUnavailable, match=f"process {other.pid}"):
             await admitted(store, me)
@@ -105,7 +105,7 @@ async def test_a_store_closes_within_a_bound_behind_a_paused_writer(
     store = await open_sqlite(busy_timeout=0.3)
     me = await store.register(new_worker())
     with Child(SQLITE_WRITER, sqlite_path) as other:
-        assert other.heard()
+        assert other.receive()
         other.pause()
         asked = asyncio.ensure_future(admitted(store, me))
         await asyncio.sleep(0)
@@ -150,7 +150,7 @@ async def test_two_stores_of_one_process_share_the_file(
     await two.aclose()
     assert await one.beat(mine)
     with Child(VOUCHED, sqlite_path) as child:
-        assert child.heard() == "True True"
+        assert child.receive() == "True True"
     peer = await worker_row(one, other)
     assert not one.proven_dead(peer)
 
@@ -159,8 +159,8 @@ VOUCHED = """
 from pathlib import Path
 from stores.gate import gate_of
 gate = gate_of(Path(args[0]))
-say(gate.is_live(1), gate.is_live(2))
-hear()
+send(gate.is_live(1), gate.is_live(2))
+receive()
 """
 
 
@@ -230,13 +230,13 @@ async def test_the_death_of_a_process_is_proven_and_its_runs_end(
     store = await open_sqlite()
     me = await store.register(new_worker())
     with Child(SQLITE_WRITER, sqlite_path) as other:
-        epoch = int(other.heard())
-        other.tell()
-        assert other.heard() == "done"
+        epoch = int(other.receive())
+        other.send()
+        assert other.receive() == "done"
         await holding(store, epoch)
         peer = await worker_row(store, epoch)
         assert not store.proven_dead(peer)
         other.kill()
     assert store.proven_dead(peer)
-    await buried(store, epoch, by=me)
+    await fence_epoch(store, epoch, by=me)
     assert len(await store.sweep(by=me, error="killed")) == 1

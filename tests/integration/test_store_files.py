@@ -117,8 +117,8 @@ async def test_the_next_process_is_told_who_still_works_on_the_old_file(
         change(database)
         was_there = database.exists()
         with Child(NEXT, database) as other:
-            assert other.heard() == "StoreUnavailable"
-            assert f"process {os.getpid()} still uses the database that was there" in other.heard()
+            assert other.receive() == "StoreUnavailable"
+            assert f"process {os.getpid()} still uses the database that was there" in other.receive()
         assert database.exists() == was_there, "it made an empty database"
 
 
@@ -134,7 +134,7 @@ async def test_a_fenced_worker_lets_go_of_the_locks_of_a_file_that_was_replaced(
 
         async def free() -> bool:
             with Child(LOCKS, moved, f"{database}-gate") as other:
-                return other.heard() == "free"
+                return other.receive() == "free"
 
         await wait_until(free, description="its locks are gone", timeout=20)
         with pytest.raises(StoreReplaced):
@@ -163,9 +163,9 @@ try:
     for path, start, length in ((args[0], 0x40000000, 512), (args[1], 0, 1 << 40)):
         with open(path, "r+b") as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
-    say("free")
+    send("free")
 except BlockingIOError as error:
-    say("held")
+    send("held")
 """
 
 
@@ -189,8 +189,8 @@ async def main():
         await store.open()
         await store.register(NewWorker("w", "here", "boot", 1, "0", 15000))
     except Exception as error:
-        say(type(error).__name__)
-        say(error)
+        send(type(error).__name__)
+        send(error)
     await store.aclose()
 asyncio.run(main())
 """

@@ -17,10 +17,10 @@ async def test_cancel_from_another_process(fleet: Fleet) -> None:
     """Reported failure 1."""
     owner, other = await fleet.of(2)
     run = await owner.do("admit", thread="t", unwinds=0.2)
-    await owner.said("started", run)
+    await owner.wait_for("started", run)
     assert await other.do("cancel", run=run, reason="enough", wait=10)
     returned = time.monotonic()
-    stopped = await owner.said("stopped", run)
+    stopped = await owner.wait_for("stopped", run)
     assert stopped["at"] <= returned, "wait returns when the task has stopped"
     assert not await other.do("inflight", thread="t")
 
@@ -45,9 +45,9 @@ async def test_the_new_run_starts_after_the_old_task_has_stopped(fleet: Fleet, s
     for number in range(5):
         thread = f"t{number}"
         old = await one.do("admit", thread=thread, saves={"by": "old"}, unwinds=0.1)
-        await one.said("started", old)
+        await one.wait_for("started", old)
         new = await two.do("admit", thread=thread, strategy=strategy)
-        started, stopped = await two.said("started", new), await one.said("stopped", old)
+        started, stopped = await two.wait_for("started", new), await one.wait_for("stopped", old)
         assert stopped["at"] <= started["at"]
         assert started["values"] == (None if strategy == "rollback" else {"by": "old"})
 
@@ -56,11 +56,11 @@ async def test_an_old_rollback_does_not_overwrite_the_new_state(fleet: Fleet) ->
     """Reported failure 10."""
     one, two = await fleet.of(2)
     old = await one.do("admit", thread="t", saves={"by": "old"}, unwinds=0.2)
-    await one.said("started", old)
+    await one.wait_for("started", old)
     new = await two.do("admit", thread="t", strategy="rollback", saves={"by": "new"}, lasts=0)
     await two.do("wait", run=new)
     last = await one.do("admit", thread="t")
-    assert (await one.said("started", last))["values"] == {"by": "new"}
+    assert (await one.wait_for("started", last))["values"] == {"by": "new"}
 
 
 async def test_the_line_is_first_in_first_out_over_three_processes(fleet: Fleet) -> None:
@@ -72,8 +72,8 @@ async def test_the_line_is_first_in_first_out_over_three_processes(fleet: Fleet)
         for at in range(12)
     ]
     await workers[0].do("end", run=first)
-    began: list[dict[str, Any]] = [await worker.said("started", run, timeout=20) for worker, run in line]
-    ended: list[dict[str, Any]] = [await worker.said("stopped", run) for worker, run in line]
+    began: list[dict[str, Any]] = [await worker.wait_for("started", run, timeout=20) for worker, run in line]
+    ended: list[dict[str, Any]] = [await worker.wait_for("stopped", run) for worker, run in line]
     moments = [event["at"] for event in began]
     assert moments == sorted(moments)
     for before, after in zip(ended, began[1:], strict=False):

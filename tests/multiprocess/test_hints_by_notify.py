@@ -31,10 +31,10 @@ async def test_a_cancel_travels_by_notify_alone(deaf_without_hints: Fleet) -> No
     took: list[float] = []
     for number in range(20):
         run = await owner.do("admit", thread=f"t{number}")
-        await owner.said("started", run)
+        await owner.wait_for("started", run)
         asked = asyncio.get_running_loop().time()
         await other.do("cancel", run=run)
-        took.append((await owner.said("cancelled", run))["at"] - asked)
+        took.append((await owner.wait_for("cancelled", run))["at"] - asked)
     # With the pipe that carries the order, and on whatever else the machine is busy with.
     assert median(took) < 0.05, took
 
@@ -42,12 +42,12 @@ async def test_a_cancel_travels_by_notify_alone(deaf_without_hints: Fleet) -> No
 async def test_waiter_on_another_worker_is_notified_of_the_end(deaf_without_hints: Fleet) -> None:
     owner, other = await deaf_without_hints.of(2)
     run = await owner.do("admit", thread="t", returns="done")
-    await owner.said("started", run)
+    await owner.wait_for("started", run)
     waiting = asyncio.create_task(other.do("wait", run=run))
     line = await other.do("admit", thread="t", strategy="enqueue")
     await owner.do("end", run=run)
     assert await waiting == "done"
-    await other.said("started", line)
+    await other.wait_for("started", line)
 
 
 async def test_terminated_listening_connection_is_replaced(
@@ -55,7 +55,7 @@ async def test_terminated_listening_connection_is_replaced(
 ) -> None:
     owner, other = await deaf_without_hints.of(2)
     run = await owner.do("admit", thread="t")
-    await owner.said("started", run)
+    await owner.wait_for("started", run)
     async with shared_postgres.connection() as cx:
         ended = await cx.fetchval(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1"
@@ -65,6 +65,6 @@ async def test_terminated_listening_connection_is_replaced(
         )
     assert ended >= 2, "those of workers that were killed before may not have ended yet"
     await other.do("cancel", run=run)
-    await owner.said("cancelled", run)
+    await owner.wait_for("cancelled", run)
     for worker in (owner, other):
         await wait_until(lambda worker=worker: is_connected(worker), description="it hears again")

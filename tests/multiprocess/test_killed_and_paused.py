@@ -36,24 +36,24 @@ async def test_only_runs_of_the_killed_worker_end(fleet: Fleet) -> None:
     victim, other = await fleet.of(2)
     dead = await victim.do("admit", thread="t")
     alive = await other.do("admit", thread="t2")
-    await victim.said("started", dead)
-    await other.said("started", alive)
+    await victim.wait_for("started", dead)
+    await other.wait_for("started", alive)
     await victim.kill()
     took = await wait_until(lambda: free(other, "t"), description="the thread is free")
     assert took < 2.5, "sooner than the lease of 3 s"
     assert await other.do("status", run=dead) == "error"
     assert await other.do("status", run=alive) == "running"
     again = await other.do("admit", thread="t")
-    await other.said("started", again)
+    await other.wait_for("started", again)
 
 
 async def test_run_that_waited_behind_killed_workers_run_starts(fleet: Fleet) -> None:
     victim, other = await fleet.of(2)
     dead = await victim.do("admit", thread="t")
-    await victim.said("started", dead)
+    await victim.wait_for("started", dead)
     waiting = await other.do("admit", thread="t", strategy="interrupt")
     await victim.kill()
-    await other.said("started", waiting)
+    await other.wait_for("started", waiting)
 
 
 @on_every_store
@@ -61,9 +61,9 @@ async def test_worker_killed_while_a_run_unwinds_its_cancel(fleet: Fleet) -> Non
     """Reported failures 23 and 39: settled as interrupted, not as an error and not for ever busy."""
     victim, other = await fleet.of(2)
     run = await victim.do("admit", thread="t", unwinds=60)
-    await victim.said("started", run)
+    await victim.wait_for("started", run)
     assert await other.do("cancel", run=run)
-    await victim.said("cancelled", run)
+    await victim.wait_for("cancelled", run)
     await victim.kill()
     assert await other.do("wait", run=run) is None
     assert await other.do("status", run=run) == "interrupted"
@@ -75,18 +75,18 @@ async def test_worker_killed_before_its_rollback_is_rolled_back_by_a_peer(fleet:
     """Reported failure 23: a peer finishes the rollback before the next run looks."""
     victim, other = await fleet.of(2)
     run = await victim.do("admit", thread="t", saves={"by": "dead"}, unwinds=60)
-    await victim.said("started", run)
+    await victim.wait_for("started", run)
     new = await other.do("admit", thread="t", strategy="rollback")
-    await victim.said("cancelled", run)
+    await victim.wait_for("cancelled", run)
     await victim.kill()
-    assert (await other.said("started", new))["values"] is None
+    assert (await other.wait_for("started", new))["values"] is None
 
 
 async def test_a_restarted_worker_does_not_keep_the_dead_ones_runs(fleet: Fleet) -> None:
     """Reported failures 21 and 25: a restart is a new worker, and it looks around at once."""
     victim = await fleet.start(sweep=60)
     run = await victim.do("admit", thread="t")
-    await victim.said("started", run)
+    await victim.wait_for("started", run)
     await victim.kill()
     reborn = await fleet.start(sweep=60)
     assert reborn.epoch > victim.epoch
@@ -112,21 +112,21 @@ async def test_worker_paused_past_its_lease_is_fenced(short: Fleet) -> None:
     """Reported failure 20: a zombie's writes are refused, its tasks aborted, and it registers anew."""
     zombie, other = await short.of(2)
     old = await zombie.do("admit", thread="t", saves={"by": "old"})
-    await zombie.said("started", old)
+    await zombie.wait_for("started", old)
     zombie.send(signal.SIGSTOP)
     new = await other.do("admit", thread="t", strategy="enqueue", saves={"by": "new"})
-    await other.said("started", new)
+    await other.wait_for("started", new)
     zombie.send(signal.SIGCONT)
     with pytest.raises(Refused) as refused:
         await zombie.do("save", run=old, values={"by": "zombie"})
     assert refused.value.name in ("LeaseLost", "StaleFence")
-    await zombie.said("cancelled", old)
+    await zombie.wait_for("cancelled", old)
     await wait_until(lambda: registered_anew(zombie), description="a new epoch")
     assert await other.do("status", run=old) == "error"
     await other.do("end", run=new)
     await other.do("wait", run=new)
     again = await zombie.do("admit", thread="t")
-    assert (await zombie.said("started", again))["values"] == {"by": "new"}
+    assert (await zombie.wait_for("started", again))["values"] == {"by": "new"}
 
 
 async def registered_anew(worker: WorkerProcess) -> bool:
@@ -138,7 +138,7 @@ async def test_worker_paused_for_less_than_its_lease_continues(fleet: Fleet) -> 
     """Reported failure 17: nothing happens to it."""
     slow, other = await fleet.of(2)
     run = await slow.do("admit", thread="t")
-    await slow.said("started", run)
+    await slow.wait_for("started", run)
     slow.send(signal.SIGSTOP)
     assert await other.do("reconcile", error="gone") == []
     slow.send(signal.SIGCONT)
@@ -152,7 +152,7 @@ async def test_two_reconcilers_report_each_recovery_once(fleet: Fleet) -> None:
     victim = await fleet.start()
     one, two = [await fleet.start(**only_asked) for _ in range(2)]
     runs = [await victim.do("admit", thread=f"t{at}") for at in range(20)]
-    await victim.said("started", runs[-1])
+    await victim.wait_for("started", runs[-1])
     await victim.kill()
     reported = await asyncio.gather(*(worker.do("reconcile", error="gone") for worker in (one, two)))
     assert sorted(reported[0] + reported[1]) == sorted(runs)
@@ -161,7 +161,7 @@ async def test_two_reconcilers_report_each_recovery_once(fleet: Fleet) -> None:
 async def test_worker_that_drains_leaves_no_run(fleet: Fleet) -> None:
     leaver, other = await fleet.of(2)
     run = await leaver.do("admit", thread="t")
-    await leaver.said("started", run)
+    await leaver.wait_for("started", run)
     await leaver.leave()
     assert await free(other, "t")
     assert await other.do("status", run=run) == "interrupted"

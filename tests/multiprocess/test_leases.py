@@ -35,7 +35,7 @@ async def test_copying_the_gate_file_in_a_worker_of_its_own_ends_nothing(
 ) -> None:
     copying, other = await short.of(2)
     run = await copying.do("admit", thread="t")
-    await copying.said("started", run)
+    await copying.wait_for("started", run)
     await copying.do("copy", path=str(tmp_path / "runs.db-gate"), to=str(tmp_path / "copy"))
     for _ in range(3):
         assert await other.do("reconcile", error="gone") == []
@@ -54,9 +54,9 @@ async def test_worker_with_loop_blocked_longer_than_the_lease_stays_live(short: 
     """Reported failure 18: the heart beats in a thread of its own."""
     blocked, other = await short.of(2)
     run = await blocked.do("admit", thread="t")
-    await blocked.said("started", run)
+    await blocked.wait_for("started", run)
     blocking = asyncio.create_task(blocked.do("block", seconds=3.0))
-    await blocked.said("blocking")
+    await blocked.wait_for("blocking")
     while not blocking.done():
         assert await other.do("reconcile", error="gone") == []
         assert await other.do("status", run=run) == "running"
@@ -70,14 +70,14 @@ async def test_worker_with_loop_blocked_longer_than_the_lease_stays_live(short: 
 async def test_worker_with_loop_blocked_past_stall_limit_is_declared_dead(short: Fleet) -> None:
     blocked, other = await short.start(stall_limit=0.5), await short.start()
     run = await blocked.do("admit", thread="t")
-    await blocked.said("started", run)
+    await blocked.wait_for("started", run)
     blocking = asyncio.create_task(blocked.do("block", seconds=4.0))
-    await blocked.said("blocking")
+    await blocked.wait_for("blocking")
     await wait_until(lambda: free(other, "t"), description="its peer has buried it")
     assert not blocking.done()
     assert await other.do("status", run=run) == "error"
     await blocking
-    await blocked.said("cancelled", run)
+    await blocked.wait_for("cancelled", run)
     await wait_until(lambda: registered_anew(blocked), description="a new epoch")
     log = "".join(blocked.complaints)
     assert "The event loop has been blocked for" in log
@@ -94,7 +94,7 @@ async def test_writes_of_paused_worker_are_refused_after_it_is_declared_dead(
     """Reported failure 20: every kind of write, again and again, from tasks that do not know yet."""
     zombie, other = await short.of(2)
     runs = [await zombie.do("admit", thread=f"t{at}") for at in range(5)]
-    await zombie.said("started", runs[-1])
+    await zombie.wait_for("started", runs[-1])
     asked = [asyncio.create_task(zombie.do("scribble", run=run)) for run in runs]
     await wait_until(lambda: scribbled(tmp_path, runs), description="all of them write")
     await pause_outside_a_transaction(zombie, tmp_path)
@@ -149,7 +149,7 @@ async def test_killed_worker_is_detected_with_the_default_sweep(tmp_path: Path) 
     async with fleet_on(tmp_path, sweep=sweep, lease_ttl=15, renew=5, lease_margin=3) as fleet:
         victim, other = await fleet.of(2)
         run = await victim.do("admit", thread="t")
-        await victim.said("started", run)
+        await victim.wait_for("started", run)
         await victim.kill()
         took = await wait_until(lambda: free(other, "t"), description="it is free", timeout=sweep + 5)
         assert took <= sweep + 1
@@ -162,7 +162,7 @@ async def test_file_locked_by_another_program_for_five_seconds_fences_no_worker(
         workers = await fleet.of(2)
         runs = [await worker.do("admit", thread=f"t{at}") for at, worker in enumerate(workers)]
         for worker, run in zip(workers, runs, strict=True):
-            await worker.said("started", run)
+            await worker.wait_for("started", run)
         with closing(sqlite3.connect(tmp_path / "runs.db", isolation_level=None)) as stranger:
             stranger.execute("BEGIN EXCLUSIVE")
             locked = time.monotonic()
@@ -183,21 +183,21 @@ async def test_run_that_waited_on_a_killed_worker_is_executed_by_its_successor(f
     """Reported failure 45: what waited is run once; what ran is not run again."""
     victim, holder = await fleet.of(2)
     first = await holder.do("admit", thread="t")
-    await holder.said("started", first)
+    await holder.wait_for("started", first)
     began = await victim.do("admit", thread="u", assistant="agent")
-    await victim.said("started", began)
+    await victim.wait_for("started", began)
     waiting = await victim.do("admit", thread="t", strategy="enqueue", assistant="agent", returns=7)
     await victim.kill()
     successor = await fleet.start()
     await holder.do("end", run=first)
     await wait_until(
-        lambda: successor.heard("started", waiting) or holder.heard("started", waiting),
+        lambda: successor.find_event("started", waiting) or holder.find_event("started", waiting),
         description="one of those who know the assistant runs it",
     )
     both = (successor, holder)
-    assert sum(worker.heard("started", waiting) is not None for worker in both) == 1
+    assert sum(worker.find_event("started", waiting) is not None for worker in both) == 1
     for worker in both:
         await worker.do("end", run=waiting)
     assert await holder.do("wait", run=waiting) == 7
     assert await holder.do("status", run=began) == "error"
-    assert not any(worker.heard("started", began) for worker in both)
+    assert not any(worker.find_event("started", began) for worker in both)

@@ -19,15 +19,15 @@ async def finished(worker: WorkerProcess, run: str) -> None:
 async def test_portable_run_that_is_queued_is_executed_by_a_peer(fleet: Fleet) -> None:
     home, other = await fleet.of(2)
     holder = await other.do("admit", thread="t")
-    await other.said("started", holder)
+    await other.wait_for("started", holder)
     run = await home.do("admit", thread="t", strategy="enqueue", assistant="agent", returns="done")
     behind = await other.do("admit", thread="t", strategy="enqueue", assistant="agent")
     await home.kill()
     await other.do("end", run=holder)
-    await other.said("started", run)
-    assert other.heard("started", behind) is None, "it keeps its place"
+    await other.wait_for("started", run)
+    assert other.find_event("started", behind) is None, "it keeps its place"
     await finished(other, run)
-    await other.said("started", behind)
+    await other.wait_for("started", behind)
 
 
 async def test_delayed_portable_run_is_executed_by_a_peer(fleet: Fleet) -> None:
@@ -36,9 +36,9 @@ async def test_delayed_portable_run_is_executed_by_a_peer(fleet: Fleet) -> None:
     run = await home.do("admit", thread="t", strategy="enqueue", assistant="agent", returns="done", after=1.5)
     await home.kill()
     passes = await other.do("admit", thread="t", strategy="enqueue")
-    await other.said("started", passes)
+    await other.wait_for("started", passes)
     await other.do("end", run=passes)
-    started = await other.said("started", run)
+    started = await other.wait_for("started", run)
     assert started["at"] - asked >= 1.5
     await finished(other, run)
 
@@ -48,16 +48,16 @@ async def test_delayed_run_due_without_any_worker_is_executed_later(fleet: Fleet
     run = await home.do("admit", thread="t", strategy="enqueue", assistant="agent", returns="done", after=0.3)
     await home.kill()
     reborn = await fleet.start()
-    await reborn.said("started", run)
+    await reborn.wait_for("started", run)
     await finished(reborn, run)
 
 
 async def test_started_run_is_not_started_again(fleet: Fleet) -> None:
     home, other = await fleet.of(2)
     run = await home.do("admit", thread="t", strategy="enqueue", assistant="agent", after=0.1)
-    await home.said("started", run)
+    await home.wait_for("started", run)
     await home.kill()
     again = await other.do("admit", thread="t", strategy="enqueue", assistant="agent")
-    await other.said("started", again)
+    await other.wait_for("started", again)
     assert await other.do("status", run=run) == "error"
-    assert other.heard("started", run) is None
+    assert other.find_event("started", run) is None

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.multiprocess
 async def started(worker: WorkerProcess, count: int, prefix: str) -> list[str]:
     runs = [await worker.do("admit", thread=f"{prefix}{at}") for at in range(count)]
     for run in runs:
-        await worker.said("started", run)
+        await worker.wait_for("started", run)
     return runs
 
 
@@ -62,7 +62,7 @@ async def test_cancel_whose_message_has_no_receiver_is_delivered_by_the_tick(
         (run,) = await started(owner, 1, "t")
         proxy.black_hole()
         assert await deaf.do("cancel", run=run, wait=10)
-        await owner.said("stopped", run)
+        await owner.wait_for("stopped", run)
 
 
 async def test_owner_that_receives_no_hints_cancels_at_its_tick(
@@ -75,6 +75,6 @@ async def test_owner_that_receives_no_hints_cancels_at_its_tick(
         (run,) = await started(owner, 1, "t")
         proxy.black_hole()
         assert await other.do("cancel", run=run, wait=10)
-        await owner.said("stopped", run)
+        await owner.wait_for("stopped", run)
         proxy.restore()
         await wait_until(lambda: is_connected(owner), description="it heals")

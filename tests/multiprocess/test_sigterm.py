@@ -38,7 +38,7 @@ async def test_a_run_that_finishes_in_its_grace_keeps_its_success(patient: Fleet
     run = await leaver.do("admit", thread="t", returns="done")
     stopped = await leaver.do("admit", thread="t2")
     for started in (run, stopped):
-        await leaver.said("started", started)
+        await leaver.wait_for("started", started)
     leaver.send(signal.SIGTERM)
     await draining(leaver, other)
     with pytest.raises(Refused, match="draining, retry elsewhere") as refused:
@@ -58,9 +58,9 @@ async def test_run_that_does_not_finish_in_the_grace_is_cancelled_with_its_cause
     async with fleet_on(tmp_path, grace=0.5) as fleet:
         leaver, other = await fleet.of(2)
         run = await leaver.do("admit", thread="t")
-        await leaver.said("started", run)
+        await leaver.wait_for("started", run)
         leaver.send(signal.SIGTERM)
-        assert (await leaver.said("cancelled", run))["cause"] == "shutdown"
+        assert (await leaver.wait_for("cancelled", run))["cause"] == "shutdown"
         _, status = await leaver.gone()
         assert status == 0
         assert await other.do("status", run=run) == "interrupted"
@@ -74,7 +74,7 @@ async def test_blocked_code_does_not_delay_the_exit(tmp_path: Path, in_the_way: 
     async with fleet_on(tmp_path, grace=grace, force_after=60) as fleet:
         leaver, other = await fleet.of(2)
         run = await leaver.do("admit", thread="t", deaf=in_the_way == "a deaf task")
-        await leaver.said("started", run)
+        await leaver.wait_for("started", run)
         if in_the_way == "a job in a thread":
             await leaver.do("occupy", seconds=60)
         asked = time.monotonic()
@@ -91,16 +91,16 @@ async def test_blocked_code_does_not_delay_the_exit(tmp_path: Path, in_the_way: 
 async def test_a_second_signal_hurries(patient: Fleet) -> None:
     leaver, other = await patient.of(2)
     run = await leaver.do("admit", thread="t")
-    await leaver.said("started", run)
+    await leaver.wait_for("started", run)
     leaver.send(signal.SIGTERM)
     await draining(leaver, other)
-    assert leaver.heard("cancelled", run) is None
+    assert leaver.find_event("cancelled", run) is None
     asked = time.monotonic()
     leaver.send(signal.SIGTERM)
     ended, status = await leaver.gone()
     assert ended - asked < BOUND
     assert status == 0
-    assert (await leaver.said("cancelled", run))["cause"] == "shutdown"
+    assert (await leaver.wait_for("cancelled", run))["cause"] == "shutdown"
     assert await other.do("status", run=run) == "interrupted"
 
 
@@ -110,11 +110,11 @@ async def test_worker_killed_during_its_drain(patient: Fleet) -> None:
     cancelled = await leaver.do("admit", thread="t", unwinds=60)
     runs = await leaver.do("admit", thread="t2")
     for run in (cancelled, runs):
-        await leaver.said("started", run)
+        await leaver.wait_for("started", run)
     leaver.send(signal.SIGTERM)
     await draining(leaver, other)
     assert await other.do("cancel", run=cancelled)
-    await leaver.said("cancelled", cancelled)
+    await leaver.wait_for("cancelled", cancelled)
     await leaver.kill()
     for thread in ("t", "t2"):
 

@@ -38,11 +38,11 @@ async def free(worker: Any, thread: str) -> bool:
 async def test_follower_on_another_process_reads_to_the_end(fleet: Fleet) -> None:
     owner, other = await fleet.of(2)
     run = await owner.do("admit", thread="t")
-    await owner.said("started", run)
+    await owner.wait_for("started", run)
     await other.do("follow", run=run)
     await owner.do("emit", run=run, data=list(range(100)))
     await owner.do("end", run=run)
-    end = await other.said("end", run)
+    end = await other.wait_for("end", run)
     assert (end["status"], end["complete"]) == ("success", True)
     assert told(other) == list(range(100))
 
@@ -51,18 +51,18 @@ async def test_follower_on_another_process_reads_to_the_end(fleet: Fleet) -> Non
 async def test_follower_of_killed_owner_receives_an_end_with_error(fleet: Fleet) -> None:
     owner, other = await fleet.of(2)
     run = await owner.do("admit", thread="t")
-    await owner.said("started", run)
+    await owner.wait_for("started", run)
     await other.do("follow", run=run)
     await owner.do("emit", run=run, data=[1, 2, 3])
     await wait_until(lambda: len(told(other)) == 3, description="all is told")
     await owner.kill()
-    end = await other.said("end", run)
+    end = await other.wait_for("end", run)
     assert end["status"] == "error"
     assert not end["complete"], "nobody can say whether it had more to tell"
     assert told(other) == [1, 2, 3]
     late = await fleet.start()
     await late.do("follow", run=run)
-    assert not (await late.said("end", run))["complete"]
+    assert not (await late.wait_for("end", run))["complete"]
     assert told(late) == [1, 2, 3]
 
 
@@ -73,13 +73,13 @@ async def test_fenced_worker_appends_no_event(tmp_path: Path, own_valkey: Valkey
     async with fleet_on(tmp_path, own_valkey.url if redis else None, **short) as fleet:
         owner, other = await fleet.of(2)
         old = await owner.do("admit", thread="t", unwinds=5)
-        await owner.said("started", old)
+        await owner.wait_for("started", old)
         await owner.do("emit", run=old, data=["before"])
         await wait_until(lambda: can_read(other, old), description="its event is in the log")
         owner.send(signal.SIGSTOP)
         await wait_until(lambda: free(other, "t"), description="buried", timeout=15)
         new = await other.do("admit", thread="t")
-        await other.said("started", new)
+        await other.wait_for("started", new)
         owner.send(signal.SIGCONT)
         with pytest.raises(Refused, match=r"LeaseLost|StaleFence"):
             await owner.do("emit", run=old, data=["zombie"])
@@ -93,7 +93,7 @@ async def test_fenced_worker_appends_no_event(tmp_path: Path, own_valkey: Valkey
 async def test_stream_refuses_stale_fence_without_a_slot(fragile: Fleet) -> None:
     owner, other = await fragile.of(2)
     run = await owner.do("admit", thread="t")
-    await owner.said("started", run)
+    await owner.wait_for("started", run)
     await owner.do("emit", run=run, data=["mine"])
     await other.do("take_over", run=run)
     assert await owner.do("force_append", run=run) == "stale"

@@ -28,19 +28,19 @@ async def main():
     store, url, what, overrides = args[0], args[1], args[2], eval(args[3])
     async def agent(ctx):
         if what == "running":
-            say("running")
+            send("running")
             await asyncio.Event().wait()
         return {"n": 1}
     async def stop_here(self, url, headers, body, *, user_id=None):
-        say("claimed")
-        hear()
+        send("claimed")
+        receive()
     if what == "claimed":
         client.Client.post = stop_here
     os.environ.update(COORDINATOR_WEBHOOK_ALLOW_PRIVATE="true", COORDINATOR_WEBHOOK_TIMEOUT="0.5",
                       COORDINATOR_WEBHOOK_POLL="0.05")
     async with open_coordinator(store, deliver_webhooks=True, **overrides) as manager:
         run = await manager.create_or_reject("t", webhook=url)
-        say(run.run_id)
+        send(run.run_id)
         manager.launch(run, agent)
         await asyncio.Event().wait()
 asyncio.run(main())
@@ -77,9 +77,9 @@ async def test_webhook_of_worker_killed_between_claim_and_report_is_sent_again(
         team_of(1, tmp_path) as (me,),
     ):
         with worker(tmp_path, receiver, when) as victim:
-            run_id = await asyncio.to_thread(victim.heard)
+            run_id = await asyncio.to_thread(victim.receive)
             if when == "claimed":
-                assert await asyncio.to_thread(victim.heard) == "claimed"
+                assert await asyncio.to_thread(victim.receive) == "claimed"
             else:
                 await receiver.arrived.wait()
             victim.kill()
@@ -98,8 +98,8 @@ async def test_webhook_of_killed_workers_run_is_delivered(tmp_path: Path) -> Non
         Deliverer(me.webhooks, me.assistants, SETTINGS).running(),
     ):
         with worker(tmp_path, receiver, "running") as victim:
-            run_id = await asyncio.to_thread(victim.heard)
-            assert await asyncio.to_thread(victim.heard) == "running"
+            run_id = await asyncio.to_thread(victim.receive)
+            assert await asyncio.to_thread(victim.receive) == "running"
             victim.kill()
         await told(me, run_id)
     (got,) = receiver.received
@@ -110,6 +110,6 @@ async def test_webhook_of_killed_workers_run_is_delivered(tmp_path: Path) -> Non
 async def test_a_worker_delivers_by_a_setting(tmp_path: Path) -> None:
     async with receiving() as receiver, team_of(1, tmp_path) as (me,):
         with worker(tmp_path, receiver, "nothing") as child:
-            run_id = await asyncio.to_thread(child.heard)
+            run_id = await asyncio.to_thread(child.receive)
             row = await told(me, run_id)
     assert row.claimed_by not in {None, me.worker.epoch}

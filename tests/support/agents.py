@@ -1,4 +1,4 @@
-"""Agents that wait to be told what to do, so that a test decides every interleaving."""
+"""Agents that wait for signals of the test, so that the test decides every interleaving."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from coordinator import RunContext, RunManager, RunRecord
 
 
 class Agent:
-    """Says when it has started and when it was cancelled; ends when it is allowed to.
+    """Sets `started` when it has started and `cancelled` when it is cancelled; ends when `may_end` is set.
 
-    `may_stop` is what its unwinding waits for: leave it clear, and the run stays "cancelling".
+    Its unwinding waits for `may_stop`: while that is clear, the run stays "cancelling".
     """
 
     def __init__(self, *, saves: Any = None, returns: Any = None, stubborn: bool = False) -> None:

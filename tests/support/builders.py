@@ -76,7 +76,7 @@ async def admitted(store: CoordinationStore, epoch: int, thread_id: str = "t", *
 
 
 async def holding(store: CoordinationStore, epoch: int, thread_id: str = "t", **fields: Any) -> Ownership:
-    """Somebody of this epoch who holds the thread, not started."""
+    """Admits a run that holds its thread and has not started. This epoch owns it."""
     admission = await admitted(store, epoch, thread_id, **fields)
     assert admission.holds
     return Ownership(admission.run_id, thread_id, epoch, admission.fence)
@@ -89,7 +89,7 @@ async def running(store: CoordinationStore, epoch: int, thread_id: str = "t", **
 
 
 async def waiting(store: CoordinationStore, epoch: int, thread_id: str = "t", **fields: Any) -> str:
-    """Somebody who stands in the line of a busy thread."""
+    """Queues a run on a busy thread and returns its id."""
     admission = await admitted(store, epoch, thread_id, multitask_strategy="enqueue", **fields)
     assert not admission.holds
     return admission.run_id
@@ -111,7 +111,7 @@ async def worker_row(store: CoordinationStore, epoch: int) -> WorkerRow:
     return next(row for row in await store.workers(alive_only=False) if row.epoch == epoch)
 
 
-async def buried(store: CoordinationStore, epoch: int, *, by: int) -> None:
+async def fence_epoch(store: CoordinationStore, epoch: int, *, by: int) -> None:
     assert await store.fence_worker(await worker_row(store, epoch), by=by, proven=True)
 
 
@@ -133,10 +133,10 @@ def sql_of(store: Any) -> Callable[..., list[Any]]:
 
 
 def _by_shell(store: PostgresStore, sql: str, *args: Any) -> list[Any]:
-    """Through a connection of another program's, in a thread of its own."""
+    """Executes the statement through a connection of its own, in a thread of its own."""
     places = itertools.count(1)
 
-    async def ask() -> list[Any]:
+    async def query() -> list[Any]:
         cx = await connect_as(store, statement_cache_size=0)
         try:
             async with cx.transaction():  # a pooler that stands in between knows nothing else
@@ -147,7 +147,7 @@ def _by_shell(store: PostgresStore, sql: str, *args: Any) -> list[Any]:
             await cx.close()
 
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, ask()).result()
+        return thread.submit(asyncio.run, query()).result()
 
 
 def _by_two_shells(store: TwinStore, sql: str, *args: Any) -> list[Any]:

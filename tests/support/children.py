@@ -1,4 +1,4 @@
-"""Real processes under test: they say lines, wait for lines, and can be paused and killed."""
+"""Real processes under test: they send and receive lines, and can be paused and killed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 _PRELUDE = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-def say(*words): print(*words, flush=True)
-def hear(): return sys.stdin.readline()
+def send(*words): print(*words, flush=True)
+def receive(): return sys.stdin.readline()
 args = sys.argv[1:]
 """
 
@@ -27,18 +27,18 @@ async def main():
     await store.open()
     epoch = await store.register(NewWorker("w", "here", "boot", 1, "0", 15000))
     def stop_here(cx, now):
-        say(epoch)
-        hear()
+        send(epoch)
+        receive()
     await store._write(stop_here)
-    say("done")
-    hear()
+    send("done")
+    receive()
 asyncio.run(main())
 """
-"""Registers, says its epoch inside a transaction, and commits when told to."""
+"""Registers, sends its epoch inside a transaction, and commits when it receives a line."""
 
 
 class Child:
-    """Runs `code`, which may use `say`, `hear` and `args`. Leaving the block kills it."""
+    """Runs `code`, which may use `send`, `receive` and `args`. Leaving the block kills it."""
 
     def __init__(self, code: str, *args: object, **popen: Any) -> None:
         self._process = subprocess.Popen(
@@ -53,12 +53,12 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
-    def heard(self) -> str:
-        """Its next line. Empty when it has ended."""
+    def receive(self) -> str:
+        """Returns the next line of the process, or "" if the process has ended."""
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
-    def tell(self, line: str = "") -> None:
+    def send(self, line: str = "") -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()

@@ -83,19 +83,19 @@ async def on_a_terminal(*args: str, env: dict[str, str], typed: str = "", column
 
 
 def _all_of(terminal: int) -> bytes:
-    found = b""
+    output = b""
     while True:
         try:
             part = os.read(terminal, 65536)
-        except OSError:  # nobody has its other end
-            return found
+        except OSError:  # its other end is closed
+            return output
         if not part:
-            return found
-        found += part
+            return output
+        output += part
 
 
 async def quick(ctx: RunContext) -> None:
-    await ctx.save({"said": [EVIL], "long": list(range(100))})
+    await ctx.save({"text": [EVIL], "long": list(range(100))})
 
 
 async def slow(ctx: RunContext) -> None:

@@ -48,7 +48,7 @@ RUNS = (
     "stores.sqlite",
     "tests.support.worker_process",
 )
-"""For whoever works on runs, or looks at them, without serving HTTP."""
+"""For programs that execute or read runs without serving HTTP."""
 
 COMMAND_LINE = Program("coordinator.cli:main", preload=RUNS)
 
@@ -83,7 +83,7 @@ class ForkedProcess:
         return await asyncio.shield(self._ended)
 
     async def communicate(self) -> tuple[bytes, bytes]:
-        """With nothing on its stdin: all that it says until it has ended."""
+        """Closes stdin and returns all of stdout and stderr when the process has ended."""
         self.stdin.close()
         out, err, _ = await asyncio.gather(self.stdout.read(), self.stderr.read(), self.wait())
         return out, err
@@ -98,8 +98,8 @@ async def fork(
     limit: int = 1 << 16,
     quiet: bool = False,
 ) -> ForkedProcess:
-    """All three of its streams are pipes; `limit` is the longest line that can be read from them. `quiet`:
-    nobody reads its stderr, which goes nowhere."""
+    """All three of its streams are pipes; `limit` (bytes) is the longest line that can be read from them.
+    `quiet` discards its stderr."""
     with ExitStack() as stack:
         ours, theirs = socket.socketpair()
         stack.enter_context(theirs)
@@ -110,7 +110,7 @@ async def fork(
         if quiet:
             given[2] = os.open(os.devnull, os.O_WRONLY)
             stack.callback(os.close, given[2])
-        asked = {
+        order = {
             "target": program.target,
             "argv": [program.name, *arguments],
             "path": program.path,
@@ -118,7 +118,7 @@ async def fork(
             "environ": dict(os.environ if env is None else env),
             "descriptors": list(given),
         }
-        text = json.dumps(asked).encode() + b"\n"
+        text = json.dumps(order).encode() + b"\n"
         sent = socket.send_fds(ours, [text[:4096]], list(given.values()))
         ours.sendall(text[sent:])
         _server(program.preload).fork(theirs)
@@ -183,6 +183,6 @@ def _server(modules: tuple[str, ...]) -> _Server:
 
 
 def close_servers() -> None:
-    """Idempotent. Who was forked goes on."""
+    """Idempotent. Forked processes continue."""
     while _servers:
         _servers.popitem()[1].close()

@@ -49,7 +49,7 @@ def _save_coverage() -> None:
 
 
 def _serve(requests: socket.socket) -> socket.socket | None:
-    """Returns the channel in every fork, and None in the server when nobody can ask it any more."""
+    """Returns the channel in every fork, and None in the server when the socket of requests is closed."""
     woken, waker = socket.socketpair()
     waker.setblocking(False)
     signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
@@ -62,8 +62,8 @@ def _serve(requests: socket.socket) -> socket.socket | None:
             _reap(channels)
         if requests not in ready:
             continue
-        asked, (*received,), _, _ = socket.recv_fds(requests, 1, 1)
-        if not asked:
+        request, (*received,), _, _ = socket.recv_fds(requests, 1, 1)
+        if not request:
             return None
         channel = socket.socket(fileno=received[0])
         if (pid := os.fork()) == 0:
@@ -89,20 +89,20 @@ def _reap(channels: dict[int, socket.socket]) -> None:
 
 
 def _become(channel: socket.socket) -> NoReturn:
-    asked, received = _read(channel)
+    order, received = _read(channel)
     channel.close()
     waiting = [fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY) for one in received]
     for one in received:
         os.close(one)
-    for one, wanted in zip(waiting, asked["descriptors"], strict=True):
+    for one, wanted in zip(waiting, order["descriptors"], strict=True):
         os.dup2(one, wanted)
         os.close(one)
-    os.chdir(asked["cwd"])
+    os.chdir(order["cwd"])
     os.environ.clear()
-    os.environ.update(asked["environ"])
-    sys.path[0] = asked["path"]
-    sys.argv = asked["argv"]
-    module, _, function = asked["target"].partition(":")
+    os.environ.update(order["environ"])
+    sys.path[0] = order["path"]
+    sys.argv = order["argv"]
+    module, _, function = order["target"].partition(":")
     sys.exit(getattr(importlib.import_module(module), function)())
 
 

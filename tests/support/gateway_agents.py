@@ -23,33 +23,33 @@ def _log(ctx: RunContext) -> list[str]:
 
 
 async def gated(ctx: RunContext) -> dict[str, Any]:
-    """Tells that it waits, waits for its gate, and says so."""
-    asked: Any = ctx.input or {}
+    """Emits "waiting", waits for its gate, and emits "through"."""
+    given: Any = ctx.input or {}
     log = _log(ctx)
     await ctx.emit("custom", "waiting")
-    await GATES.setdefault(asked["gate"], asyncio.Event()).wait()
+    await GATES.setdefault(given["gate"], asyncio.Event()).wait()
     await ctx.emit("custom", "through")
-    return {"log": [*log, f"{asked.get('tag', 'run')}:through"]}
+    return {"log": [*log, f"{given.get('tag', 'run')}:through"]}
 
 
 async def talker(ctx: RunContext) -> Outcome:
-    """Emits an event of every kind, then the same again as often as it is asked to."""
-    asked: Any = ctx.input or {}
-    for number in range(asked.get("times", 1)):
+    """Emits an event of every kind, `times` times."""
+    given: Any = ctx.input or {}
+    for number in range(given.get("times", 1)):
         await ctx.emit("custom", {"number": number})
         await ctx.emit("messages", [{"content": f"word {number}"}, {}])
         await ctx.emit("messages/partial", [{"content": f"word {number}"}])
         await ctx.emit("updates", {"node": {"number": number}})
         await ctx.emit("updates|child:1", {"node": {"number": number}})
         await ctx.save({"number": number})
-        await asyncio.sleep(asked.get("sleep", 0))
-    return Outcome(result={"number": asked.get("times", 1)})
+        await asyncio.sleep(given.get("sleep", 0))
+    return Outcome(result={"number": given.get("times", 1)})
 
 
 async def slow_to_stop(ctx: RunContext) -> dict[str, Any]:
-    """Told to stop, it unwinds for a while."""
-    asked: Any = ctx.input or {}
-    values = {"log": [*_log(ctx), f"{asked.get('tag', 'run')}:begun"]}
+    """Unwinds for `UNWINDING` when it is cancelled."""
+    given: Any = ctx.input or {}
+    values = {"log": [*_log(ctx), f"{given.get('tag', 'run')}:begun"]}
     await ctx.save(values)
     try:
         await asyncio.Event().wait()
@@ -63,22 +63,22 @@ async def asker(ctx: RunContext) -> Outcome:
     """Pauses with a question; resumed, it is done."""
     if ctx.request.command is not None:
         return Outcome(values={"answer": ctx.request.command.resume})
-    return Outcome(values={"asked": True}, paused=True, interrupts=(Interrupt("really?", "q1"),))
+    return Outcome(values={"waits_for_answer": True}, paused=True, interrupts=(Interrupt("really?", "q1"),))
 
 
 async def echo(ctx: RunContext) -> dict[str, Any]:
-    """What it was asked, as it got it."""
+    """Returns the kwargs and the metadata of its run."""
     return {"kwargs": ctx.run.kwargs, "metadata": ctx.run.metadata}
 
 
 async def words(ctx: RunContext) -> str:
-    """Answers with what is no object."""
+    """Returns a string instead of an object."""
     del ctx
     return "just text"
 
 
 async def surrogates(ctx: RunContext) -> dict[str, Any]:
-    """Says half a character."""
+    """Emits, saves and returns half a character."""
     await ctx.emit("custom", {"text": "\ud800 half"})
     await ctx.save({"text": "\ud800 half"})
     return {"text": "\ud800 half"}

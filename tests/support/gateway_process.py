@@ -22,10 +22,10 @@ from coordinator.gateway import GatewaySettings, create_gateway
 from tests.support.inside import serve_on
 
 
-async def serve(told: dict[str, Any]) -> None:
-    agents = importlib.import_module(told["assistants"]).AGENTS
-    async with open_coordinator(settings=Settings(**told["coordinator"]), assistants=agents) as manager:
-        gateway = create_gateway(manager, settings=GatewaySettings(**told["gateway"]))
+async def serve(options: dict[str, Any]) -> None:
+    agents = importlib.import_module(options["assistants"]).AGENTS
+    async with open_coordinator(settings=Settings(**options["coordinator"]), assistants=agents) as manager:
+        gateway = create_gateway(manager, settings=GatewaySettings(**options["gateway"]))
         config = uvicorn.Config(gateway, lifespan="off", log_level="warning", access_log=False)
         server = uvicorn.Server(config)
         leaving: list[asyncio.Task[None]] = []
@@ -37,7 +37,7 @@ async def serve(told: dict[str, Any]) -> None:
 
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, lambda: leaving.append(loop.create_task(leave())))
-        with socket.socket(fileno=told["fd"]) as listening:
+        with socket.socket(fileno=options["fd"]) as listening:
             sys.stdout.write("ready\n")
             sys.stdout.flush()
             await serve_on(server, listening)

@@ -63,13 +63,13 @@ async def _start(stack: AsyncExitStack, settings: dict[str, Any]) -> GatewayProc
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
-        told = {
+        options = {
             "fd": listener.fileno(),
             "coordinator": settings,
             "gateway": {"heartbeat": 0.2},
             "assistants": "tests.support.gateway_agents",
         }
-        process = await fork(GATEWAY, json.dumps(told), pass_fds=[listener.fileno()], cwd=ROOT, quiet=True)
+        process = await fork(GATEWAY, json.dumps(options), pass_fds=[listener.fileno()], cwd=ROOT, quiet=True)
         one = GatewayProcess(process, listener.getsockname()[1])
         stack.push_async_callback(one.kill)
         async with asyncio.timeout(40):
@@ -121,6 +121,6 @@ async def _pump(
             writer.write(data)
             await writer.drain()
     except ConnectionError:
-        writer.transport.abort()  # as whoever was cut off sees it
+        writer.transport.abort()  # the other peer gets a reset, too
     finally:
         writer.close()

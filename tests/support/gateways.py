@@ -90,8 +90,8 @@ async def gateways(
     agents: Callable[[], dict[str, Any]] = lambda: AGENTS,
     **gateway: Any,
 ) -> AsyncGenerator[list[Served]]:
-    """Workers on one SQLite file and one Redis, that hear each other when this returns; without Redis they
-    share the file alone. `agents` makes those of each worker."""
+    """Yields gateways on one SQLite file and one Redis, whose workers are subscribed to their abort channels.
+    Without Redis they share the file alone. `agents` makes the assistants of each worker."""
     chosen: dict[str, Any] = {**QUICK, "event_budget": EVENT_BUDGET, **(settings or {})}
     given = Settings(
         store=f"sqlite:///{folder / 'runs.db'}",
@@ -107,7 +107,7 @@ async def gateways(
                 lambda manager=manager: (
                     redis is None or manager.worker.connectivity is Connectivity.connected
                 ),
-                description="the worker hears its abort channel",
+                description="the worker is subscribed to its abort channel",
             )
             made = create_gateway(manager, settings=gateway_settings(gateway))
             team.append(await stack.enter_async_context(served(manager, made)))
@@ -115,7 +115,7 @@ async def gateways(
 
 
 def demo(sleep: float = 0.0, steps: int = 1, fail: bool = False, tag: str = "run") -> dict[str, Any]:
-    """What the demo assistant is asked."""
+    """Returns an input of the demo assistant."""
     return {"sleep": sleep, "steps": steps, "fail": fail, "tag": tag}
 
 
@@ -123,7 +123,7 @@ async def until_read(served: Served, run: str, data: Any) -> None:
     """A worker that shares nothing but the store with the run's own has an event a moment after it."""
 
     async def holds() -> bool:
-        return data in [getattr(told, "data", None) for told in await served.manager.events(run)]
+        return data in [getattr(event, "data", None) for event in await served.manager.events(run)]
 
     await wait_until(holds, description=f"{data!r} can be read there")
 
@@ -159,9 +159,9 @@ async def new_thread(sdk: Sdk) -> str:
     return str((await sdk.threads.create())["thread_id"])
 
 
-async def create(served: Served, thread: str, assistant: str = "agent", **asked: Any) -> str:
-    """A background run."""
-    return str((await served.sdk.runs.create(thread, assistant, input=demo(**asked)))["run_id"])
+async def create(served: Served, thread: str, assistant: str = "agent", **options: Any) -> str:
+    """Creates a background run with the input `demo(**options)` and returns its id."""
+    return str((await served.sdk.runs.create(thread, assistant, input=demo(**options)))["run_id"])
 
 
 async def all_closed(served: Served) -> None:
@@ -169,8 +169,8 @@ async def all_closed(served: Served) -> None:
     await wait_until(lambda: served.gateway.state.services.watchers.open == 0, description="all are closed")
 
 
-async def start_running(sdk: Sdk, thread: str, assistant: str = "agent", **asked: Any) -> str:
-    """A background run that has begun."""
-    run = await sdk.runs.create(thread, assistant, input=demo(**asked))
+async def start_running(sdk: Sdk, thread: str, assistant: str = "agent", **options: Any) -> str:
+    """Creates a background run as `create` does, and returns its id when it is running."""
+    run = await sdk.runs.create(thread, assistant, input=demo(**options))
     await until_status(sdk, thread, run["run_id"], "running")
     return str(run["run_id"])

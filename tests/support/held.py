@@ -1,4 +1,4 @@
-"""Calls that stand still until they are let go, so that something else comes in between."""
+"""Calls that block until they are released, so that a test can do something else in between."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Held:
-    """`reached` is set when the first call stands still. All go on when `go_on` is set."""
+    """`reached` is set when the first call blocks. All calls continue when `go_on` is set."""
 
     def __init__(self) -> None:
         self.reached, self.go_on = asyncio.Event(), asyncio.Event()
@@ -19,7 +19,7 @@ class Held:
 
 
 def hold_calls(of: Any, name: str) -> Held:
-    """Whoever calls `of.name` stands still before it is made."""
+    """Every call of `of.name` blocks before it is made."""
     call, held = getattr(of, name), Held()
 
     async def calling(*args: Any, **kwargs: Any) -> Any:
@@ -31,7 +31,7 @@ def hold_calls(of: Any, name: str) -> Held:
 
 
 def hold_answers(of: Any, name: str, which: Callable[[Any], bool] = lambda _: True) -> Held:
-    """The call is made, and whoever made it stands still with an answer for which `which` holds."""
+    """Every call of `of.name` is made, and blocks before it returns an answer for which `which` holds."""
     call, held = getattr(of, name), Held()
 
     async def answering(*args: Any, **kwargs: Any) -> Any:

@@ -144,7 +144,7 @@ def pruning_task_of(pruner: Pruner) -> asyncio.Task[None] | None:
 
 
 def note_turn(watch: StallWatch, scheduled_at: float) -> None:
-    """Tells `watch` that the event loop has now run what was scheduled at this time (s)."""
+    """Reports to `watch` that the event loop has now run what was scheduled at this time (s)."""
     watch._ran(scheduled_at)
 
 
@@ -197,7 +197,7 @@ def buffered_by(follower: Follower) -> Sized:
 
 
 def parts_of(window: Window) -> Sized:
-    """Returns the parts of which this window is made: it lets go of whole parts."""
+    """Returns the parts of which this window is made: it drops whole parts."""
     return window._parts
 
 
@@ -205,7 +205,7 @@ def parts_of(window: Window) -> Sized:
 
 
 def watched_by(notifier: Any) -> Sized:
-    """Returns the threads that somebody watches through this notifier."""
+    """Returns the threads that are watched through this notifier."""
     return notifier._watched if hasattr(notifier, "_watched") else notifier._hub._threads
 
 

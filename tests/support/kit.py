@@ -1,7 +1,7 @@
-"""Agents that write what users write: task groups, time-outs, scopes, clean-up that takes a while, threads.
+"""Agents with the code of users: task groups, time-outs, scopes, clean-up that takes a while, threads.
 
-Each comes to a state in which a stop is hard to deliver (`ready`), and goes on for ever unless it is stopped.
-What it has to clean up counts as done only if nothing cut it short.
+Each reaches a state in which a cancel is hard to deliver (`ready`), and runs for ever unless it is cancelled.
+A clean-up counts as finished only if nothing cut it short.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ async def waits(body: Body) -> None:
 
 
 async def failed_group(body: Body) -> None:
-    """On Python 3.11 and 3.12 the group leaves a cancellation counted that nobody takes back."""
+    """On Python 3.11 and 3.12 the group leaves a cancellation counted, without an `uncancel`."""
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(body.fail())
@@ -203,7 +203,7 @@ async def swallows_once(body: Body) -> None:
 
 
 async def works_in_a_thread(body: Body) -> None:
-    """The job ends when it is told to, which the clean-up does."""
+    """The job in the thread ends when the clean-up sets `stop`."""
     stop, loop = threading.Event(), asyncio.get_running_loop()
     job = loop.run_in_executor(None, stop.wait, 60)
     body.ready.set()

@@ -1,4 +1,4 @@
-"""An event log in a store, for tests that append to runs which nobody has admitted."""
+"""An event log in a store, for tests that append to runs without admitting them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A resolver for tests, with names that do not resolve until they are told to."""
+"""A resolver for tests, with names that do not resolve until they are released."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real PgBouncer, in transaction mode unless told otherwise, in front of the tests' PostgreSQL."""
+"""A real PgBouncer, by default in transaction mode, in front of the tests' PostgreSQL."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ pidfile = {folder}/pid
 
 
 def find_pgbouncer() -> str | None:
-    """Where distributions put it, it is not on everybody's PATH."""
+    """Searches PATH and the folders for system programs, where distributions put it."""
     return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
@@ -73,8 +73,8 @@ class Pooler:
         """An open store on a schema of its own, as `Database.store` has it."""
         clock = options.pop("clock", None)
         async with self._database.worker() as (url, name):
-            asked: dict[str, Any] = {"statement_cache": 0, **options}
-            given = Options(schema=name, **asked)
+            fields: dict[str, Any] = {"statement_cache": 0, **options}
+            given = Options(schema=name, **fields)
             store = PostgresStore(self.through(url), given, migrate=False, clock=clock)
             try:
                 await store.open()

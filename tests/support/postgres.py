@@ -136,14 +136,14 @@ class Database:
 
 @contextmanager
 def database() -> Generator[Database]:
-    """The server that COORDINATOR_TEST_POSTGRES_URL names, or one of the session's own. On that one, a
-    deadlock is a failure of whatever led to it."""
+    """Yields the server that COORDINATOR_TEST_POSTGRES_URL names, or one of the session's own. On the
+    latter, a deadlock fails the session."""
     if url := os.environ.get(URL_VARIABLE):
-        found = Database(url)
-        yield found
-        asyncio.run(found.clean())
+        external = Database(url)
+        yield external
+        asyncio.run(external.clean())
         return
     with PostgresServer(durable=False) as server:
         yield Database(server.url(), server)
-        said = server.log()
-        assert "deadlock detected" not in said, said[said.index("deadlock detected") - 500 :][:3000]
+        log = server.log()
+        assert "deadlock detected" not in log, log[log.index("deadlock detected") - 500 :][:3000]

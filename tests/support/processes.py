@@ -56,19 +56,19 @@ class Process(Protocol):
 
 
 class WorkerProcess:
-    """One worker. `events` is what its agents said, in their order."""
+    """One worker. `events` are those that it has reported, in their order."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
         self.complaints: list[str] = []
         self._answers: dict[int, asyncio.Future[Any]] = {}
-        self._listening = asyncio.gather(self._listen(), self._overhear())
+        self._listening = asyncio.gather(self._listen(), self._read_log())
         self.events: list[dict[str, Any]] = []
 
     @classmethod
     async def start(cls, settings: dict[str, Any]) -> WorkerProcess:
         worker = cls(await fork(WORKER, json.dumps(settings), cwd=ROOT, limit=1 << 20))
-        await worker.said("ready", timeout=20)
+        await worker.wait_for("ready", timeout=20)
         return worker
 
     @property
@@ -86,24 +86,25 @@ class WorkerProcess:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"id": number, "do": name, **arguments}).encode() + b"\n")
         async with asyncio.timeout(30):
-            told = await answer
-        if "error" in told:
-            raise Refused(told["error"], told["text"])
-        return told["ok"]
+            message = await answer
+        if "error" in message:
+            raise Refused(message["error"], message["text"])
+        return message["ok"]
 
-    def heard(self, event: str, run: str | None = None) -> dict[str, Any] | None:
+    def find_event(self, event: str, run: str | None = None) -> dict[str, Any] | None:
+        """Returns the first event of this kind (and run), or None if the worker has not reported it."""
         return next((e for e in self.events if e["event"] == event and run in (None, e.get("run"))), None)
 
-    async def said(self, event: str, run: str | None = None, timeout: float = 10) -> dict[str, Any]:
-        """Wait until it says so."""
+    async def wait_for(self, event: str, run: str | None = None, timeout: float = 10) -> dict[str, Any]:
+        """Waits until the worker has reported such an event, and returns the first."""
         await wait_until(
-            lambda: self.heard(event, run) is not None or self._listening.done(),
+            lambda: self.find_event(event, run) is not None or self._listening.done(),
             description=f"{event} {run}",
             timeout=timeout,
         )
-        found = self.heard(event, run)
-        assert found is not None, f"the worker has ended: {''.join(self.complaints)[-3000:]}"
-        return found
+        reported = self.find_event(event, run)
+        assert reported is not None, f"the worker has ended: {''.join(self.complaints)[-3000:]}"
+        return reported
 
     def send(self, number: signal.Signals) -> None:
         os.kill(self._process.pid, number)
@@ -150,25 +151,25 @@ class WorkerProcess:
     async def _listen(self) -> None:
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
-            told = json.loads(line)
-            if "id" in told:
-                if not (answer := self._answers[told["id"]]).done():  # its caller may have given up
-                    answer.set_result(told)
+            message = json.loads(line)
+            if "id" in message:
+                if not (answer := self._answers[message["id"]]).done():  # its caller may have given up
+                    answer.set_result(message)
             else:
-                self.events.append(told)
+                self.events.append(message)
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(ConnectionResetError("the worker has ended"))
-                answer.exception()  # seen: whoever still waits for it gets it all the same
+                answer.exception()  # retrieved, so that asyncio does not log it if no caller waits
 
-    async def _overhear(self) -> None:
-        """What it logs, for whoever has to find out why it ended."""
+    async def _read_log(self) -> None:
+        """Keeps the log of the worker, for the message of a test that fails because it has ended."""
         while self._process.stderr is not None and (line := await self._process.stderr.readline()):
             self.complaints.append(line.decode(errors="replace"))
 
 
 class Fleet:
-    """Workers on one store. Leaving the block kills whoever is left."""
+    """Workers on one store. Leaving the block kills those that are left."""
 
     def __init__(self, settings: dict[str, Any], stack: AsyncExitStack) -> None:
         self._settings, self._stack = settings, stack
@@ -179,7 +180,7 @@ class Fleet:
         settings = {**self._settings, **overrides}
         listens = settings["store"].startswith("postgresql:") and settings.get("postgres_notify", True)
         if settings.get("redis") is not None or listens:
-            await wait_until(lambda: is_connected(worker), description="it hears its abort channel")
+            await wait_until(lambda: is_connected(worker), description="it is subscribed")
         return worker
 
     async def of(self, size: int) -> list[WorkerProcess]:
@@ -201,8 +202,8 @@ async def fleet_on(folder: Path, redis: str | None = None, **overrides: Any) -> 
 async def fleet_on_postgres(
     database: Database, *, pooler: Pooler | None = None, **overrides: Any
 ) -> AsyncGenerator[Fleet]:
-    """As a role with a worker's rights. Without Redis, they hear each other by NOTIFY. With a pooler, that
-    has an address of its own."""
+    """The workers connect as a role with a worker's rights. Without Redis, hints travel by NOTIFY. With a
+    pooler, LISTEN has a URL of its own."""
     async with database.worker() as (url, schema), AsyncExitStack() as stack:
         settings: dict[str, Any] = {**QUICK, "store": url, "postgres_schema": schema}
         if pooler is not None:

@@ -10,7 +10,7 @@ from types import TracebackType
 
 
 class Proxy:
-    """Forwards to a server until told otherwise. Settings apply to open and to new connections alike.
+    """Forwards to a server until a fault is set. Faults apply to open and to new connections alike.
 
     `requests` and `replies` count reads from clients and from the server: one write is one read.
     """

@@ -1,4 +1,4 @@
-"""The public methods of a manager: its own, and those of its nouns."""
+"""The public methods of a manager and of its resources."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOUNS = {"threads": Threads, "runs": Runs, "crons": Crons, "webhooks": Webhooks,
 
 
 def public_methods() -> dict[str, Callable[..., Any]]:
-    """By the name that is asked of a manager, `cancel` or `threads.get`. Without properties."""
+    """Returns the methods by their paths from a manager, `cancel` or `threads.get`. Without properties."""
     methods = {"": RunManager} | {f"{noun}.": kind for noun, kind in NOUNS.items()}
     return {
         prefix + name: method

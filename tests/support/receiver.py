@@ -1,4 +1,4 @@
-"""A receiver of webhooks on a real socket: what came, byte for byte, and whatever answer a test wants."""
+"""A receiver of webhooks on a real socket: keeps each request byte for byte, answers as a test chooses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Answer: TypeAlias = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 def status(code: int, *, headers: str = "", content: bytes = b"ok") -> Answer:
     async def answer(writer: asyncio.StreamWriter) -> None:
-        head = f"HTTP/1.1 {code} Said\r\ncontent-length: {len(content)}\r\n{headers}\r\n"
+        head = f"HTTP/1.1 {code} Reason\r\ncontent-length: {len(content)}\r\n{headers}\r\n"
         writer.write(head.encode() + content)
         await writer.drain()
 
@@ -40,7 +40,7 @@ def status(code: int, *, headers: str = "", content: bytes = b"ok") -> Answer:
 
 
 class Receiver:
-    """`answers`: one for each request, the last one for all that follow."""
+    """`answers`: one for each request; the last one also answers all later requests."""
 
     def __init__(self, *answers: Answer | int) -> None:
         self.answers = [status(answer) if isinstance(answer, int) else answer for answer in answers or (200,)]

@@ -1,4 +1,4 @@
-"""Two real workers that write their history: what the checker is tried on."""
+"""Two real workers that write their history, as input for tests of the checker."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class RecordedWorker:
                 await self.may_end[run].wait()
             outcome, leaves = "success", wish.get("returns")
         except asyncio.CancelledError:
-            self.record.step("told", **ids)
+            self.record.step("cancelled", **ids)
             raise
         finally:
             self.record.step("stopped", **ids, outcome=outcome, values=leaves)
@@ -71,14 +71,14 @@ class RecordedWorker:
     async def wait(self, run: RunRecord) -> None:
         with self.record.call("wait", thread=run.thread_id, run=run.run_id) as call:
             await self.manager.wait(run.run_id)
-            found = await self.manager.get(run.run_id)
-            call.answer(status=None if found is None else found.status.value)
+            record = await self.manager.get(run.run_id)
+            call.answer(status=None if record is None else record.status.value)
 
     async def get(self, run: RunRecord) -> None:
         with self.record.call("get", thread=run.thread_id, run=run.run_id) as call:
-            found = await self.manager.get(run.run_id)
-            source = "store" if found is None or found.store_only else "memory"
-            call.answer(status=None if found is None else found.status.value, source=source)
+            record = await self.manager.get(run.run_id)
+            source = "store" if record is None or record.store_only else "memory"
+            call.answer(status=None if record is None else record.status.value, source=source)
 
 
 async def record_everything(folder: Path) -> tuple[Sequence[Line], Audit]:

@@ -23,13 +23,13 @@ async def managing(store: Any = None, **options: Any) -> AsyncGenerator[RunManag
 
 
 async def row(manager: RunManager, run_id: str) -> Row:
-    found = await manager.store.get(run_id)
-    assert found is not None, f"no row of {run_id}"
-    return found
+    stored = await manager.store.get(run_id)
+    assert stored is not None, f"no row of {run_id}"
+    return stored
 
 
 async def running(manager: RunManager, thread_id: str = "t", **fields: Any) -> RunRecord:
-    """A run without a task that was started."""
+    """Admits a run and sets it to running, without a task."""
     record = await manager.create_or_reject(thread_id, **fields)
     await manager.set_status(record.run_id, RunStatus.running)
     assert record.status is RunStatus.running
@@ -37,7 +37,7 @@ async def running(manager: RunManager, thread_id: str = "t", **fields: Any) -> R
 
 
 class Work:
-    """A task that a caller attaches to a run: it runs until it is told to stop or released."""
+    """A task that a caller attaches to a run: it runs until it is cancelled or released."""
 
     def __init__(self, record: RunRecord) -> None:
         self.begun, self.release, self.unwinding, self.unwound = (asyncio.Event() for _ in range(4))

@@ -1,4 +1,4 @@
-"""A real `coordinator serve` or `coordinator dev`, as whoever starts it sees it."""
+"""A real `coordinator serve` or `coordinator dev`, as its operator sees it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 class Served:
-    """`lines` is all that it has said so far, on both streams."""
+    """`lines` are those that it has printed so far, on both streams."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -46,25 +46,27 @@ class Served:
         return self._process.pid
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return "\n".join(self.lines)
 
-    async def says(self, pattern: str, *, times: int = 1, within: float = UP_WITHIN) -> re.Match[str]:
-        """Until it has said so, `times` times; the last of them."""
+    async def wait_for_line(
+        self, pattern: str, *, times: int = 1, within: float = UP_WITHIN
+    ) -> re.Match[str]:
+        """Waits until `times` lines match `pattern`, and returns the last match."""
 
-        def found() -> list[re.Match[str]]:
+        def matches() -> list[re.Match[str]]:
             return [match for line in self.lines if (match := re.search(pattern, line))]
 
         until = time.monotonic() + within
-        while len(found()) < times:
-            assert not self._reading.done(), f"it ended without {pattern!r} x{times}:\n{self.said}"
-            assert time.monotonic() < until, f"not within {within} s: {pattern!r} x{times}:\n{self.said}"
+        while len(matches()) < times:
+            assert not self._reading.done(), f"it ended without {pattern!r} x{times}:\n{self.output}"
+            assert time.monotonic() < until, f"not within {within} s: {pattern!r} x{times}:\n{self.output}"
             await asyncio.sleep(0.005)
-        return found()[-1]
+        return matches()[-1]
 
     async def up(self) -> str:
-        """Its address."""
-        self.url = (await self.says(r"on (http://\S+:\d+)$")).group(1)
+        """Waits until it listens, and returns its address."""
+        self.url = (await self.wait_for_line(r"on (http://\S+:\d+)$")).group(1)
         return self.url
 
     @property
@@ -152,7 +154,7 @@ def _limiting(soft: int, hard: int) -> tuple[str, ...]:
 
 
 def connections_of(pids: list[int], port: int) -> Counter[int]:
-    """How many connections to `port` each of the processes has accepted, as the kernel tells."""
+    """Returns how many connections to `port` each of the processes has accepted, from /proc."""
     table = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
     inodes = {row[9] for row in table if row[3] == "01" and int(row[1].partition(":")[2], 16) == port}
     counted: Counter[int] = Counter(dict.fromkeys(pids, 0))
@@ -165,7 +167,7 @@ def connections_of(pids: list[int], port: int) -> Counter[int]:
 
 
 def alive(pid: int) -> bool:
-    """Runs, or is stopped; not what only waits for its parent to look."""
+    """Returns True if the process runs or is stopped, False if it has ended or is a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -32,7 +32,7 @@ def started(
         try:
             if not _answers(base + probe, process):
                 log.seek(0)
-                raise RuntimeError(f"the server did not start; it said:\n{log.read()}")
+                raise RuntimeError(f"the server did not start; its output:\n{log.read()}")
             yield base
         finally:
             process.terminate()
@@ -46,5 +46,5 @@ def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
     while process.poll() is None and time.monotonic() < deadline:
         with suppress(OSError), urllib.request.urlopen(url, timeout=2):  # noqa: S310 - on loopback
             return True
-        time.sleep(0.05)
+        time.sleep(0.02)
     return False

@@ -1,4 +1,4 @@
-"""Several workers on one store, in one process: what two gateways look like to each other."""
+"""Several workers on one store, in one process: each sees the others as it sees other gateways."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ QUICK: dict[str, Any] = {
     "keep_temporary": 1.0,
     "admission_patience": 0.1,
 }
-"""Settings with which what takes seconds takes tenths."""
+"""Settings that shorten seconds to tenths."""
 
 on_every_store = pytest.mark.parametrize("team", ["redis", "store only", "postgres"], indirect=True)
 """For the tests of a module: beside the others, on PostgreSQL, where hints travel by NOTIFY."""
 
 EVENT_BUDGET = 10.0
-"""For tests of which events are told. With the default an emit goes on without the log, and its event is
-missing there, where a busy machine makes Redis or this process wait for a quarter of a second."""
+"""For tests of which events are delivered (s). With the default, a quarter of a second, a busy machine may
+delay Redis or this process for longer: then an emit returns without the log, where its event is missing."""
 
 
 @asynccontextmanager
 async def team_of(
     size: int, folder: Path, *, redis: str | None = None, namespace: str = "rc", **overrides: Any
 ) -> AsyncGenerator[list[RunManager]]:
-    """Started workers on one store, an SQLite file unless `store` names another; where hints travel, they
-    hear each other when this returns."""
+    """Yields started workers on one store, an SQLite file unless `store` names another. Where hints travel,
+    the workers are subscribed to their abort channels."""
     given: dict[str, Any] = {"store": f"sqlite:///{folder / 'runs.db'}", **QUICK, **overrides}
     settings = Settings(redis=redis, namespace=namespace, **given)
     async with AsyncExitStack() as stack:
@@ -51,13 +51,13 @@ async def team_of(
         for manager in team if redis or settings.store.startswith("postgresql:") else ():
             await wait_until(
                 lambda manager=manager: manager.worker.connectivity is Connectivity.connected,
-                description="the worker hears its abort channel",
+                description="the worker is subscribed to its abort channel",
             )
         yield team
 
 
 def keys_without_ttl(server: ValkeyServer, namespace: str) -> bool:
-    """Does any key of the namespace live for ever?"""
+    """Returns True if any key of the namespace has no TTL."""
     script = (
         "for _, key in ipairs(redis.call('KEYS', ARGV[1] .. ':*')) do"
         " if redis.call('PTTL', key) < 0 then return 1 end end return 0"

@@ -1,7 +1,7 @@
 """Two engines as one store: every call is made on both, and both have to answer the same.
 
-So a suite over it shows more than that the second engine does what the suite asks for: it does what the
-first one does, to the last field; and at the end both have the same rows and the same audit.
+So a suite over it shows more than its own assertions: every answer of the second engine equals that of the
+first one in every field, and at the end both have the same rows and the same audit.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from stores.sql.tables import TABLES, Table
 from tests.support.inside_stores import connection_of
 
 UNORDERED = frozenset({"drain", "expire_threads", "claim_webhooks", "revive_webhooks", "stop_webhooks"})
-"""What they answer is a set: one statement says in no order what it has changed."""
+"""Calls that answer a set: one statement returns in no order the rows that it has changed."""
 ITS_OWN = frozenset({("workers", "proof"), ("transitions", "id"), ("runs", "rollback_ref")})
-"""Columns that are an engine's own: what proves that a worker is dead, the numbers of rows, and how what a
-run's first save has kept is written. The port answers the last one, and is asked for it."""
+"""Columns that are an engine's own: the proof that a worker is dead, the numbers of rows, and the encoding
+of the values that a run's first save keeps. Those values are compared by calls of the port."""
 _ALL = 1 << 30
 
 
@@ -64,8 +64,8 @@ class TwinStore:
         its, its_error = await answer_of(self.reference, name, args, kwargs)
         assert refusal(error) == refusal(its_error), (name, args, mine, its, error, its_error)
         if error is None:
-            said, expected = comparable(name, mine), comparable(name, its)
-            assert said == expected, f"{name}{args}: {said}, the reference {expected}"
+            answer, expected = comparable(name, mine), comparable(name, its)
+            assert answer == expected, f"{name}{args}: {answer}, the reference {expected}"
 
     def parted(self) -> PostgresStore:
         """The tested one alone, for what would take too long twice."""
@@ -76,7 +76,7 @@ class TwinStore:
         """Row for row: the audit of each thread in its order, and all that is left."""
         if self._parted:
             return
-        with suppress(ValueError):  # both say so: a row that somebody has damaged
+        with suppress(ValueError):  # both raise it if a test has damaged a row
             await cast("Any", self).runs(limit=_ALL)
         async with self.tested.connection() as cx:
             for table in TABLES:
@@ -111,21 +111,21 @@ def _listed(table: Table, names: tuple[str, ...]) -> str:
 
 def _as_in_sqlite(name: str, value: Any) -> Any:
     if name == "run" and value is not None:
-        return dumps({field: plain(said) for field, said in json.loads(value).items()})
+        return dumps({field: plain(part) for field, part in json.loads(value).items()})
     if name == "metadata" and isinstance(value, str) and not value.isascii():
         return dumps(json.loads(value))  # where it merges keys, it writes them as they are, not escaped
     return dumps(value) if isinstance(value, list) else plain(value)
 
 
 def _compare_rows(table: Table, names: tuple[str, ...], mine: list[Any], its: list[Any]) -> None:
-    said, expected = (
+    tested, expected = (
         [dict(_comparable_columns(table, zip(names, row, strict=True))) for row in rows]
         for rows in (mine, its)
     )
     if table.name == "transitions":  # one transaction may end several runs, in no order
-        said.sort(key=_place)
+        tested.sort(key=_place)
         expected.sort(key=_place)
-    for one, other in zip_longest(said, expected):
+    for one, other in zip_longest(tested, expected):
         if one != other:
             first = one or other or {}
             key = [first.get(name) for name in table.key]

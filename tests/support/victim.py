@@ -16,7 +16,7 @@ async def _serve(url: str) -> None:
     async with open_coordinator(url) as manager:
         run = await manager.create_or_reject("victim")
         manager.launch(run, _slow)
-        while run.status != "running":  # noqa: ASYNC110 - the record tells, and nobody else
+        while run.status != "running":  # noqa: ASYNC110 - no event announces it
             await asyncio.sleep(0.01)
         print(run.run_id, flush=True)  # noqa: T201 - to the test
         await asyncio.Event().wait()

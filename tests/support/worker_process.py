@@ -2,7 +2,7 @@
 of Settings: {"store": …, "redis": …}.
 
 A line on stdin is {"id": n, "do": name, …}, its answer {"id": n, "ok": …} or {"id": n, "error": class}.
-Without an id, it says what happens: {"event": "started" | "cancelled" | "stopped", "run": …, "at": …}.
+A line without an id reports an event: {"event": "started" | "cancelled" | "stopped", "run": …, "at": …}.
 `at` is the machine's monotonic clock, which all processes share.
 """
 
@@ -22,7 +22,7 @@ from coordinator.workers.signals import draining_on_signals
 from tests.support.inside import assembly_of
 
 
-def say(**words: Any) -> None:
+def report(**words: Any) -> None:
     sys.stdout.write(json.dumps(words) + "\n")
     sys.stdout.flush()
 
@@ -36,7 +36,7 @@ class Program:
         self.following: set[asyncio.Task[None]] = set()
 
     async def agent(self, ctx: RunContext) -> Any:
-        """Does what its kwargs say: save first, unwind for so long, refuse to."""
+        """Behaves as its kwargs define: saves first, unwinds for some time, ignores cancels."""
         run_id, wish = ctx.run.run_id, ctx.run.kwargs
         self.contexts[run_id] = ctx
         released = self.may_end.setdefault(run_id, asyncio.Event())
@@ -44,7 +44,7 @@ class Program:
             await ctx.save(saves)
         async with self.began:
             self.began.notify_all()
-        say(event="started", run=run_id, at=time.monotonic(), fence=ctx.fence, values=ctx.values)
+        report(event="started", run=run_id, at=time.monotonic(), fence=ctx.fence, values=ctx.values)
         try:
             if (lasts := wish.get("lasts", 0 if "returns_bytes" in wish else None)) is not None:
                 await asyncio.sleep(lasts)
@@ -52,14 +52,14 @@ class Program:
                 await released.wait()
             return "x" * size if (size := wish.get("returns_bytes")) else wish.get("returns")
         except asyncio.CancelledError:
-            say(event="cancelled", run=run_id, at=time.monotonic(), cause=ctx.abort and ctx.abort.cause)
+            report(event="cancelled", run=run_id, at=time.monotonic(), cause=ctx.abort and ctx.abort.cause)
             while wish.get("deaf"):
                 with suppress(asyncio.CancelledError):
                     await asyncio.Event().wait()
             await asyncio.sleep(wish.get("unwinds", 0))
             raise
         finally:
-            say(event="stopped", run=run_id, at=time.monotonic())
+            report(event="stopped", run=run_id, at=time.monotonic())
 
     async def admit(
         self,
@@ -102,7 +102,7 @@ class Program:
 
     async def block(self, seconds: float) -> None:
         """What no coroutine may do: the event loop stands still."""
-        say(event="blocking", at=time.monotonic())
+        report(event="blocking", at=time.monotonic())
         time.sleep(seconds)  # noqa: ASYNC251 - the point of it
 
     async def copy(self, path: str, to: str) -> None:
@@ -129,21 +129,21 @@ class Program:
             await self.contexts[run].emit("custom", item)
 
     async def follow(self, run: str) -> None:
-        """Says `told` and `gap`, and at last `end`."""
+        """Reports `received` and `gap`, and at last `end`."""
         followed = await self.manager.follow(run).__aenter__()
         self.following.add(asyncio.create_task(self._follow(followed)))
 
     async def _follow(self, followed: Follower) -> None:
-        async for told in followed:
-            if isinstance(told, Event):
-                say(event="told", run=followed.run_id, data=told.data)
-            elif isinstance(told, Gap):
-                say(event="gap", run=followed.run_id, after=told.after, before=told.before)
+        async for item in followed:
+            if isinstance(item, Event):
+                report(event="received", run=followed.run_id, data=item.data)
+            elif isinstance(item, Gap):
+                report(event="gap", run=followed.run_id, after=item.after, before=item.before)
             else:
-                say(event="end", run=told.run_id, status=told.status.value, complete=told.complete)
+                report(event="end", run=item.run_id, status=item.status.value, complete=item.complete)
 
     async def events(self, run: str) -> list[Any]:
-        return [told.data for told in await self.manager.events(run) if isinstance(told, Event)]
+        return [item.data for item in await self.manager.events(run) if isinstance(item, Event)]
 
     async def force_append(self, run: str) -> str:
         """What a zombie would do whose own checks had failed: append with its old fence."""
@@ -180,19 +180,19 @@ class Program:
         return None if record is None else record.status.value
 
     async def counts(self) -> dict[str, int]:
-        """What this worker has asked of its store so far."""
+        """Returns the numbers of reads and commits of this worker's store so far."""
         store: Any = self.manager.store
         return {"reads": store.reads, "commits": store.commits}
 
     async def answer(self, number: int, do: str, **arguments: Any) -> None:
         try:
-            say(id=number, ok=await getattr(self, do)(**arguments))
-        except Exception as error:  # noqa: BLE001 - the test looks at it
-            say(id=number, error=type(error).__name__, text=str(error))
+            report(id=number, ok=await getattr(self, do)(**arguments))
+        except Exception as error:  # noqa: BLE001 - the test checks it
+            report(id=number, error=type(error).__name__, text=str(error))
 
 
 async def obey(program: Program) -> None:
-    """Do what stdin says, until it ends."""
+    """Executes the calls that arrive on stdin, until it ends."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=1 << 20)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -200,13 +200,13 @@ async def obey(program: Program) -> None:
 
     async def serve() -> None:
         while line := await reader.readline():
-            asked = json.loads(line)
-            task = asyncio.create_task(program.answer(asked.pop("id"), asked.pop("do"), **asked))
+            call = json.loads(line)
+            task = asyncio.create_task(program.answer(call.pop("id"), call.pop("do"), **call))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 
     with draining_on_signals(program.manager.worker) as shutdown:
-        say(event="ready", epoch=program.manager.worker.epoch)
+        report(event="ready", epoch=program.manager.worker.epoch)
         await shutdown.serving(serve())
 
 

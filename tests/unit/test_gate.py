@@ -24,24 +24,24 @@ from pathlib import Path
 from stores.gate import gate_of
 gate = gate_of(Path(args[0]))
 with gate.writing():
-    say("held")
-    hear()
-say("released")
-hear()
+    send("held")
+    receive()
+send("released")
+receive()
 """
 VOUCH = """
 from pathlib import Path
 from stores.gate import gate_of
 gate_of(Path(args[0])).live(7)
-say("alive")
-hear()
+send("alive")
+receive()
 """
 LOOK = """
 from pathlib import Path
 from stores.gate import gate_of
 gate = gate_of(Path(args[0]))
-while hear():
-    say(gate.is_live(7), gate.writer_pid())
+while receive():
+    send(gate.is_live(7), gate.writer_pid())
 """
 
 
@@ -63,14 +63,14 @@ if args[1:] == ["posix"]:
 from stores.gate import gate_of
 gate = gate_of(Path(args[0]))
 gate.live(7)
-say("alive")
-hear()
+send("alive")
+receive()
 copied(args[0] + "-gate")
-say("copied")
-hear()
+send("copied")
+receive()
 gate.renew()
-say("renewed")
-hear()
+send("renewed")
+receive()
 """
 HOLD_AND_COPY = f"""
 {COPIES}
@@ -79,8 +79,8 @@ from stores.gate import gate_of
 gate = gate_of(Path(args[0]))
 with gate.writing():
     copied(args[0] + "-gate")
-    say("copied")
-    hear()
+    send("copied")
+    receive()
 """
 VOUCH_AND_FORK = """
 import os
@@ -92,32 +92,32 @@ if not os.fork():
     release(gate)
     own = gate_of(Path(args[0]))
     own.live(8)
-    say(own.is_live(7), own.is_live(8))
+    send(own.is_live(7), own.is_live(8))
     if args[1:] == ["leave"]:
         os._exit(0)
-    hear()
+    receive()
     os._exit(0)
 os.wait()
-say("left alone")
-hear()
+send("left alone")
+receive()
 """
 EARLIER_VERSION = """
 import fcntl, os
 fd = os.open(args[0] + "-gate", os.O_RDWR)
 fcntl.lockf(fd, fcntl.LOCK_EX, 1, 7)
-say("alive")
-hear()
+send("alive")
+receive()
 open(args[0] + "-gate").close()
-say("lost")
-hear()
+send("lost")
+receive()
 """
 EARLIER_VERSION_LOOKS = """
 import fcntl, os, struct
 fd = os.open(args[0] + "-gate", os.O_RDWR)
 question = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 7, 1, 0)
 answer = struct.unpack("hhqqi", fcntl.fcntl(fd, fcntl.F_GETLK, question))
-say("held" if answer[0] != fcntl.F_UNLCK else "free")
-hear()
+send("held" if answer[0] != fcntl.F_UNLCK else "free")
+receive()
 """
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="there are no OFD locks")
@@ -151,12 +151,12 @@ def entering(gate: FileGate) -> tuple[threading.Thread, threading.Event]:
 
 def test_writers_of_two_processes_exclude_each_other(gate: FileGate, database: Path) -> None:
     with Child(HOLD, database) as other:
-        assert other.heard() == "held"
+        assert other.receive() == "held"
         thread, entered = entering(gate)
         assert gate.writer_pid() == other.pid
         assert not entered.is_set()
-        other.tell()
-        assert other.heard() == "released"
+        other.send()
+        assert other.receive() == "released"
         assert entered.wait(WITHIN)
         thread.join()
         assert gate.writer_pid() is None
@@ -164,7 +164,7 @@ def test_writers_of_two_processes_exclude_each_other(gate: FileGate, database: P
 
 def test_kill_9_of_the_holder_frees_the_gate(gate: FileGate, database: Path) -> None:
     with Child(HOLD, database) as other:
-        assert other.heard() == "held"
+        assert other.receive() == "held"
         thread, entered = entering(gate)
         other.kill()
         assert entered.wait(WITHIN)
@@ -173,20 +173,20 @@ def test_kill_9_of_the_holder_frees_the_gate(gate: FileGate, database: Path) -> 
 
 def test_a_paused_holder_is_named_by_its_pid(gate: FileGate, database: Path) -> None:
     with Child(HOLD, database) as other:
-        assert other.heard() == "held"
+        assert other.receive() == "held"
         other.pause()
         thread, entered = entering(gate)
         assert gate.writer_pid() == other.pid
         assert not entered.is_set()
         other.resume()
-        other.tell()
+        other.send()
         assert entered.wait(WITHIN)
         thread.join()
 
 
 def test_worker_byte_is_held_until_its_process_ends(gate: FileGate, database: Path) -> None:
     with Child(VOUCH, database) as other:
-        assert other.heard() == "alive"
+        assert other.receive() == "alive"
         assert gate.is_live(7)
         assert not gate.is_live(8)
         other.pause()
@@ -199,18 +199,18 @@ def test_own_worker_is_live_until_dead_is_called(gate: FileGate, database: Path)
     """The kernel does not tell a process about its own locks."""
     gate.live(7)
     with Child(LOOK, database) as other:
-        other.tell()
-        assert other.heard() == "True None"
+        other.send()
+        assert other.receive() == "True None"
         assert gate.is_live(7)
         gate.dead(7)
-        other.tell()
-        assert other.heard() == "False None"
+        other.send()
+        assert other.receive() == "False None"
         assert not gate.is_live(7)
 
 
 def test_byte_held_by_another_process_cannot_be_locked(gate: FileGate, database: Path) -> None:
     with Child(VOUCH, database) as other:
-        assert other.heard() == "alive"
+        assert other.receive() == "alive"
         with pytest.raises(BlockingIOError, match=f"process {other.pid} still holds worker epoch 7"):
             gate.live(7)
         assert gate.is_live(7)
@@ -230,8 +230,8 @@ def test_one_process_has_one_gate_per_file_whatever_the_path(gate: FileGate, dat
         assert same is gate
         gates.release(same)
     with Child(LOOK, database) as other:
-        other.tell()
-        assert other.heard() == "True None", "giving back one use dropped nothing"
+        other.send()
+        assert other.receive() == "True None", "giving back one use dropped nothing"
 
 
 def test_threads_of_one_process_exclude_each_other(gate: FileGate) -> None:
@@ -300,9 +300,9 @@ def test_user_that_may_write_the_database_may_use_the_gate(database: Path, mode:
 @on_linux
 def test_copying_the_file_in_its_own_process_keeps_the_proof_of_life(gate: FileGate, database: Path) -> None:
     with Child(VOUCH_AND_COPY, database) as other:
-        assert other.heard() == "alive"
-        other.tell()
-        assert other.heard() == "copied"
+        assert other.receive() == "alive"
+        other.send()
+        assert other.receive() == "copied"
         assert gate.is_live(7)
         assert not gate.proves_death(7, other.pid)
         other.kill()
@@ -312,25 +312,25 @@ def test_copying_the_file_in_its_own_process_keeps_the_proof_of_life(gate: FileG
 @on_linux
 def test_copying_the_file_in_the_process_of_a_writer_lets_no_other_in(gate: FileGate, database: Path) -> None:
     with Child(HOLD_AND_COPY, database) as other:
-        assert other.heard() == "copied"
+        assert other.receive() == "copied"
         assert gate.writer_pid() == other.pid
         thread, entered = entering(gate)
         assert not entered.wait(0.05)
-        other.tell()
+        other.send()
         assert entered.wait(WITHIN)
         thread.join()
 
 
 def test_where_the_lock_can_be_lost_a_live_process_is_not_proven_dead(gate: FileGate, database: Path) -> None:
     with Child(VOUCH_AND_COPY, database, "posix") as other:
-        assert other.heard() == "alive"
+        assert other.receive() == "alive"
         assert gate.is_live(7)
-        other.tell()
-        assert other.heard() == "copied"
+        other.send()
+        assert other.receive() == "copied"
         assert not gate.is_live(7), "its lock is lost"
         assert not gate.proves_death(7, other.pid), "its process is there"
-        other.tell()
-        assert other.heard() == "renewed"
+        other.send()
+        assert other.receive() == "renewed"
         assert gate.is_live(7), "the next heartbeat takes it again"
         other.kill()
         assert gate.proves_death(7, other.pid)
@@ -338,12 +338,12 @@ def test_where_the_lock_can_be_lost_a_live_process_is_not_proven_dead(gate: File
 
 def test_a_worker_of_an_earlier_version_is_seen_and_not_buried_alive(gate: FileGate, database: Path) -> None:
     with Child(EARLIER_VERSION, database) as other:
-        assert other.heard() == "alive"
+        assert other.receive() == "alive"
         assert gate.is_live(7)
         with pytest.raises(BlockingIOError, match=f"process {other.pid}"):
             gate.live(7)
-        other.tell()
-        assert other.heard() == "lost"
+        other.send()
+        assert other.receive() == "lost"
         assert not gate.proves_death(7, other.pid)
         other.kill()
         assert gate.proves_death(7, other.pid)
@@ -353,15 +353,17 @@ def test_a_worker_of_an_earlier_version_is_seen_and_not_buried_alive(gate: FileG
 def test_a_worker_of_an_earlier_version_sees_this_one(gate: FileGate, database: Path) -> None:
     gate.live(7)
     with Child(EARLIER_VERSION_LOOKS, database) as other:
-        assert other.heard() == "held"
+        assert other.receive() == "held"
     gate.dead(7)
     with Child(EARLIER_VERSION_LOOKS, database) as other:
-        assert other.heard() == "free"
+        assert other.receive() == "free"
 
 
 def test_a_forked_child_does_not_prove_that_its_parent_lives(gate: FileGate, database: Path) -> None:
     with Child(VOUCH_AND_FORK, database, "stay") as parent:
-        assert parent.heard() == "True True", "a child that makes a gate of its own sees its parent's worker"
+        assert parent.receive() == "True True", (
+            "a child that makes a gate of its own sees its parent's worker"
+        )
         assert gate.is_live(7)
         assert gate.is_live(8)
         parent.kill()
@@ -371,7 +373,7 @@ def test_a_forked_child_does_not_prove_that_its_parent_lives(gate: FileGate, dat
 
 def test_a_forked_child_that_ends_takes_nothing_from_its_parent(gate: FileGate, database: Path) -> None:
     with Child(VOUCH_AND_FORK, database, "leave") as parent:
-        assert parent.heard() == "True True"
-        assert parent.heard() == "left alone"
+        assert parent.receive() == "True True"
+        assert parent.receive() == "left alone"
         assert gate.is_live(7)
         assert not gate.is_live(8)

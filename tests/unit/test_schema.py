@@ -27,10 +27,10 @@ from stores.rows import NewWorker
 from stores.sqlite import SQLiteStore
 async def main():
     store = SQLiteStore(args[0], busy_timeout=20)
-    say("ready")
-    hear()
+    send("ready")
+    receive()
     await store.open()
-    say(await store.register(NewWorker("w", "here", "boot", 1, "0", 15000)))
+    send(await store.register(NewWorker("w", "here", "boot", 1, "0", 15000)))
     await store.aclose()
 asyncio.run(main())
 """
@@ -179,10 +179,10 @@ def test_processes_that_create_the_file_at_the_same_moment_all_get_in(path: Path
         children = [Child(OPEN, database) for _ in range(4)]
         try:
             for child in children:
-                assert child.heard() == "ready"
+                assert child.receive() == "ready"
             for child in children:
-                child.tell()
-            assert sorted(child.heard() for child in children) == ["1", "2", "3", "4"]
+                child.send()
+            assert sorted(child.receive() for child in children) == ["1", "2", "3", "4"]
         finally:
             for child in children:
                 child.__exit__(None, None, None)

@@ -15,8 +15,8 @@ from tests.support.builders import (
     SUCCESS,
     StoreClock,
     admitted,
-    buried,
     cancel,
+    fence_epoch,
     holding,
     new_run,
     row_of,
@@ -273,7 +273,7 @@ class Admissions(StoreCase):
     async def test_a_dead_or_unknown_epoch_admits_nothing(
         self, store: CoordinationStore, me: int, peer: int
     ) -> None:
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         for epoch in (peer, 999):
             with pytest.raises(EpochDead):
                 await admitted(store, epoch)

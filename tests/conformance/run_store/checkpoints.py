@@ -11,7 +11,7 @@ from stores.checkpoints import CheckpointRow
 from stores.rows import Outcome, Ownership
 from stores.states import CancelAction, RunStatus
 from tests.conformance.run_store.case import StoreCase
-from tests.support.builders import ENDED, SUCCESS, buried, cancel, new_run, running, sql_of
+from tests.support.builders import ENDED, SUCCESS, cancel, fence_epoch, new_run, running, sql_of
 
 
 async def returned(store: CoordinationStore, me: int, values: Any, **outcome: Any) -> Ownership:
@@ -68,7 +68,7 @@ class Checkpoints(StoreCase):
         await store.finish(failed, Outcome(RunStatus.error, "no"))
         orphan = await running(store, peer)
         await store.save(orphan, {"n": 5})
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         await store.sweep(by=me, error="gone")
         none = await running(store, me)
         await store.save(none, None)

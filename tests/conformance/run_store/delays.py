@@ -15,8 +15,8 @@ from tests.support.builders import (
     SUCCESS,
     StoreClock,
     admitted,
-    buried,
     cancel,
+    fence_epoch,
     holding,
     new_run,
     new_worker,
@@ -220,7 +220,7 @@ class Delays(StoreCase):
         knows = await store.register(new_worker(assistants=("agent",)))
         goes_on = await delayed(store, peer, portable=True, assistant_id="agent")
         over = await delayed(store, peer)
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         assert [orphan.run_id for orphan in await store.sweep(by=me, error="gone")] == [over]
         assert (await store.tick(knows)).free_threads == ()
         clock.advance(10)
@@ -234,7 +234,7 @@ class Delays(StoreCase):
         self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
     ) -> None:
         run_id = await delayed(store, peer, 86_400, portable=True, assistant_id="agent")
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         clock.advance(86_400)
         assert await store.sweep(by=me, error="gone") == [], "somebody who knows it may still come"
         clock.advance(3600)

@@ -11,7 +11,16 @@ from stores.events import EventPage, EventsKept, Kept, NewEvents, Position
 from stores.pruning import Retention
 from stores.rows import Ownership
 from tests.conformance.run_store.case import StoreCase
-from tests.support.builders import SUCCESS, StoreClock, buried, created, holding, new_run, new_worker, running
+from tests.support.builders import (
+    SUCCESS,
+    StoreClock,
+    created,
+    fence_epoch,
+    holding,
+    new_run,
+    new_worker,
+    running,
+)
 
 TTL = 60.0
 DONE, FOLLOWED = EventsKept(Kept.done, followed=False), EventsKept(Kept.done, followed=True)
@@ -89,7 +98,7 @@ class EventLogs(StoreCase):
     async def test_a_buried_workers_events_are_refused(self, store: Any, me: int, peer: int) -> None:
         own, other = await running(store, me, "a"), await running(store, peer, "b")
         await kept(store, emitted(own, 1))
-        await buried(store, me, by=peer)
+        await fence_epoch(store, me, by=peer)
         assert await kept(store, emitted(own, 2), emitted(other, 1)) == [STALE, DONE]
         assert (await numbers(store, own.run_id), await numbers(store, other.run_id)) == ([1], [1])
 

@@ -16,8 +16,8 @@ from tests.support.builders import (
     ENDED,
     SUCCESS,
     StoreClock,
-    buried,
     cancel,
+    fence_epoch,
     holding,
     new_run,
     running,
@@ -92,7 +92,7 @@ class Expiry(StoreCase):
         self, store: CoordinationStore, me: int, peer: int, clock: StoreClock
     ) -> None:
         await passing(store, peer)
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         clock.advance(3600)
         assert await expired(store) == []
         await store.sweep(by=me, error="gone")

@@ -15,8 +15,8 @@ from tests.support.builders import (
     SUCCESS,
     StoreClock,
     admitted,
-    buried,
     created,
+    fence_epoch,
     holding,
     row_of,
     running,
@@ -61,7 +61,7 @@ class TimeLimits(StoreCase):
     ) -> None:
         await running(store, me)
         run_id = await waiting(store, peer, queue_timeout_ms=2_000, portable=True)
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         clock.advance(2.1)
         assert (await store.tick(me)).overdue == (Overdue(run_id, Cause.queue_timeout),)
         decision = await timed_out(store, run_id, Cause.queue_timeout, while_waiting=True)
@@ -175,7 +175,7 @@ class Draining(StoreCase):
     async def test_the_dead_hand_over_nothing(self, store: CoordinationStore, me: int, peer: int) -> None:
         await running(store, me)
         run_id = await waiting(store, peer, portable=True)
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         assert await store.drain(peer) == []
         assert (await row_of(store, run_id)).home_epoch == peer
 
@@ -194,7 +194,7 @@ class Draining(StoreCase):
         assert (await store.tick(me)).drain == (await store.tick(peer)).drain == DrainWish(clock.micros, None)
 
     async def test_the_dead_are_not_asked(self, store: CoordinationStore, me: int, peer: int) -> None:
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         assert await store.request_drain(peer, grace=0) == []
         assert [asked.epoch for asked in await store.request_drain(None, grace=0)] == [me]
         assert (await store.tick(peer)).drain is None
@@ -248,7 +248,7 @@ class Children(StoreCase):
     async def test_one_whose_worker_died(self, store: CoordinationStore, me: int, peer: int) -> None:
         parent = await running(store, peer, "a")
         child = await running(store, me, "b", parent_run_id=parent.run_id)
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         await store.sweep(by=me, error="gone")
         assert await self.ends(store, [child.run_id]) == {("interrupted", Cause.parent, False)}
 
@@ -262,7 +262,7 @@ class Children(StoreCase):
         parent = await running(store, peer, "a", created_at=created(5))
         child = await running(store, peer, "b", parent_run_id=parent.run_id, created_at=child_created)
         waits = await waiting(store, peer, "a", parent_run_id=child.run_id)
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         ended = await store.sweep(by=me, error="gone")
         assert {(orphan.run_id, orphan.status, orphan.dead_epoch, orphan.decided) for orphan in ended} == {
             (parent.run_id, RunStatus.error, peer, False),
@@ -287,7 +287,7 @@ class Children(StoreCase):
         """Of every generation, so that their workers can be hinted."""
         parent, family = await self.family(store, peer, me)
         if how == "sweep":
-            await buried(store, peer, by=me)
+            await fence_epoch(store, peer, by=me)
         orphans = await (store.sweep(by=me, error="gone") if how == "sweep" else store.retire(peer))
         named = {child.run_id: child for orphan in orphans for child in orphan.children}
         assert set(named) == set(family)
@@ -309,7 +309,7 @@ class Children(StoreCase):
         below = await running(store, peer, "c", parent_run_id=grandparent.run_id)
         late = await admitted(store, me, "a", parent_run_id=below.run_id, **place)
         await store.finish(grandparent, Outcome(RunStatus.interrupted))
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         await store.sweep(by=me, error="gone")
         for run_id in (heir.run_id, late.run_id):
             row = await row_of(store, run_id)

@@ -14,8 +14,8 @@ from tests.support.builders import (
     SUCCESS,
     StoreClock,
     admitted,
-    buried,
     cancel,
+    fence_epoch,
     holding,
     new_run,
     new_worker,
@@ -123,7 +123,7 @@ class WaitingLines(StoreCase):
         behind = await waiting(store, me)
         await store.finish(own, SUCCESS)
         if home == "dead":
-            await buried(store, peer, by=me)
+            await fence_epoch(store, peer, by=me)
         else:
             epoch = None if home == "none" else 4711
             sql_of(store)("UPDATE runs SET home_epoch = ? WHERE run_id = ?", epoch, run_id)
@@ -147,7 +147,7 @@ class WaitingLines(StoreCase):
         own = await running(store, me)
         line = [await waiting(store, peer, portable=True, assistant_id="agent") for _ in range(2)]
         if home == "dead":
-            await buried(store, peer, by=me)
+            await fence_epoch(store, peer, by=me)
         else:
             epoch = None if home == "none" else 4711
             for run_id in line:
@@ -190,7 +190,7 @@ class WaitingLines(StoreCase):
         assert await store.claimants("t") == [late, knows], "the newest first"
         await cancel(store, first)
         assert await store.claimants("t") == [other]
-        await buried(store, other, by=me)
+        await fence_epoch(store, other, by=me)
         assert await store.claimants("t") == [], "it is not portable, and its home is dead"
         await cancel(store, behind)
         assert await store.claimants("t") == []
@@ -201,7 +201,7 @@ class WaitingLines(StoreCase):
         own = await running(store, me)
         run_id = await waiting(store, peer, portable=True, assistant_id="agent")
         await store.finish(own, SUCCESS)
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         await store.drain(leaves)
         assert (await store.tick(leaves)).free_threads == ()
         assert await store.claim("t", epoch=leaves) is None
@@ -215,10 +215,10 @@ class WaitingLines(StoreCase):
         run_id = await waiting(store, peer, portable=True, assistant_id="agent")
         behind = await waiting(store, me)
         await store.finish(own, SUCCESS)
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         clock.advance(3600)
         assert await store.sweep(by=me, error="gone") == [], "somebody who knows it may still come to it"
-        await buried(store, knows, by=me)
+        await fence_epoch(store, knows, by=me)
         assert [orphan.run_id for orphan in await store.sweep(by=me, error="gone")] == [run_id]
         assert await store.claim("t", epoch=me) == Claimed(behind, 2)
 
@@ -229,7 +229,7 @@ class WaitingLines(StoreCase):
         run_id = await waiting(store, peer)
         behind = await waiting(store, me)
         await store.finish(own, SUCCESS)
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         assert await store.claim("t", epoch=me) is None
         await store.sweep(by=me, error="gone")
         assert (await row_of(store, run_id)).status is RunStatus.error
@@ -239,7 +239,7 @@ class WaitingLines(StoreCase):
         self, store: CoordinationStore, me: int, peer: int
     ) -> None:
         own = await holding(store, peer)
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         with pytest.raises(EpochDead):
             await store.claim("t", epoch=peer)
         assert await store.start(own, None) is None

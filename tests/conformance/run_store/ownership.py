@@ -11,7 +11,7 @@ from stores.errors import StaleFence
 from stores.rows import Outcome, Ownership, RunRow
 from stores.states import CancelAction, Cause, RunStatus
 from tests.conformance.run_store.case import StoreCase
-from tests.support.builders import ENDED, SUCCESS, buried, cancel, holding, row_of, running, sql_of
+from tests.support.builders import ENDED, SUCCESS, cancel, fence_epoch, holding, row_of, running, sql_of
 
 WRONG = (
     pytest.param({"epoch": 77}, id="epoch"),
@@ -67,7 +67,7 @@ class Owners(StoreCase):
         self, store: CoordinationStore, me: int, peer: int
     ) -> None:
         own = await running(store, peer)
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         await self._refused(store, own, await row_of(store, own.run_id))
         await store.sweep(by=me, error="gone")
         await self._refused(store, own, await row_of(store, own.run_id))

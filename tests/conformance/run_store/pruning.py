@@ -15,8 +15,8 @@ from tests.support.builders import (
     SUCCESS,
     StoreClock,
     admitted,
-    buried,
     cancel,
+    fence_epoch,
     holding,
     new_run,
     new_worker,
@@ -142,7 +142,7 @@ class Pruning(StoreCase):
         idle, busy = await store.register(new_worker()), await store.register(new_worker())
         await running(store, busy)
         for peer in (idle, busy):
-            await buried(store, peer, by=me)
+            await fence_epoch(store, peer, by=me)
         clock.advance(LATER)
         keep = Retention(workers=DAY)
         assert await pruned(store, keep) == Pruned(workers=1)

@@ -10,9 +10,9 @@ from tests.support.builders import (
     ENDED,
     SUCCESS,
     StoreClock,
-    buried,
     cancel,
     created,
+    fence_epoch,
     holding,
     row_of,
     running,
@@ -49,7 +49,7 @@ class Reports(StoreCase):
         await store.claim("t", epoch=peer)
         await store.start(Ownership(run_id, "t", peer, 2), {})
         await cancel(store, run_id, CancelAction.rollback)
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         await store.sweep(by=me, error="gone")
         whats = [line.what for line in await store.transitions(run_id)]
         assert whats == ["queued", "claimed", "started", "decided", "adopted"]
@@ -59,7 +59,7 @@ class Reports(StoreCase):
             "finished",
         ]
         dead = await running(store, me, "other")
-        await buried(store, me, by=me)
+        await fence_epoch(store, me, by=me)
         await store.sweep(by=me, error="gone")
         last = (await store.transitions(dead.run_id))[-1]
         assert (last.what, last.cause, last.to_status) == ("finished", Cause.orphaned, RunStatus.error)

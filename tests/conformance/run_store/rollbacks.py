@@ -13,8 +13,8 @@ from tests.support.builders import (
     ENDED,
     SUCCESS,
     admitted,
-    buried,
     cancel,
+    fence_epoch,
     holding,
     new_worker,
     row_of,
@@ -132,7 +132,7 @@ class Rollbacks(StoreCase):
         self, store: CoordinationStore, me: int, peer: int
     ) -> None:
         own = await rolling_back(store, peer)
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         [orphan] = await store.sweep(by=me, error="gone")
         assert orphan.adopted == own._replace(epoch=me, fence=own.fence + 1)
         assert (orphan.decided, orphan.dead_epoch) == (True, peer)
@@ -150,7 +150,7 @@ class Rollbacks(StoreCase):
     ) -> None:
         """The first answer may be lost, and nobody else would ever finish the rollback."""
         await rolling_back(store, peer)
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         [first] = await store.sweep(by=me, error="gone")
         [again] = await store.sweep(by=me, error="gone")
         assert first.adopted is not None
@@ -173,11 +173,11 @@ class Rollbacks(StoreCase):
         owner = await store.register(new_worker())
         own = await rolling_back(store, owner)
         for _ in range(3):
-            await buried(store, owner, by=me)
+            await fence_epoch(store, owner, by=me)
             owner = await store.register(new_worker())
             [orphan] = await store.sweep(by=owner, error="gone")
             assert orphan.adopted is not None
-        await buried(store, owner, by=me)
+        await fence_epoch(store, owner, by=me)
         [orphan] = await store.sweep(by=me, error="gone")
         assert orphan.adopted is None
         row = await row_of(store, own.run_id)
@@ -188,8 +188,8 @@ class Rollbacks(StoreCase):
     async def test_a_zombie_adopts_nothing(self, store: CoordinationStore, me: int, peer: int) -> None:
         own = await rolling_back(store, peer)
         zombie = await store.register(new_worker())
-        await buried(store, peer, by=me)
-        await buried(store, zombie, by=me)
+        await fence_epoch(store, peer, by=me)
+        await fence_epoch(store, zombie, by=me)
         assert await store.sweep(by=zombie, error="gone") == []
         assert (await row_of(store, own.run_id)).owner_epoch == peer
 
@@ -199,7 +199,7 @@ class Rollbacks(StoreCase):
         own = await rolling_back(store, peer)
         other = await running(store, peer, "other")
         sql_of(store)("UPDATE runs SET rollback_ref = '{' WHERE run_id = ?", own.run_id)
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         ended: list[Orphan] = await store.sweep(by=me, error="gone")
         assert {orphan.run_id for orphan in ended} == {own.run_id, other.run_id}
 

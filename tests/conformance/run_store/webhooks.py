@@ -18,8 +18,8 @@ from tests.support.builders import (
     SUCCESS,
     StoreClock,
     admitted,
-    buried,
     cancel,
+    fence_epoch,
     holding,
     new_run,
     running,
@@ -152,7 +152,7 @@ class Webhooks(StoreCase):
         elif end == "recorded":  # beside the slot, without an owner
             await running(store, peer)
             imported = await store.insert(new_run(webhook=URL), epoch=peer)
-            await buried(store, peer, by=me)
+            await fence_epoch(store, peer, by=me)
             await store.sweep(by=me, error="gone")
             status = RunStatus.error
             assert (await store.row(imported.run_id)) is not None
@@ -173,7 +173,7 @@ class Webhooks(StoreCase):
                 await store.finish(own, SUCCESS)
             else:
                 status = RunStatus.error
-                await buried(store, peer, by=me)
+                await fence_epoch(store, peer, by=me)
                 await store.sweep(by=me, error="gone")
         assert (await self.only(hooks)).state is WebhookState.due
         (claimed,) = await claim()
@@ -356,7 +356,7 @@ class Webhooks(StoreCase):
         self, store: CoordinationStore, me: int, peer: int, claim: Any
     ) -> None:
         await store.finish(await running(store, me, webhook=URL), SUCCESS)
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         with pytest.raises(EpochDead):
             await claim(peer)
         assert len(await claim(me)) == 1

@@ -12,9 +12,9 @@ from tests.support.builders import (
     ENDED,
     SUCCESS,
     StoreClock,
-    buried,
     cancel,
     created,
+    fence_epoch,
     holding,
     new_run,
     new_worker,
@@ -46,7 +46,7 @@ class Workers(StoreCase):
         assert await store.beat(peer)
         renewed = await worker_row(store, peer)
         assert (renewed.hb_seq, renewed.expired) == (1, False)
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         assert not await store.beat(peer)
         assert not await store.beat(999)
         assert (await worker_row(store, peer)).fenced_by == me
@@ -123,7 +123,7 @@ class Workers(StoreCase):
         dies = await running(store, peer, "b")
         never_started = await holding(store, peer, "c")
         waits = await waiting(store, peer, "a")
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         ended = await store.sweep(by=me, error="its worker died")
         assert {(o.run_id, o.status, o.dead_epoch, o.decided) for o in ended} == {
             (run_id, RunStatus.error, peer, False) for run_id in (dies.run_id, never_started.run_id, waits)
@@ -138,7 +138,7 @@ class Workers(StoreCase):
     ) -> None:
         own = await running(store, peer)
         await cancel(store, own.run_id, reason="stop")
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         [orphan] = await store.sweep(by=me, error="gone")
         row = await row_of(store, own.run_id)
         assert (orphan.status, orphan.decided, orphan.adopted) == (RunStatus.interrupted, True, None)
@@ -153,7 +153,7 @@ class Workers(StoreCase):
         self, store: CoordinationStore, me: int, peer: int
     ) -> None:
         own = await running(store, peer)
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         await cancel(store, own.run_id)
         assert len(await store.sweep(by=me, error="gone")) == 1
         assert await store.holder("t") is None
@@ -172,7 +172,7 @@ class Workers(StoreCase):
         own = await running(store, me)
         me = await store.register(new_worker(assistants=("agent",)))
         run_id = await waiting(store, peer, portable=True, assistant_id="agent")
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         assert await store.sweep(by=me, error="gone") == []
         assert (await store.tick(me)).free_threads == ()
         await store.finish(own, SUCCESS)
@@ -199,7 +199,7 @@ class Workers(StoreCase):
         own, over = await running(store, peer), await running(store, peer, "u")
         await store.finish(over, SUCCESS)
         clock.advance(1)
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         for _ in range(2):
             assert await store.update_run_progress(own.run_id, total_tokens=1) is False
             assert await store.update_run_completion(own.run_id, status="success", total_tokens=1) is False
@@ -232,7 +232,7 @@ class Workers(StoreCase):
         await holding(store, me)
         first, second = [(await store.insert(new_run(), epoch=peer)).run_id for _ in range(2)]
         await cancel(store, first)
-        await buried(store, peer, by=me)
+        await fence_epoch(store, peer, by=me)
         assert [orphan.run_id for orphan in await store.sweep(by=me, error="gone")] == [second]
         assert (await row_of(store, first)).settled
 
@@ -246,7 +246,7 @@ class Workers(StoreCase):
         if retires:
             orphans = await store.retire(peer)
         else:
-            await buried(store, peer, by=me)
+            await fence_epoch(store, peer, by=me)
             orphans = await store.sweep(by=me, error="gone")
         assert [(orphan.run_id, orphan.status, orphan.decided) for orphan in orphans] == [
             (parent.run_id, RunStatus.error, False),

@@ -56,8 +56,8 @@ def beats(server: Served, before: dict[int, int]) -> bool:
     """Returns whether no worker was fenced or restarted and no heartbeat failed."""
     return (
         server.epochs == before
-        and "could not renew its lease" not in server.said
-        and "fenced" not in server.said
+        and "could not renew its lease" not in server.output
+        and "fenced" not in server.output
     )
 
 
@@ -106,7 +106,7 @@ async def test_more_connections_than_descriptors_affect_no_run_and_no_heartbeat(
             assert (ended.status_code, ended.json()["done"]) == (200, 20)
             assert beats(server, epochs)
         await wait_until(lambda: open_in(worker) <= before + 2, description="its descriptors are free again")
-        assert "have waited longest for their client are closed" in server.said
+        assert "have waited longest for their client are closed" in server.output
 
 
 async def test_run_that_uses_every_descriptor_stops_no_heartbeat(tmp_path: Path) -> None:

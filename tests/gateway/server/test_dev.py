@@ -123,19 +123,19 @@ async def test_valid_edit_is_served_and_broken_edit_is_not(tmp_path: Path) -> No
         assert await version() == 1
         run = await begun(tmp_path, server.url)
         await edited(server, tmp_path, 2, says=r"mine\.py changed")
-        await server.says("restart done")
+        await server.wait_for_line("restart done")
         assert await version() == 2
         assert (await run_of(tmp_path, run)).status is RunStatus.interrupted
 
         (tmp_path / "mine.py").write_text("assistants = {")
-        await server.says(
+        await server.wait_for_line(
             "rolling restart aborted, the remaining workers keep the old code: .*SyntaxError.*mine.py, line 1"
         )
         assert await version() == 2
 
         await edited(server, tmp_path, 3, says="restart done", times=2)
         assert await version() == 3
-        assert "Traceback" not in server.said
+        assert "Traceback" not in server.output
 
 
 async def edited(server: Served, folder: Path, version: int, *, says: str, times: int = 1) -> None:
@@ -143,7 +143,7 @@ async def edited(server: Served, folder: Path, version: int, *, says: str, times
     while True:
         write(folder, version)
         with suppress(AssertionError):
-            await server.says(says, times=times, within=8)
+            await server.wait_for_line(says, times=times, within=8)
             return
 
 
@@ -164,7 +164,7 @@ async def test_dev_server_has_one_worker_and_few_processes(tmp_path: Path) -> No
 async def test_files_are_watched_only_with_assistants_to_reload(tmp_path: Path) -> None:
     async with served("dev", folder=tmp_path) as server:
         await server.up()
-        await server.says(r"reload +off")
+        await server.wait_for_line(r"reload +off")
         async with httpx.AsyncClient(base_url=server.url) as client:
             answer = await client.post("/runs/wait", json={"assistant_id": "agent"}, timeout=30)
         assert answer.json()["done"] == 1
@@ -177,7 +177,7 @@ async def test_dev_server_has_the_openapi_document_of_every_gateway(tmp_path: Pa
         async with httpx.AsyncClient(base_url=await server.up(), timeout=30) as client:
             described = (await client.get("/openapi.json")).json()
         assert described == create_gateway(RunManager()).openapi()
-        assert "Warning" not in server.said
+        assert "Warning" not in server.output
 
 
 PREFLIGHT = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
@@ -191,13 +191,13 @@ async def preflight(url: str, origin: str) -> httpx.Response:
 async def test_pages_of_localhost_may_call_and_other_origins_are_logged(tmp_path: Path) -> None:
     async with served("dev", folder=tmp_path) as server:
         url = await server.up()
-        await server.says(r"pages +http://localhost:\*, http://127\.0\.0\.1:\* may call")
+        await server.wait_for_line(r"pages +http://localhost:\*, http://127\.0\.0\.1:\* may call")
         for origin in ("http://localhost:5173", "http://127.0.0.1:3000"):
             answer = await preflight(url, origin)
             assert answer.status_code == 200
             assert answer.headers["access-control-allow-origin"] == origin
         assert (await preflight(url, "https://evil.example")).status_code == 403
-        await server.says("refused .*'https://evil.example'.*--cors-origin https://evil.example")
+        await server.wait_for_line("refused .*'https://evil.example'.*--cors-origin https://evil.example")
 
 
 @pytest.mark.parametrize("command", ["dev", "serve"])
@@ -239,7 +239,7 @@ async def test_example_of_the_banner_is_valid_for_a_user_assistant(tmp_path: Pat
     (tmp_path / "mine.py").write_text(TYPED)
     async with served("dev", "--assistants", "mine:assistants", folder=tmp_path) as server:
         await server.up()
-        body = (await server.says(r"-d '(\{.*\})'")).group(1)
+        body = (await server.wait_for_line(r"-d '(\{.*\})'")).group(1)
         async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
             answer = await client.post(
                 "/runs/wait", content=body, headers={"content-type": "application/json"}
@@ -252,24 +252,24 @@ async def test_log_names_the_line_that_blocks_the_event_loop(tmp_path: Path) -> 
     async with served("dev", "--assistants", "mine:assistants", folder=tmp_path) as server:
         async with httpx.AsyncClient(base_url=await server.up(), timeout=30) as client:
             await client.post("/runs/wait", json={"assistant_id": "blocks"})
-        await server.says(r"The event loop has been blocked for .*mine\.py:\d+ in blocks")
+        await server.wait_for_line(r"The event loop has been blocked for .*mine\.py:\d+ in blocks")
 
 
 async def test_unknown_variable_is_logged_without_its_value(tmp_path: Path) -> None:
     async with served("dev", folder=tmp_path, COORDINATOR_LEASE_TLL="secret") as server:
         await server.up()
-        await server.says(
+        await server.wait_for_line(
             "COORDINATOR_LEASE_TLL is not a setting and has no effect: did you mean COORDINATOR_LEASE_TTL"
         )
-        assert "secret" not in server.said
+        assert "secret" not in server.output
 
 
 async def test_help_shows_defaults_of_dev_and_log_counts_workers(tmp_path: Path) -> None:
     async with served("dev", "--help", folder=tmp_path, COLUMNS="200") as help_command:
         await help_command.gone()
-        assert "Default: 0" in help_command.said
-        assert "Default: 30" not in help_command.said
+        assert "Default: 0" in help_command.output
+        assert "Default: 30" not in help_command.output
     async with served("dev", folder=tmp_path) as server:
         await server.up()
         server.send(signal.SIGTERM)
-        await server.says("stopping 1 worker: their runs have 0 s of grace")
+        await server.wait_for_line("stopping 1 worker: their runs have 0 s of grace")

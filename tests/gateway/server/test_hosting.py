@@ -94,11 +94,11 @@ async def test_runs_are_drained_from_the_signal_on(program: str, tmp_path: Path)
             server.send(signal.SIGTERM)
             took, status = await server.gone()
             await asyncio.gather(*watching)
-        assert status == 0, server.said
+        assert status == 0, server.output
         assert took < GRACE + 5
         assert not any(map(alive, workers))
         assert (tmp_path / "ended").read_text().count("lifespan ended") == max(1, len(workers))
-        assert "Traceback" not in server.said
+        assert "Traceback" not in server.output
     async with open_observer(Settings(store=f"sqlite:///{tmp_path / 'runs.db'}")) as seen:
         ends = {row.assistant_id: row.status.value for row in await seen.store.runs()}
     assert ends == {"long": "interrupted", "short": "success"}
@@ -123,7 +123,7 @@ async def test_app_whose_lifespan_fails_does_not_serve(tmp_path: Path) -> None:
     async with hosted(ONE, tmp_path) as server:
         _, status = await server.gone()
         assert status == 3
-        assert "Application startup failed" in server.said
+        assert "Application startup failed" in server.output
 
 
 async def test_killed_worker_is_restarted(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ async def test_killed_worker_is_restarted(tmp_path: Path) -> None:
         await server.up()
         first = server.workers[1]
         os.kill(first, signal.SIGKILL)
-        await server.says(r"worker 1 \(pid \d+\) listens", times=2)
+        await server.wait_for_line(r"worker 1 \(pid \d+\) listens", times=2)
         assert server.workers[1] != first
 
 

@@ -79,7 +79,7 @@ async def test_a_rolling_restart_under_load_loses_nothing(tmp_path: Path) -> Non
         working = [asyncio.create_task(client.stream_for_ever()) for _ in range(2)]
         working += [asyncio.create_task(client.create_for_ever()) for _ in range(2)]
         server.send(signal.SIGHUP)
-        await server.says("rolling restart done", within=90)
+        await server.wait_for_line("rolling restart done", within=90)
         enough = client.complete + 4, client.created + 4
         while client.complete < enough[0] or client.created < enough[1]:
             assert not [task for task in working if task.done()], "a client gave up"
@@ -93,8 +93,8 @@ async def test_a_rolling_restart_under_load_loses_nothing(tmp_path: Path) -> Non
         server.send(signal.SIGTERM)
         took, status = await server.gone()
         assert (status, took < GRACE + 5) == (0, True)
-        assert "has not ended in time" not in server.said
-        assert "Traceback" not in server.said
+        assert "has not ended in time" not in server.output
+        assert "Traceback" not in server.output
     async with observer(tmp_path) as seen:
         assert set(await ends_of(seen)) <= {RunStatus.success.value, RunStatus.interrupted.value}
 
@@ -135,13 +135,13 @@ async def test_open_streams_do_not_delay_the_exit(tmp_path: Path) -> None:
             _, status = await server.gone()
             assert status == 0
             assert time.monotonic() - began < grace + 5
-            assert "has not ended in time" not in server.said
+            assert "has not ended in time" not in server.output
             assert set(await asyncio.gather(*held)) <= {"closed", "broken"}
             silent.close()
     async with observer(tmp_path) as seen:
         assert await ends_of(seen) == {RunStatus.interrupted.value: 3}
-    assert "open responses are aborted" in server.said
-    assert " ERROR " not in server.said, "nothing of that is a mistake"
+    assert "open responses are aborted" in server.output
+    assert " ERROR " not in server.output, "nothing of that is a mistake"
 
 
 async def test_second_signal_ends_the_grace(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ async def test_second_signal_ends_the_grace(tmp_path: Path) -> None:
         thread = (await client.threads.create())["thread_id"]
         run = await client.runs.create(thread, "agent", input={"steps": 1000, "sleep": 0.1})
         server.send(signal.SIGTERM)
-        await server.says("stopping 1 worker")
+        await server.wait_for_line("stopping 1 worker")
         with suppress(asyncio.TimeoutError):
             await server.gone(within=2)
             pytest.fail("it did not give its run the grace")

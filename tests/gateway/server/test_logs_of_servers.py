@@ -59,36 +59,36 @@ async def test_a_dead_worker_has_one_name_in_log_store_and_list(tmp_path: Path) 
         assert {row["slot"]: row["pid"] for row in workers} == server.workers
         os.kill(pid := server.workers[2], signal.SIGKILL)
         epoch = server.epochs[2]
-        match = await server.says(
+        match = await server.wait_for_line(
             rf"worker 2 of \S+ \(epoch {epoch}, pid {pid}\) is dead and fenced: 0 of its runs were ended$"
         )
         assert re.match(
             r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d WARNING worker \d \(epoch \d+\): ",
             match.string,
         )
-        assert "PeerBuried" not in server.said
+        assert "PeerBuried" not in server.output
 
 
 async def test_routine_events_are_not_logged_as_warnings(tmp_path: Path) -> None:
     async with served("serve", *ARGUMENTS, folder=tmp_path) as server:
         await server.up()
-        await server.says("INFO .* hints from other workers arrive")
-        assert "WARNING" not in server.said
+        await server.wait_for_line("INFO .* hints from other workers arrive")
+        assert "WARNING" not in server.output
 
 
 async def test_json_lines_have_the_fields_of_events_and_the_run_of_a_failure(tmp_path: Path) -> None:
     arguments = (*ARGUMENTS, "--workers", "2", "--store", "sqlite:///runs.db", "--log-format", "json")
     async with served("serve", *arguments, folder=tmp_path, COORDINATOR_SWEEP="0.3") as server:
-        server.url = (await server.says(r'"url": "(http://[^"]+)"')).group(1)
+        server.url = (await server.wait_for_line(r'"url": "(http://[^"]+)"')).group(1)
         failed = await begin(server, "fails")
-        await server.says(rf'run .{failed}. failed.*"run_id": "{failed}"')
+        await server.wait_for_line(rf'run .{failed}. failed.*"run_id": "{failed}"')
         run = await begin(server, "sleeps")
         async with httpx.AsyncClient(base_url=server.url) as client:
             timeline = (await client.get(f"/coordinator/runs/{run}/explain")).json()["timeline"]
         owner = timeline[0]["epoch"]
         slot = next(slot for slot, epoch in server.epochs.items() if epoch == owner)
         os.kill(server.workers[slot], signal.SIGKILL)
-        await server.says('"event": "RunRecovered"')
+        await server.wait_for_line('"event": "RunRecovered"')
         records = {one.get("event"): one for one in documents(server)}
         assert records["PeerBuried"]["event_epoch"] == owner
         assert records["PeerBuried"]["ended"] == 1
@@ -102,21 +102,23 @@ async def test_dev_logs_start_end_and_error_of_runs(tmp_path: Path) -> None:
     async with served("dev", *ARGUMENTS, folder=tmp_path) as server:
         await server.up()
         run = await begin(server, "unstorable")
-        await server.says(rf"run '{run}' on thread .* of assistant 'unstorable' started")
-        await server.says(rf"run '{run}' on thread .* ended: error, .*which JSON cannot hold.*, after \S+ s")
-        await server.says("in unstorable")
+        await server.wait_for_line(rf"run '{run}' on thread .* of assistant 'unstorable' started")
+        await server.wait_for_line(
+            rf"run '{run}' on thread .* ended: error, .*which JSON cannot hold.*, after \S+ s"
+        )
+        await server.wait_for_line("in unstorable")
 
 
 async def test_serve_logs_runs_only_with_the_setting(tmp_path: Path) -> None:
     async with served("serve", *ARGUMENTS, folder=tmp_path, COORDINATOR_LOG_RUNS="true") as server:
         await server.up()
         run = await begin(server, "fails")
-        await server.says(rf"run '{run}' on thread .* ended: error")
+        await server.wait_for_line(rf"run '{run}' on thread .* ended: error")
     async with served("serve", *ARGUMENTS, folder=tmp_path) as server:
         await server.up()
         run = await begin(server, "fails")
-        await server.says(rf"run '{run}' failed")
-        assert "started" not in server.said
+        await server.wait_for_line(rf"run '{run}' failed")
+        assert "started" not in server.output
 
 
 async def test_invalid_http_is_logged_at_a_bounded_rate_with_the_address(tmp_path: Path) -> None:
@@ -129,7 +131,7 @@ async def test_invalid_http_is_logged_at_a_bounded_rate_with_the_address(tmp_pat
             writer.write(sent)
             assert (await reader.read(100)).startswith(b"HTTP/1.1 ")
             writer.close()
-        await server.says(
+        await server.wait_for_line(
             r"1 requests were not valid HTTP/1\.1 and were refused, the last one from 127\.0\.0\.1"
         )
     records = [line for line in server.lines if "refused" in line or "uvicorn" in line or "pgrade" in line]

@@ -59,7 +59,7 @@ async def test_every_scrape_is_the_sum_of_all_workers_also_of_killed_ones(tmp_pa
             await scraped(server, done)
             os.kill(server.workers[slot], signal.SIGKILL)
             await scraped(server, done)
-            await server.says(rf"worker {slot} \(pid \d+\) listens", times=2)
+            await server.wait_for_line(rf"worker {slot} \(pid \d+\) listens", times=2)
             await scraped(server, done)
         await send_requests(server.url, 40)
         await scraped(server, done + 40)

@@ -53,10 +53,10 @@ async def test_connections_are_distributed_and_a_killed_worker_is_restarted(thre
 
     before = dict(three.workers)
     os.kill(before[2], signal.SIGKILL)
-    await three.says(rf"worker 2 \(pid {before[2]}\) was ended by SIGKILL; restarted")
+    await three.wait_for_line(rf"worker 2 \(pid {before[2]}\) was ended by SIGKILL; restarted")
     # Connections to the dead worker's socket wait for its successor: none is refused.
     assert all(await asyncio.gather(*(answers(three) for _ in range(12))))
-    await three.says(r"worker 2 \(pid \d+\) listens", times=2)
+    await three.wait_for_line(r"worker 2 \(pid \d+\) listens", times=2)
     assert alive(three.workers[2])
     assert three.workers[2] != before[2]
     assert {slot: three.workers[slot] for slot in (1, 3)} == {slot: before[slot] for slot in (1, 3)}
@@ -75,7 +75,7 @@ async def test_rolling_restart_replaces_all_workers_and_refuses_no_request(three
 
     requests = [asyncio.create_task(wait_for_run()) for _ in range(2)]
     three.send(signal.SIGHUP)
-    await three.says("rolling restart done")
+    await three.wait_for_line("rolling restart done")
     done.set()
     assert min(await asyncio.gather(*requests)) > 0
     assert set(three.workers) == {1, 2, 3}
@@ -116,12 +116,14 @@ async def test_worker_that_cannot_start_is_restarted_with_backoff(tmp_path: Path
         await one.up()
         (tmp_path / "mine.py").write_text("import nothing_like_it\n")
         os.kill(one.workers[1], signal.SIGKILL)
-        await one.says(r"worker 1 could not be started: importing .mine. raised ModuleNotFoundError.*in 1 s")
-        await one.says(r"could not be started.*in 2 s")
+        await one.wait_for_line(
+            r"worker 1 could not be started: importing .mine. raised ModuleNotFoundError.*in 1 s"
+        )
+        await one.wait_for_line(r"could not be started.*in 2 s")
         with pytest.raises(httpx.ConnectError):  # at once, and not after a pause
             await answers(one)
         (tmp_path / "mine.py").write_text("async def agent(ctx): ...\n")
-        await one.says(r"worker 1 \(pid \d+\) listens", times=2)
+        await one.wait_for_line(r"worker 1 \(pid \d+\) listens", times=2)
         assert await answers(one)
 
 
@@ -132,10 +134,10 @@ async def test_rolling_restart_with_broken_code_keeps_the_old_workers(tmp_path: 
         before = one.workers[1]
         (tmp_path / "mine.py").write_text("1 +")
         one.send(signal.SIGHUP)
-        await one.says("rolling restart aborted, the remaining workers keep the old code: .*mine")
+        await one.wait_for_line("rolling restart aborted, the remaining workers keep the old code: .*mine")
         assert one.workers[1] == before
         assert await answers(one)
-        assert "Traceback" not in one.said
+        assert "Traceback" not in one.output
 
 
 async def test_port_in_use_prints_one_line(tmp_path: Path) -> None:
@@ -159,7 +161,7 @@ async def test_second_server_on_the_same_port_is_refused(tmp_path: Path) -> None
         async with served("serve", folder=tmp_path, port=first.port) as second:
             _, status = await second.gone()
         assert status == 2
-        assert "Address already in use" in second.said
+        assert "Address already in use" in second.output
 
 
 @pytest.mark.parametrize(
@@ -187,7 +189,7 @@ async def test_invalid_option_prints_one_line(
 async def test_an_empty_redis_url_is_none(tmp_path: Path) -> None:
     async with served("serve", "--redis", "", folder=tmp_path) as server:
         await server.up()
-        match = await server.says(r"^  redis +(.+)$")
+        match = await server.wait_for_line(r"^  redis +(.+)$")
     assert match.group(1).startswith("none: ")
 
 
@@ -208,7 +210,7 @@ async def test_banner_names_the_transport_of_cancels_on_postgresql(
         ) as server,
     ):
         await server.up()
-        match = await server.says(r"^  redis +none: (.+)$")
+        match = await server.wait_for_line(r"^  redis +none: (.+)$")
     assert says in match.group(1)
 
 

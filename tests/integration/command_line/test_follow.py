@@ -24,7 +24,7 @@ async def test_follow_a_run_through_redis(
         answer = await busy.cli("runs", "follow", busy.done.run_id, "--json", *where)
         event, end = (json.loads(line) for line in answer.out.splitlines())
         assert event["event"]["mode"] == "values"
-        assert event["event"]["data"] == {"said": [EVIL], "long": list(range(100))}
+        assert event["event"]["data"] == {"text": [EVIL], "long": list(range(100))}
         assert end["end"] | {"last_id": None} == {
             "run_id": busy.done.run_id,
             "status": "success",

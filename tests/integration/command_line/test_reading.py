@@ -49,7 +49,7 @@ async def test_threads_show(busy: Busy) -> None:
     assert thread["status"] == "busy"
     assert thread["holder"]["run_id"] == busy.running.run_id
     assert thread["waiting"] == [run.run_id for run in busy.waiting]
-    assert thread["values"] == {"said": [EVIL], "long": list(range(100))}
+    assert thread["values"] == {"text": [EVIL], "long": list(range(100))}
     assert len(thread["runs"]) == 4
     people = (await busy.cli("threads", "show", "t1")).out
     assert busy.running.run_id in people
