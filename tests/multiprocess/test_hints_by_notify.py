@@ -16,13 +16,13 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.multiprocess
 
-NO_LOOK: dict[str, Any] = {"tick": 600.0, "short_tick": 600.0}
-"""No worker finds by itself what another one has decided."""
+NO_TICK: dict[str, Any] = {"tick": 600.0, "short_tick": 600.0}
+"""(s) No worker reads the decisions of another one at its tick."""
 
 
 @pytest.fixture
 async def deaf_without_hints(shared_postgres: Database, namespace: str) -> AsyncGenerator[Fleet]:
-    async with fleet_on_postgres(shared_postgres, namespace=namespace, **NO_LOOK) as made:
+    async with fleet_on_postgres(shared_postgres, namespace=namespace, **NO_TICK) as made:
         yield made
 
 
@@ -32,10 +32,10 @@ async def test_a_cancel_travels_by_notify_alone(deaf_without_hints: Fleet) -> No
     for number in range(20):
         run = await owner.do("admit", thread=f"t{number}")
         await owner.wait_for("started", run)
-        asked = asyncio.get_running_loop().time()
+        called = asyncio.get_running_loop().time()
         await other.do("cancel", run=run)
-        took.append((await owner.wait_for("cancelled", run))["at"] - asked)
-    # With the pipe that carries the order, and on whatever else the machine is busy with.
+        took.append((await owner.wait_for("cancelled", run))["at"] - called)
+    # The bound includes the pipe that carries the call, and a machine that is busy with other tests.
     assert median(took) < 0.05, took
 
 
@@ -67,4 +67,4 @@ async def test_terminated_listening_connection_is_replaced(
     await other.do("cancel", run=run)
     await owner.wait_for("cancelled", run)
     for worker in (owner, other):
-        await wait_until(lambda worker=worker: is_connected(worker), description="it hears again")
+        await wait_until(lambda worker=worker: is_connected(worker), description="it is subscribed again")

@@ -20,7 +20,7 @@ OWN = {b"info", b"config|resetstat", b"eval"}
 
 
 def commands(server: ValkeyServer) -> int:
-    """Commands that anybody but this test has sent, scripts counted with what they call."""
+    """Returns the number of commands that the workers have sent, including those that scripts call."""
     stats = server.command("INFO", "commandstats")
     return sum(int(calls) for name, calls in CALLS.findall(stats) if name not in OWN)
 

@@ -1,4 +1,4 @@
-"""kill -9 and SIGSTOP: what happens to the runs of a worker that is gone, or that was away for too long."""
+"""kill -9 and SIGSTOP: what happens to the runs of a worker that is dead, or paused longer than its lease."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def free(worker: WorkerProcess, thread: str) -> bool:
 
 
 async def test_only_runs_of_the_killed_worker_end(fleet: Fleet) -> None:
-    """The system vouches for its death: no lease has to run out first."""
+    """The operating system proves its death: no lease has to expire first."""
     victim, other = await fleet.of(2)
     dead = await victim.do("admit", thread="t")
     alive = await other.do("admit", thread="t2")
@@ -72,7 +72,7 @@ async def test_worker_killed_while_a_run_unwinds_its_cancel(fleet: Fleet) -> Non
 
 @everywhere
 async def test_worker_killed_before_its_rollback_is_rolled_back_by_a_peer(fleet: Fleet) -> None:
-    """Reported failure 23: a peer finishes the rollback before the next run looks."""
+    """Reported failure 23: a peer finishes the rollback before the next run starts."""
     victim, other = await fleet.of(2)
     run = await victim.do("admit", thread="t", saves={"by": "dead"}, unwinds=60)
     await victim.wait_for("started", run)
@@ -82,8 +82,8 @@ async def test_worker_killed_before_its_rollback_is_rolled_back_by_a_peer(fleet:
     assert (await other.wait_for("started", new))["values"] is None
 
 
-async def test_a_restarted_worker_does_not_keep_the_dead_ones_runs(fleet: Fleet) -> None:
-    """Reported failures 21 and 25: a restart is a new worker, and it looks around at once."""
+async def test_restarted_worker_ends_the_runs_of_its_predecessor(fleet: Fleet) -> None:
+    """Reported failures 21 and 25: a restarted worker has a new epoch and sweeps at once."""
     victim = await fleet.start(sweep=60)
     run = await victim.do("admit", thread="t")
     await victim.wait_for("started", run)
@@ -148,9 +148,9 @@ async def test_worker_paused_for_less_than_its_lease_continues(fleet: Fleet) -> 
 
 async def test_two_reconcilers_report_each_recovery_once(fleet: Fleet) -> None:
     """Reported failure 22."""
-    only_asked = {"sweep": 60, "short_tick": 120}  # the first sweep comes half a short tick after the start
+    only_reconcilers = {"sweep": 60, "short_tick": 120}  # the first sweep: half a short tick after the start
     victim = await fleet.start()
-    one, two = [await fleet.start(**only_asked) for _ in range(2)]
+    one, two = [await fleet.start(**only_reconcilers) for _ in range(2)]
     runs = [await victim.do("admit", thread=f"t{at}") for at in range(20)]
     await victim.wait_for("started", runs[-1])
     await victim.kill()

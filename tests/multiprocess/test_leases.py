@@ -1,4 +1,4 @@
-"""Leases of real processes: a loop that stands still, a pause, a kill, a file that a stranger locks."""
+"""Leases of real processes: a blocked event loop, a pause, a kill, a file locked by another program."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_worker_with_loop_blocked_past_stall_limit_is_declared_dead(short:
     await blocked.wait_for("started", run)
     blocking = asyncio.create_task(blocked.do("block", seconds=4.0))
     await blocked.wait_for("blocking")
-    await wait_until(lambda: free(other, "t"), description="its peer has buried it")
+    await wait_until(lambda: free(other, "t"), description="its peer has declared it dead")
     assert not blocking.done()
     assert await other.do("status", run=run) == "error"
     await blocking
@@ -95,14 +95,14 @@ async def test_writes_of_paused_worker_are_refused_after_it_is_declared_dead(
     zombie, other = await short.of(2)
     runs = [await zombie.do("admit", thread=f"t{at}") for at in range(5)]
     await zombie.wait_for("started", runs[-1])
-    asked = [asyncio.create_task(zombie.do("scribble", run=run)) for run in runs]
+    writing = [asyncio.create_task(zombie.do("scribble", run=run)) for run in runs]
     await wait_until(lambda: scribbled(tmp_path, runs), description="all of them write")
     await pause_outside_a_transaction(zombie, tmp_path)
     for at in range(len(runs)):
-        await wait_until(lambda at=at: free(other, f"t{at}"), description="buried", timeout=10)
+        await wait_until(lambda at=at: free(other, f"t{at}"), description="it is declared dead", timeout=10)
     before = snapshot(tmp_path)
     zombie.send(signal.SIGCONT)
-    for task in asked:
+    for task in writing:
         with pytest.raises(Refused) as refused:
             await task
         assert refused.value.name in ("LeaseLost", "StaleFence", "CancelledError")
@@ -112,7 +112,7 @@ async def test_writes_of_paused_worker_are_refused_after_it_is_declared_dead(
 
 
 async def pause_outside_a_transaction(worker: WorkerProcess, folder: Path) -> None:
-    """Paused inside one, it keeps everybody from writing, burials included."""
+    """A worker paused inside one holds the write lock: no peer could declare it dead."""
     gate = gates.gate_of(folder / "runs.db")
     assert gate is not None
     try:
@@ -133,18 +133,18 @@ def scribbled(folder: Path, runs: list[str]) -> bool:
 
 def snapshot(folder: Path) -> dict[tuple[str, str], Any]:
     """Everything that a run may write, by row and column."""
-    found: dict[tuple[str, str], Any] = {}
+    cells: dict[tuple[str, str], Any] = {}
     with closing(sqlite3.connect(folder / "runs.db")) as cx:
         cx.row_factory = sqlite3.Row
         for row in cx.execute("SELECT * FROM runs"):
-            found |= {(row["run_id"], column): row[column] for column in row.keys()}  # noqa: SIM118 - a Row iterates over values
+            cells |= {(row["run_id"], column): row[column] for column in row.keys()}  # noqa: SIM118 - a Row iterates over values
         for row in cx.execute('SELECT thread_id, fence, "values" FROM threads'):
-            found |= {(row["thread_id"], column): row[column] for column in row.keys()}  # noqa: SIM118 - the same
-    return found
+            cells |= {(row["thread_id"], column): row[column] for column in row.keys()}  # noqa: SIM118 - the same
+    return cells
 
 
 async def test_killed_worker_is_detected_with_the_default_sweep(tmp_path: Path) -> None:
-    """On one host the system vouches for its death: free within sweep + 1 s, whatever the lease."""
+    """On one host the operating system proves its death: free within sweep + 1 s, whatever the lease."""
     sweep = Settings().sweep
     async with fleet_on(tmp_path, sweep=sweep, lease_ttl=15, renew=5, lease_margin=3) as fleet:
         victim, other = await fleet.of(2)
@@ -156,7 +156,7 @@ async def test_killed_worker_is_detected_with_the_default_sweep(tmp_path: Path) 
 
 
 async def test_file_locked_by_another_program_for_five_seconds_fences_no_worker(tmp_path: Path) -> None:
-    """With the default lease. What is written meanwhile waits; nobody is buried, nothing is lost."""
+    """With the default lease. Writes wait for the lock; no worker is declared dead, nothing is lost."""
     defaults = {name: getattr(Settings(), name) for name in ("renew", "lease_ttl", "lease_margin", "sweep")}
     async with fleet_on(tmp_path, **defaults) as fleet:
         workers = await fleet.of(2)
@@ -180,7 +180,7 @@ async def test_file_locked_by_another_program_for_five_seconds_fences_no_worker(
 
 
 async def test_run_that_waited_on_a_killed_worker_is_executed_by_its_successor(fleet: Fleet) -> None:
-    """Reported failure 45: what waited is run once; what ran is not run again."""
+    """Reported failure 45: the queued run is executed once; the started run is not executed again."""
     victim, holder = await fleet.of(2)
     first = await holder.do("admit", thread="t")
     await holder.wait_for("started", first)
@@ -192,7 +192,7 @@ async def test_run_that_waited_on_a_killed_worker_is_executed_by_its_successor(f
     await holder.do("end", run=first)
     await wait_until(
         lambda: successor.find_event("started", waiting) or holder.find_event("started", waiting),
-        description="one of those who know the assistant runs it",
+        description="a worker with the assistant runs it",
     )
     both = (successor, holder)
     assert sum(worker.find_event("started", waiting) is not None for worker in both) == 1

@@ -1,4 +1,4 @@
-"""kill -9 of the home of a run that waits, for its turn or for its time: it goes on elsewhere."""
+"""kill -9 of the home of a run that is queued or delayed: another worker executes the run."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ async def test_portable_run_that_is_queued_is_executed_by_a_peer(fleet: Fleet) -
 
 async def test_delayed_portable_run_is_executed_by_a_peer(fleet: Fleet) -> None:
     home, other = await fleet.of(2)
-    asked = time.monotonic()
+    called = time.monotonic()
     run = await home.do("admit", thread="t", strategy="enqueue", assistant="agent", returns="done", after=1.5)
     await home.kill()
     passes = await other.do("admit", thread="t", strategy="enqueue")
     await other.wait_for("started", passes)
     await other.do("end", run=passes)
     started = await other.wait_for("started", run)
-    assert started["at"] - asked >= 1.5
+    assert started["at"] - called >= 1.5
     await finished(other, run)
 
 

@@ -1,4 +1,4 @@
-"""SIGTERM to real workers: who finishes in time keeps its success, and nobody holds the exit."""
+"""SIGTERM to real workers: a run that finishes in the grace keeps its success, no run delays the exit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def draining(worker: WorkerProcess, seen_by: WorkerProcess) -> None:
 
 
 async def test_a_run_that_finishes_in_its_grace_keeps_its_success(patient: Fleet) -> None:
-    """Reported failure 34. It answers until then: admissions are refused, cancels work."""
+    """Reported failure 34. The worker answers during its grace: it refuses admissions, and cancels."""
     leaver, other = await patient.of(2)
     run = await leaver.do("admit", thread="t", returns="done")
     stopped = await leaver.do("admit", thread="t2")
@@ -77,10 +77,10 @@ async def test_blocked_code_does_not_delay_the_exit(tmp_path: Path, in_the_way: 
         await leaver.wait_for("started", run)
         if in_the_way == "a job in a thread":
             await leaver.do("occupy", seconds=60)
-        asked = time.monotonic()
+        signalled = time.monotonic()
         leaver.send(signal.SIGTERM)
         ended, status = await leaver.gone()
-        assert ended - asked < grace + BOUND
+        assert ended - signalled < grace + BOUND
         assert status == 128 + signal.SIGTERM, "the backstop had to end it"
         assert await other.do("status", run=run) == "interrupted"
         assert not await other.do("inflight", thread="t")
@@ -88,17 +88,17 @@ async def test_blocked_code_does_not_delay_the_exit(tmp_path: Path, in_the_way: 
         assert len(cancels) == 1
 
 
-async def test_a_second_signal_hurries(patient: Fleet) -> None:
+async def test_second_signal_ends_the_grace(patient: Fleet) -> None:
     leaver, other = await patient.of(2)
     run = await leaver.do("admit", thread="t")
     await leaver.wait_for("started", run)
     leaver.send(signal.SIGTERM)
     await draining(leaver, other)
     assert leaver.find_event("cancelled", run) is None
-    asked = time.monotonic()
+    signalled = time.monotonic()
     leaver.send(signal.SIGTERM)
     ended, status = await leaver.gone()
-    assert ended - asked < BOUND
+    assert ended - signalled < BOUND
     assert status == 0
     assert (await leaver.wait_for("cancelled", run))["cause"] == "shutdown"
     assert await other.do("status", run=run) == "interrupted"

@@ -1,4 +1,4 @@
-"""A run followed from another process, and what becomes of its stream when its owner is gone or a zombie."""
+"""A run followed from another process, and its stream after its owner has died or has become a zombie."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.multiprocess
 everywhere = pytest.mark.parametrize("fleet", ["redis", "store only", "postgres", "pooler"], indirect=True)
 
 
-def told(worker: Any) -> list[Any]:
-    return [said["data"] for said in worker.events if said["event"] == "told"]
+def received(worker: Any) -> list[Any]:
+    return [event["data"] for event in worker.events if event["event"] == "received"]
 
 
 async def is_refused(worker: Any, run: str) -> bool:
@@ -44,7 +44,7 @@ async def test_follower_on_another_process_reads_to_the_end(fleet: Fleet) -> Non
     await owner.do("end", run=run)
     end = await other.wait_for("end", run)
     assert (end["status"], end["complete"]) == ("success", True)
-    assert told(other) == list(range(100))
+    assert received(other) == list(range(100))
 
 
 @everywhere
@@ -54,21 +54,21 @@ async def test_follower_of_killed_owner_receives_an_end_with_error(fleet: Fleet)
     await owner.wait_for("started", run)
     await other.do("follow", run=run)
     await owner.do("emit", run=run, data=[1, 2, 3])
-    await wait_until(lambda: len(told(other)) == 3, description="all is told")
+    await wait_until(lambda: len(received(other)) == 3, description="all events are received")
     await owner.kill()
     end = await other.wait_for("end", run)
     assert end["status"] == "error"
-    assert not end["complete"], "nobody can say whether it had more to tell"
-    assert told(other) == [1, 2, 3]
+    assert not end["complete"], "the owner may have emitted further events"
+    assert received(other) == [1, 2, 3]
     late = await fleet.start()
     await late.do("follow", run=run)
     assert not (await late.wait_for("end", run))["complete"]
-    assert told(late) == [1, 2, 3]
+    assert received(late) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("redis", [True, False], ids=["redis", "store only"])
 async def test_fenced_worker_appends_no_event(tmp_path: Path, own_valkey: ValkeyServer, redis: bool) -> None:
-    """Two real workers: the owner is paused past its lease, a peer buries it and takes the thread."""
+    """Two real workers: the owner is paused past its lease, a peer declares it dead and takes the thread."""
     short = {"renew": 0.2, "lease_ttl": 0.8, "lease_margin": 0.3, "sweep": 0.1}
     async with fleet_on(tmp_path, own_valkey.url if redis else None, **short) as fleet:
         owner, other = await fleet.of(2)
@@ -77,7 +77,7 @@ async def test_fenced_worker_appends_no_event(tmp_path: Path, own_valkey: Valkey
         await owner.do("emit", run=old, data=["before"])
         await wait_until(lambda: can_read(other, old), description="its event is in the log")
         owner.send(signal.SIGSTOP)
-        await wait_until(lambda: free(other, "t"), description="buried", timeout=15)
+        await wait_until(lambda: free(other, "t"), description="the owner is declared dead", timeout=15)
         new = await other.do("admit", thread="t")
         await other.wait_for("started", new)
         owner.send(signal.SIGCONT)
@@ -85,7 +85,7 @@ async def test_fenced_worker_appends_no_event(tmp_path: Path, own_valkey: Valkey
             await owner.do("emit", run=old, data=["zombie"])
         # As if its own checks had failed: the slot's fence refuses it, or the run's row.
         appended = await owner.do("force_append", run=old)
-        assert appended == "stale" or not redis  # what the store refuses is told with the next one
+        assert appended == "stale" or not redis  # the next append returns a refusal of the store
         await wait_until(lambda: is_refused(owner, old), description="its events are refused")
         assert await other.do("events", run=old) == ["before"]
 

@@ -1,4 +1,4 @@
-"""kill -9 of a worker that has something to tell: somebody else tells it."""
+"""kill -9 of a worker with a pending webhook: another worker delivers it."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ async def main():
         await asyncio.Event().wait()
 asyncio.run(main())
 """
-"""Admits a run with a webhook. `what`: where it says so and stops: the webhook is claimed, the run runs."""
+"""Admits a run with a webhook. `what` is the state that it reports and then stays in: "claimed", "running"."""
 
 SETTINGS = WebhookSettings(webhook_allow_private=True, webhook_poll=0.05, webhook_backoff=0.05)
 
 
-async def told(manager: RunManager, run_id: str) -> WebhookRow:
+async def until_delivered(manager: RunManager, run_id: str) -> WebhookRow:
     async def delivered() -> bool:
         (row,) = await manager.webhooks.search(run_id=run_id)
         return row.state is WebhookState.delivered
@@ -84,14 +84,14 @@ async def test_webhook_of_worker_killed_between_claim_and_report_is_sent_again(
                 await receiver.arrived.wait()
             victim.kill()
         async with Deliverer(me.webhooks, me.assistants, SETTINGS).running():
-            row = await told(me, run_id)
+            row = await until_delivered(me, run_id)
     assert (row.attempts, row.claimed_by) == (2, me.worker.epoch)
     ids = [got.headers["webhook-id"] for got in receiver.received]
     assert ids == [run_id] * (2 if when == "sent" else 1)
 
 
 async def test_webhook_of_killed_workers_run_is_delivered(tmp_path: Path) -> None:
-    """Whoever ends the run of the dead makes its webhook due."""
+    """The worker that ends the run of the dead worker queues its webhook."""
     async with (
         receiving() as receiver,
         team_of(1, tmp_path) as (me,),
@@ -101,7 +101,7 @@ async def test_webhook_of_killed_workers_run_is_delivered(tmp_path: Path) -> Non
             run_id = await asyncio.to_thread(victim.receive)
             assert await asyncio.to_thread(victim.receive) == "running"
             victim.kill()
-        await told(me, run_id)
+        await until_delivered(me, run_id)
     (got,) = receiver.received
     assert got.document["status"] == "error"
     assert "is dead" in got.document["error"]
@@ -111,5 +111,5 @@ async def test_a_worker_delivers_by_a_setting(tmp_path: Path) -> None:
     async with receiving() as receiver, team_of(1, tmp_path) as (me,):
         with worker(tmp_path, receiver, "nothing") as child:
             run_id = await asyncio.to_thread(child.receive)
-            row = await told(me, run_id)
+            row = await until_delivered(me, run_id)
     assert row.claimed_by not in {None, me.worker.epoch}
