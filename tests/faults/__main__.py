@@ -77,23 +77,25 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    asked = arguments()
-    seed = random.SystemRandom().randrange(1_000_000) if asked.seed is None else asked.seed
+    options = arguments()
+    seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
     legs = [
         leg
-        for leg in legs_of(plan_for(asked.minutes, asked.store), random.Random(seed), asked.store)
-        if leg.name.startswith(asked.only)
+        for leg in legs_of(plan_for(options.minutes, options.store), random.Random(seed), options.store)
+        if leg.name.startswith(options.only)
     ]
     book, began = Book(), time.monotonic()
     print(f"seed {seed}: {sum(len(leg.faults) for leg in legs)} faults in {len(legs)} legs")
 
     def report() -> Path:
         took = time.monotonic() - began
-        return write(book, legs, asked.out, store=asked.store, seed=seed, minutes=asked.minutes, took=took)
+        return write(
+            book, legs, options.out, store=options.store, seed=seed, minutes=options.minutes, took=took
+        )
 
     try:
         with Screen(book, legs, report) as screen:
-            asyncio.run(run_all(legs, seed, asked.out / "kept", book, screen))
+            asyncio.run(run_all(legs, seed, options.out / "kept", book, screen))
     finally:
         print(report().read_text())
     return 0 if book.ok else 1

@@ -1,22 +1,21 @@
-"""What the store itself says when a leg is over. `tests.histories` checks the histories."""
+"""Checks of the store's own rows at the end of a leg. `tests.histories` checks the histories."""
 
 from __future__ import annotations
 
 from tests.faults.stage import Stage
 
-_SAVED_AFTER_BURIAL = """
-    SELECT 'run ' || s.run_id || ' of epoch ' || s.epoch || ' saved ' || s.n || ' after its burial'
+_SAVED_AFTER_DEATH = """
+    SELECT 'run ' || s.run_id || ' of dead epoch ' || s.epoch || ' saved ' || s.n
     FROM (SELECT min(id) AS id FROM test_saves GROUP BY run_id, n) first
-    JOIN test_saves s USING (id) JOIN test_burials b USING (epoch)
-    WHERE b.by <> b.epoch AND s.id > b.save
+    JOIN test_saves s USING (id) JOIN test_deaths d USING (epoch)
+    WHERE d.by <> d.epoch AND s.id > d.save
 """
-"""A value's first appearance is a write of the run itself; a later one is a rollback that put it back."""
+"""The first row of a value is a write of the run itself; a later one is a rollback that restores it."""
 
-_ACTED_AFTER_BURIAL = """
-    SELECT 'run ' || run_id || ' was ' || what || ' (' || to_status || ') by epoch ' || epoch
-        || ' after its burial'
-    FROM transitions t JOIN test_burials b USING (epoch)
-    WHERE b.by <> b.epoch AND t.id > b.transition
+_ACTED_AFTER_DEATH = """
+    SELECT 'run ' || run_id || ' was ' || what || ' (' || to_status || ') by dead epoch ' || epoch
+    FROM transitions t JOIN test_deaths d USING (epoch)
+    WHERE d.by <> d.epoch AND t.id > d.transition
       AND (what IN ('admitted', 'queued', 'recorded', 'claimed', 'started')
            OR to_status = 'success' AND from_status IN ('pending', 'running'))
 """
@@ -30,7 +29,7 @@ _UNSETTLED = "SELECT run_id || ' is ' || status FROM runs WHERE settled_at IS NU
 
 async def audit(stage: Stage) -> None:
     """Adds violations to the stage's book."""
-    for check in (_SAVED_AFTER_BURIAL, _ACTED_AFTER_BURIAL, _TWO_HOLDERS, _UNSETTLED):
+    for check in (_SAVED_AFTER_DEATH, _ACTED_AFTER_DEATH, _TWO_HOLDERS, _UNSETTLED):
         for (what,) in await stage.query(check):
             stage.violation(what)
     for complaint in await stage.engine.complaints():

@@ -1,4 +1,4 @@
-"""What the store of a leg stands on, as the suite sees it: started, asked behind the workers' backs, kept."""
+"""The engine of a leg's store: the suite starts it, queries it past the workers, and keeps its data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.proxy import Proxy
 
 
 class Link(NamedTuple):
-    """A worker's way to its store: what its settings say, and the network between the two if there is one."""
+    """A worker's connection to its store: the settings for it, and the proxy in between if there is one."""
 
     settings: dict[str, Any]
     proxy: Proxy | None
@@ -20,23 +20,23 @@ class Link(NamedTuple):
 
 class Engine(ABC):
     proves_death: ClassVar[bool]
-    """Whether the operating system vouches for a dead worker of the same host: no lease has to end."""
+    """Whether the operating system proves the death of a worker of the same host: no lease has to expire."""
 
     @abstractmethod
     def link(self) -> AbstractAsyncContextManager[Link]: ...
 
     @abstractmethod
     async def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """`?` for parameters, names without a schema. Waits for a store that is away."""
+        """Parameters are `?`, names have no schema. Waits while the store is unavailable."""
 
     @abstractmethod
     def store(self) -> CoordinationStore:
-        """One more, not open yet."""
+        """Returns one more store on the engine, not open yet."""
 
     @abstractmethod
     async def complaints(self) -> list[str]:
-        """What is wrong with the data's form, when all is over."""
+        """Returns damage of the data, at the end of a leg."""
 
     @abstractmethod
     async def keep(self, folder: Path) -> None:
-        """Copy there what somebody would look at who has a violation to explain."""
+        """Copies to `folder` the data that explain a violation."""

@@ -1,4 +1,4 @@
-"""What a fault is to the suite."""
+"""The interface of a fault."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class GateCopied(Fault):
     """A worker's own process reads the gate file and closes it, as a backup does."""
 
     name = "gate file copied by a worker"
-    expects = "nothing happens: nobody is buried, runs go on"
+    expects = "nothing happens: no worker is declared dead, runs continue"
     lasts = 2.0
 
     async def strike(self, stage: Stage) -> None:
@@ -52,9 +52,9 @@ class GateCopied(Fault):
         gate, copy = f"{stage.engine.database}-gate", stage.folder / "copy"
         await stage.rng.choice(stage.slots).live.do("copy", path=gate, to=str(copy))
         since = time.monotonic()
-        await asyncio.sleep(3 * stage.knobs.sweep)  # within three sweeps nobody is buried
+        await asyncio.sleep(3 * stage.knobs.sweep)  # three sweeps declare no worker dead
         if await stage.living() != before:
-            stage.violation(f"a worker was buried or registered anew: {self.name}")
+            stage.violation(f"a worker was declared dead or registered anew: {self.name}")
         await passes(stage, since, f"{self.name}: a run passes", None)
 
 
@@ -62,7 +62,7 @@ class Moved(Fault):
     """The database is moved away under its workers, and put back when they are gone."""
 
     name = "store file moved away"
-    expects = "every worker fences itself; nothing acknowledged is lost; started again, they go on"
+    expects = "every worker fences itself; nothing acknowledged is lost; restarted workers continue"
     lasts = 5.0
 
     async def strike(self, stage: Stage) -> None:
@@ -106,7 +106,7 @@ class TooBig(Fault):
             await passes(stage, time.monotonic(), f"{self.name}: other runs pass", 1.0)
         await stage.until("the run whose result has no room ends", lambda: self._ended(stage, run))
         if await stage.living() != before:
-            stage.violation(f"a worker was buried or registered anew: {self.name}")
+            stage.violation(f"a worker was declared dead or registered anew: {self.name}")
 
     async def _ended(self, stage: Stage, run: str) -> bool:
         return await stage.query("SELECT status FROM runs WHERE run_id = ?", run) == [("error",)]

@@ -1,4 +1,4 @@
-"""What was struck, how long recovery took, and what must not have happened."""
+"""Counts of faults, recovery times, and violations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """By the nearest rank, so that it is one of the values. 0 for none."""
+    """Returns one of the values, by the nearest rank; 0 if there are none."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0.0
 
@@ -41,7 +41,7 @@ class Measure:
 
 @dataclass(slots=True)
 class Book:
-    """Everything that the report says. `violations`: (leg, what)."""
+    """The content of the report. `violations` are pairs of a leg and a text."""
 
     faults: Counter[str] = field(default_factory=Counter[str])
     counts: Counter[str] = field(default_factory=Counter[str])
@@ -50,8 +50,7 @@ class Book:
     skipped: list[str] = field(default_factory=list[str])
 
     def measure(self, name: str, seconds: float, bound: float | None = None) -> None:
-        found = self.measures.setdefault(name, Measure(name, bound))
-        found.times.append(seconds)
+        self.measures.setdefault(name, Measure(name, bound)).times.append(seconds)
 
     @property
     def ok(self) -> bool:

@@ -1,7 +1,7 @@
-"""A worker that can be told where to die: its own kill -9, at a named point of what it is doing.
+"""A worker that kills itself with SIGKILL at a named point of its code.
 
-The shipped code knows nothing of these points. They are in the test's own store, which is the real one
-with a few methods that call the real ones, and in the agents of the workload.
+The shipped code does not contain these points. They are in the test's own store, which wraps a few methods of
+the real one, and in the agents of the workload.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ from stores.sqlite import SQLiteStore
 from stores.transactions import SQLTransactions
 
 POINTS = {
-    "admitted": "after the commit of an admission, before anybody knows of it",
-    "claimed": "after a waiting run was given its thread, before its task knows",
+    "admitted": "after the commit of an admission, before its caller has the answer",
+    "claimed": "after the commit of a claim by a queued run, before its task starts",
     "started": "after `running` was committed, before the agent began",
     "decided": "between the commit of a cancel and its publication",
     "unwinding": "in the agent's `except CancelledError`",
-    "to restore": "when a rollback is to be undone, before the state is touched",
-    "restored": "after the state was put back, before the run settles",
-    "finished": "after a run settled, before the slot is freed and the next in line is told",
-    "buried": "after a peer was buried, before its runs are ended",
+    "to restore": "when a run is to be rolled back, before the state is restored",
+    "restored": "after the state was restored, before the run settles",
+    "finished": "after a run settled, before its slot is released and the next run is notified",
+    "fenced": "after a peer was declared dead, before its runs are ended",
 }
-"""Where a worker can be made to die."""
+"""Where a worker can be killed."""
 
 
 class Points:
-    """At most one is armed; whoever reaches it dies."""
+    """At most one point is armed; the worker that reaches it dies."""
 
     def __init__(self) -> None:
         self.armed: str | None = None
@@ -78,10 +78,9 @@ class Clock:
 
 
 class Mortal(SQLTransactions):
-    """What a store of the tests does beside what the real one does. `host`: another than this one's name has
-    peers see a worker of another machine, whose process no operating system vouches for: only the
-    two-evidence burial remains. (`boot_id` stays: SQLite's locks do reach, as between two containers of one
-    machine.)"""
+    """Adds the points to a store. With a `host` of its own a worker seems to be on another machine, where no
+    operating system proves its death: peers need both evidences, an expired lease and missing heartbeats.
+    (`boot_id` stays: SQLite's locks work as between two containers of one machine.)"""
 
     _points: Points
     _host: str | None
@@ -131,10 +130,10 @@ class Mortal(SQLTransactions):
         return finish
 
     async def fence_worker(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
-        buried = await super().fence_worker(peer, by=by, proven=proven)
-        if buried:
-            self._points.reach("buried")
-        return buried
+        fenced = await super().fence_worker(peer, by=by, proven=proven)
+        if fenced:
+            self._points.reach("fenced")
+        return fenced
 
 
 class MortalSQLite(Mortal, SQLiteStore):
@@ -151,7 +150,7 @@ class MortalSQLite(Mortal, SQLiteStore):
 
 
 class MortalPostgres(Mortal, PostgresStore):
-    """Its clock is the server's, which no jump of a worker's moves."""
+    """Its clock is the server's, which a jump of a worker's clock does not move."""
 
     def __init__(self, points: Points, host: str | None, settings: Settings) -> None:
         super().__init__(settings.store, _postgres_options(settings), migrate=False)
@@ -162,7 +161,7 @@ class MortalPostgres(Mortal, PostgresStore):
 async def open_mortal(
     settings: Settings, points: Points, clock: Callable[[], int], host: str | None, hook: Hook
 ) -> AsyncGenerator[RunManager]:
-    """As `open_coordinator`, with the store that may kill us."""
+    """As `open_coordinator`, with the store that may kill this process."""
     store: Mortal
     if settings.store.startswith(POSTGRES):
         store = MortalPostgres(points, host, settings)

@@ -1,4 +1,4 @@
-"""Faults of the network between workers and the server of the store of which no connection is told."""
+"""Faults of the network between workers and the store's server that no connection reports."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ _BEATS = "SELECT epoch, hb_seq FROM workers WHERE state <> 'dead'"
 
 
 class Silence(ServerFault):
-    """Measures besides: how long after its end all workers have renewed their leases."""
+    """Also measures how long after its end all workers have renewed their leases."""
 
-    expects = "nothing acknowledged is lost or written twice, nobody is buried, leases are renewed soon"
+    expects = (
+        "nothing acknowledged is lost or written twice, no worker is declared dead, leases are renewed soon"
+    )
     beats_within: ClassVar[float]
 
     async def strike(self, stage: Stage) -> None:
@@ -26,7 +28,7 @@ class Silence(ServerFault):
             await super().strike(stage)
 
     async def _ended(self, stage: Stage) -> None:
-        """From now on leases are to be renewed, beside what else is measured."""
+        """Starts to measure the renewal of leases, in the background."""
         before, since = dict(await stage.query(_BEATS)), time.monotonic()
 
         async def all_beat() -> bool:
@@ -42,7 +44,7 @@ class Silence(ServerFault):
 
 
 class Hole(Silence):
-    """Connections stand and new ones are accepted; what is sent is acknowledged and never arrives."""
+    """Connections stay open and new ones are accepted; TCP acknowledges data that never arrives."""
 
     name = "proxy: nothing passes between workers and store for 20 s"
     over = "the network passes again after 20 s"
@@ -62,7 +64,7 @@ class Hole(Silence):
 
 
 class Middlebox(Silence):
-    """What goes over connections that are there is acknowledged and forwarded no more; new ones pass."""
+    """Data on open connections is acknowledged and no longer forwarded; new connections work."""
 
     name = "proxy: all connections to the store are forgotten, and still acknowledged"
     over = "connections forgotten by a middlebox"

@@ -1,4 +1,4 @@
-"""A store that nobody can work with for a while, whatever it stands on."""
+"""Outages of the store, with any engine."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tests.faults.stage import PATIENCE, Stage
 class Outage(Fault):
     """Shorter than a lease lasts."""
 
-    expects = "nothing acknowledged is lost, nobody is buried, a run passes within 1 s of its end"
+    expects = "nothing acknowledged is lost, no worker is declared dead, a run passes within 1 s of its end"
     over: ClassVar[str]
-    """What is measured: until a run passes that is admitted after the end."""
+    """Names the measure: the time from the end until a run that is admitted after it has finished."""
     bound: ClassVar[float] = 1.0
 
     async def strike(self, stage: Stage) -> None:
@@ -31,7 +31,7 @@ class Outage(Fault):
         stage.test.fault("store_up", fault=self.name)
         await passes(stage, since, f"{self.over}: a run passes", self.bound)
         if await stage.living() != before:
-            stage.violation(f"a worker was buried or registered anew: {self.name}")
+            stage.violation(f"a worker was declared dead or registered anew: {self.name}")
 
     @abstractmethod
     def lasting(self, stage: Stage) -> AbstractAsyncContextManager[None]:
@@ -45,7 +45,7 @@ async def passes(stage: Stage, since: float, what: str, bound: float | None) -> 
     while time.monotonic() < until:
         try:
             await slot.live.do("round_trip", thread=f"round-{stage.leg}-{stage.probes}")
-        except Exception as error:  # noqa: BLE001 - whatever it says: again, until the time is over
+        except Exception as error:  # noqa: BLE001 - retried after any error, until the time is over
             last = error
             stage.probes += 1
             await asyncio.sleep(0.02)
@@ -56,10 +56,10 @@ async def passes(stage: Stage, since: float, what: str, bound: float | None) -> 
 
 
 class Full(Outage):
-    """A file takes what is left of the small file system that the store is on."""
+    """A file fills the small file system that the store is on."""
 
     name = "disk full"
-    expects = "errors and no lies while it is full; a run passes within 1 s of its end; the data stay sound"
+    expects = "errors, no false answers while it is full; a run passes within 1 s of its end; data stay sound"
     over = "disk with space again"
     lasts = 4.0
 

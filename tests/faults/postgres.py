@@ -1,4 +1,4 @@
-"""The store on a PostgreSQL server of its own, each worker behind a network of its own to it."""
+"""The store on a PostgreSQL server of its own; each worker connects through a proxy of its own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SMALL = {"max_wal_size": "32MB", "min_wal_size": "32MB"}
 
 _WITNESS = """
 CREATE TABLE rc.test_saves (id bigint GENERATED ALWAYS AS IDENTITY, run_id text, epoch bigint, n bigint);
-CREATE TABLE rc.test_burials (epoch bigint PRIMARY KEY, by bigint, save bigint, transition bigint);
+CREATE TABLE rc.test_deaths (epoch bigint PRIMARY KEY, by bigint, save bigint, transition bigint);
 CREATE FUNCTION rc.test_saves_log() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO rc.test_saves (run_id, epoch, n)
@@ -36,23 +36,23 @@ BEGIN
 END $$;
 CREATE TRIGGER test_saves_log AFTER UPDATE OF "values" ON rc.threads
     FOR EACH ROW EXECUTE FUNCTION rc.test_saves_log();
-CREATE FUNCTION rc.test_burials_log() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION rc.test_deaths_log() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF NEW.state = 'dead' AND OLD.state <> 'dead' THEN
-        INSERT INTO rc.test_burials VALUES (NEW.epoch, NEW.fenced_by,
+        INSERT INTO rc.test_deaths VALUES (NEW.epoch, NEW.fenced_by,
             (SELECT COALESCE(max(id), 0) FROM rc.test_saves),
             (SELECT COALESCE(max(id), 0) FROM rc.transitions));
     END IF;
     RETURN NULL;
 END $$;
-CREATE TRIGGER test_burials_log AFTER UPDATE OF state ON rc.workers
-    FOR EACH ROW EXECUTE FUNCTION rc.test_burials_log();
+CREATE TRIGGER test_deaths_log AFTER UPDATE OF state ON rc.workers
+    FOR EACH ROW EXECUTE FUNCTION rc.test_deaths_log();
 """
-"""Ids are drawn in no order of commits. But the burial of a worker waits for its writes that have begun, and
-later ones wait for the burial. So the largest id that a burial sees divides the ids of that worker's writes
-into those before and those after."""
+"""Ids are not in commit order. But the transaction that declares a worker dead waits for its writes in
+progress, and later writes wait for that transaction. So the largest id that it reads divides the ids of the
+worker's writes into those before and those after."""
 
-_KEPT = ("runs", "threads", "workers", "transitions", "test_saves", "test_burials")
+_KEPT = ("runs", "threads", "workers", "transitions", "test_saves", "test_deaths")
 
 
 class Postgres(Engine):
@@ -86,15 +86,15 @@ class Postgres(Engine):
         return PostgresStore(self.server.url(), Options(schema=self.name), migrate=False)
 
     async def complaints(self) -> list[str]:
-        found: list[str] = []
+        damage: list[str] = []
         try:
-            found += [f"a table is damaged: {row}" for row in await self.query(_HEAPS, self.name)]
+            damage += [f"a table is damaged: {row}" for row in await self.query(_HEAPS, self.name)]
             await self.query(_INDEXES, self.name)
         except asyncpg.IndexCorruptedError as error:
-            found.append(f"an index is damaged: {error}")
-        if "deadlock detected" in (said := self.server.log()):
-            found.append(f"a deadlock: {said[said.index('deadlock detected') :][:1000]}")
-        return found
+            damage.append(f"an index is damaged: {error}")
+        if "deadlock detected" in (log := self.server.log()):
+            damage.append(f"a deadlock: {log[log.index('deadlock detected') :][:1000]}")
+        return damage
 
     async def keep(self, folder: Path) -> None:
         (folder / "server.log").write_text(self.server.log())
@@ -110,11 +110,11 @@ class Postgres(Engine):
         await self._there(self.server.stop, "immediate")
 
     async def start(self) -> None:
-        """Returns when it takes connections. Raises ServerError."""
+        """Returns when it accepts connections. Raises ServerError."""
         await self._there(self.server.start)
 
     async def answers(self) -> bool:
-        """Whether it takes connections, now."""
+        """Returns True if it accepts a connection now."""
         try:
             async with asyncio.timeout(2), self._database.connection():
                 return True
@@ -122,11 +122,11 @@ class Postgres(Engine):
             return False
 
     async def _there(self, act: Callable[..., Any], *arguments: Any) -> Any:
-        """In the thread that the server ends with."""
+        """Calls `act` in the server's thread, because the server ends with the thread that starts it."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, act, *arguments)
 
     async def terminate(self) -> int:
-        """Ends every session of the workers; how many there were."""
+        """Ends every session of the workers and returns how many there were."""
         ((ended,),) = await self.query(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = ?", self.name
         )
@@ -134,7 +134,7 @@ class Postgres(Engine):
 
     @asynccontextmanager
     async def locked(self) -> AsyncGenerator[None]:
-        """A stranger's transaction that holds the runs."""
+        """Holds a lock on the table of runs in a transaction of another client."""
         async with self._database.connection() as cx, cx.transaction():
             await cx.execute(f"LOCK TABLE {self.name}.runs IN ACCESS EXCLUSIVE MODE")
             yield
@@ -148,7 +148,7 @@ _INDEXES = """
 SELECT bt_index_check(c.oid, true) FROM pg_class c JOIN pg_am m ON m.oid = c.relam
 WHERE c.relnamespace = to_regnamespace(?) AND m.amname = 'btree' AND c.relkind = 'i'
 """
-"""It raises what it finds."""
+"""Raises IndexCorruptedError for a damaged index."""
 
 
 @asynccontextmanager

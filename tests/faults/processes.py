@@ -12,7 +12,7 @@ from tests.faults.fault import Fault
 from tests.faults.stage import Slot, Stage, holds
 from tests.support.processes import Refused
 
-_REACHED_WITHIN = 8.0  # s; for a worker that was told where to die
+_REACHED_WITHIN = 8.0  # s; for a worker with an armed point
 
 
 class Kill(Fault):
@@ -26,7 +26,7 @@ class Kill(Fault):
 
     async def strike(self, stage: Stage) -> None:
         slot = stage.rng.choice(stage.slots)
-        if self.point == "buried":
+        if self.point == "fenced":
             await self._kill_the_reaper(stage, slot)
             return
         stage.test.fault("killed", worker=slot.name, at=self.point or "random")
@@ -35,12 +35,12 @@ class Kill(Fault):
         await self._recover(stage, [slot])
 
     async def _kill(self, stage: Stage, slot: Slot) -> bool:
-        """Whether it died where it was to."""
+        """Kills the worker, and returns True if it died at the point."""
         if self.point is None:
             await asyncio.sleep(stage.rng.uniform(0, 0.15))
             await slot.live.kill()
             return True
-        await told_to_die(slot, self.point)
+        await arm(slot, self.point)
         if await slot.live.ended(_REACHED_WITHIN):
             return True
         await slot.live.kill()
@@ -50,26 +50,26 @@ class Kill(Fault):
         others = [other for other in stage.slots if other is not slot]
         stage.test.fault("killed", worker=slot.name, at="random")
         for other in others:
-            stage.test.fault("killed", worker=other.name, at="buried")
-            await told_to_die(other, "buried")
+            stage.test.fault("killed", worker=other.name, at="fenced")
+            await arm(other, "fenced")
         await slot.live.kill()
         reaped = [asyncio.create_task(other.live.ended(_REACHED_WITHIN)) for other in others]
         await asyncio.wait(reaped, return_when=asyncio.FIRST_COMPLETED)
         dead = [slot]
         for other in others:
-            if other.live.over or not await told_to_die(other, "nowhere"):
+            if other.live.over or not await arm(other, "nowhere"):
                 await other.live.kill()
                 dead.append(other)
         for task in reaped:
             task.cancel()
         if len(dead) == 1:
-            stage.book.counts["not reached: buried"] += 1
+            stage.book.counts["not reached: fenced"] += 1
         stage.book.faults["kill -9 of a reaper's victim"] += 1
         await self._recover(stage, dead)
 
     async def _recover(self, stage: Stage, dead: list[Slot]) -> None:
-        """A worker that comes back looks around at once, and proves the death of the one before where that
-        can be proven. So it comes back later where it cannot, and now and then where it can."""
+        """A restarted worker sweeps at once, and proves the death of its predecessor if that can be proven.
+        So the restart waits for the recovery if it cannot be proven, and in half of the cases if it can."""
         epochs = [epoch for slot in dead for epoch in await stage.epochs(slot, alive=False)]
         runs = await stage.unfinished(epochs)
         over = asyncio.create_task(
@@ -99,8 +99,8 @@ class Kill(Fault):
             stage.book.measure(name, took, knobs.sweep + 1)
 
 
-async def told_to_die(slot: Slot, point: str) -> bool:
-    """False where it is dead already, perhaps of this."""
+async def arm(slot: Slot, point: str) -> bool:
+    """Arms a point in the worker. Returns False if the worker is dead already, perhaps at this point."""
     try:
         await slot.live.do("die", at=point)
     except ConnectionError:
@@ -109,7 +109,7 @@ async def told_to_die(slot: Slot, point: str) -> bool:
 
 
 class Pause(Fault):
-    """SIGSTOP until its peers have buried it."""
+    """SIGSTOP until its peers have declared it dead."""
 
     name = "SIGSTOP past the lease"
     expects = "after SIGCONT not one of its writes is accepted, its tasks are aborted, it registers anew"
@@ -121,29 +121,29 @@ class Pause(Fault):
         await self._stop(stage, slot)
         epochs = await stage.epochs(slot)
         patience = stage.knobs.lease_ttl * 3 + 3
-        buried = await holds(lambda: stage.is_dead(epochs[-1]), within=patience)
-        if buried:
+        dead = await holds(lambda: stage.is_dead(epochs[-1]), within=patience)
+        if dead:
             stage.test.fault("buried", worker=slot.name, epoch=epochs[-1])
-            stage.book.counts["paused and buried"] += 1
+            stage.book.counts["paused and declared dead"] += 1
         else:
-            stage.violation(f"nobody has buried {slot.name} within {patience:g} s")
+            stage.violation(f"no worker has declared {slot.name} dead within {patience:g} s")
         await asyncio.sleep(stage.rng.uniform(0, 0.3))
         stage.test.fault("resumed", worker=slot.name)
         woke = time.monotonic()
         slot.live.send(signal.SIGCONT)
-        if not buried:
+        if not dead:
             await slot.live.do("put_down")
             return
         took = await stage.until(f"{slot.name} registers anew", lambda: stage.is_anew(slot, epochs[-1]))
         if took is not None:
             stage.book.measure(
-                "paused and buried: registered anew after waking", time.monotonic() - woke, 5.0
+                "paused and declared dead: registered anew after waking", time.monotonic() - woke, 5.0
             )
         await slot.live.do("put_down")
 
     async def _stop(self, stage: Stage, slot: Slot) -> None:
-        """Between two of its transactions, after some that were not: while it holds the write lock nobody
-        can bury it, nor do anything else."""
+        """Pauses the worker between two of its transactions: while it holds the write lock no peer can write,
+        or declare it dead. Attempts within a transaction are resumed."""
         for _ in range(10):
             await asyncio.sleep(stage.rng.uniform(0.02, 0.1))
             stage.test.fault("paused", worker=slot.name)
@@ -164,7 +164,7 @@ class Pause(Fault):
         return await holds(have_beaten, within=0.8)
 
     async def _suspend(self, stage: Stage, pid: int) -> None:
-        """Until it is seen to be stopped: one in sixty ran on as if no signal had come."""
+        """Returns when the process is stopped. About one of sixty signals has no effect and is sent again."""
         for _ in range(5):
             os.kill(pid, signal.SIGSTOP)
             if await holds(lambda: is_stopped(pid), within=0.2):
@@ -174,15 +174,15 @@ class Pause(Fault):
 
 
 async def take_up(stage: Stage, slot: Slot) -> None:
-    """Runs there that write without a pause."""
+    """Starts runs on the worker that write without a pause."""
     try:
         await slot.live.do("take_up")
-    except Refused as error:  # it has just been buried for the pause before
+    except Refused as error:  # it has just been declared dead for the previous pause
         stage.book.counts[f"struck without scribblers: {error.name}"] += 1
 
 
 def is_stopped(pid: int) -> bool:
-    """Every thread of it (proc(5): the state follows the name, which may contain blanks)."""
+    """Returns True if all its threads are (proc(5): the state follows the name, which may contain blanks)."""
     stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
     return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
 

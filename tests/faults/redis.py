@@ -7,11 +7,11 @@ from abc import abstractmethod
 
 from coordinator.servers.valkey import ValkeyServer
 from tests.faults.fault import Fault
-from tests.faults.stage import BLACK_HOLE_FOUND, Slot, Stage
+from tests.faults.stage import BLACK_HOLE_DETECTED, Slot, Stage
 
 
 class RedisFault(Fault):
-    """Struck, probed for `seconds` while it lasts, ended, probed until cancels are fast again."""
+    """Begins, is probed for `seconds`, ends, and is probed until cancels are fast again."""
 
     expects = "a cancel meanwhile is delivered within 1.5 s; cancels are fast again within 2 s of its end"
     seconds = 1.5
@@ -35,10 +35,10 @@ class RedisFault(Fault):
     async def begin(self, stage: Stage) -> None: ...
 
     async def while_it_lasts(self, stage: Stage, began: float) -> None:
-        """Anything else to look at."""
+        """Checks anything else."""
 
     async def end(self, stage: Stage) -> None:
-        """Some end by themselves."""
+        """Does nothing for faults that end by themselves."""
 
 
 class Restart(RedisFault):
@@ -71,7 +71,7 @@ class Freeze(RedisFault):
 
 
 class Refuse(RedisFault):
-    """It answers, and refuses one command to everybody."""
+    """Redis answers, and refuses one command to all clients."""
 
     def __init__(self, command: str) -> None:
         self._command = command
@@ -96,7 +96,9 @@ class Failover(RedisFault):
     async def end(self, stage: Stage) -> None:
         assert stage.sentinel is not None
         replica, sentinel = stage.sentinel
-        await stage.until("the failover", lambda: _says(replica, _MASTER, "INFO", "replication"), timeout=20)
+        await stage.until(
+            "the failover", lambda: _reports(replica, _MASTER, "INFO", "replication"), timeout=20
+        )
         old, stage.server = stage.server, replica
         stage.sentinel = (old, sentinel)
 
@@ -108,8 +110,8 @@ class Failover(RedisFault):
         await stage.until(
             "the old master follows the new one",
             lambda: (
-                _says(old, _REPLICA, "INFO", "replication")
-                and _says(sentinel, _ONE_REPLICA, "SENTINEL", "MASTER", "service")
+                _reports(old, _REPLICA, "INFO", "replication")
+                and _reports(sentinel, _ONE_REPLICA, "SENTINEL", "MASTER", "service")
             ),
         )
 
@@ -117,8 +119,8 @@ class Failover(RedisFault):
 _MASTER, _REPLICA, _ONE_REPLICA = b"role:master", b"role:slave", b"num-slaves\r\n$1\r\n1"
 
 
-def _says(server: ValkeyServer, what: bytes, *command: str) -> bool:
-    """A server whose role changes lets go of its clients, of this one as well."""
+def _reports(server: ValkeyServer, what: bytes, *command: str) -> bool:
+    """Returns True if the answer contains `what`. A server whose role changes closes its connections."""
     try:
         return what in server.command(*command)
     except OSError:
@@ -126,34 +128,34 @@ def _says(server: ValkeyServer, what: bytes, *command: str) -> bool:
 
 
 class BlackHole(RedisFault):
-    """Nothing passes and nothing fails."""
+    """The proxy drops all data, and no connection fails."""
 
-    expects = "found within 2 s; a cancel meanwhile is delivered within 1.5 s; fast again within 2 s"
+    expects = "detected within 2 s; a cancel meanwhile is delivered within 1.5 s; fast again within 2 s"
     seconds = 2.5
     lasts = 6.0
 
-    def __init__(self, *, everybody: bool) -> None:
-        self._everybody = everybody
-        self.name = f"proxy: black hole ({'all workers' if everybody else 'one worker'})"
+    def __init__(self, *, all_workers: bool) -> None:
+        self._all_workers = all_workers
+        self.name = f"proxy: black hole ({'all workers' if all_workers else 'one worker'})"
         self._struck: list[Slot] = []
 
     async def begin(self, stage: Stage) -> None:
-        self._struck = stage.slots if self._everybody else [stage.rng.choice(stage.slots)]
+        self._struck = stage.slots if self._all_workers else [stage.rng.choice(stage.slots)]
         for slot in self._struck:
             if slot.proxy is not None:
                 slot.proxy.black_hole()
 
     async def while_it_lasts(self, stage: Stage, began: float) -> None:
         for slot in self._struck:
-            found = [
+            delays = [
                 event["at"] - began
                 for event in slot.live.events
                 if event["event"] == "connectivity" and event["value"] != "connected" and event["at"] >= began
             ]
-            if found:
-                stage.book.measure("black hole: found", found[0], BLACK_HOLE_FOUND)
+            if delays:
+                stage.book.measure("black hole: detected", delays[0], BLACK_HOLE_DETECTED)
             else:
-                stage.violation(f"{slot.name} did not find the black hole within {self.seconds} s")
+                stage.violation(f"{slot.name} did not detect the black hole within {self.seconds} s")
 
     async def end(self, stage: Stage) -> None:
         for slot in self._struck:
@@ -162,7 +164,7 @@ class BlackHole(RedisFault):
 
 
 class ProxyFault(RedisFault):
-    """One worker's link, or everybody's."""
+    """Affects the link of one worker, or the links of all."""
 
     async def begin(self, stage: Stage) -> None:
         for slot in stage.slots if stage.rng.random() < 0.5 else [stage.rng.choice(stage.slots)]:

@@ -60,7 +60,7 @@ def as_markdown(book: Book, legs: list[Leg], *, store: str, seed: int, minutes: 
         "",
         "| what | times | p50 s | p99 s | max s | bound s | |",
         "|---|--:|--:|--:|--:|--:|---|",
-        *(_row(measure) for measure in sorted(book.measures.values(), key=lambda found: found.name)),
+        *(_row(measure) for measure in sorted(book.measures.values(), key=lambda measure: measure.name)),
         "",
         "## Faults",
         "",
@@ -81,11 +81,11 @@ def as_markdown(book: Book, legs: list[Leg], *, store: str, seed: int, minutes: 
 
 
 def _row(measure: Measure) -> str:
-    told = measure.to_json()
+    row = measure.to_json()
     bound = "" if measure.bound is None else f"{measure.bound:g}"
     verdict = "" if measure.bound is None else "ok" if measure.ok else "**too slow**"
-    times = " | ".join(f"{told[name]:.3f}" for name in ("p50", "p99", "max"))
-    return f"| {measure.name} | {told['count']} | {times} | {bound} | {verdict} |"
+    times = " | ".join(f"{row[name]:.3f}" for name in ("p50", "p99", "max"))
+    return f"| {measure.name} | {row['count']} | {times} | {bound} | {verdict} |"
 
 
 def write(
@@ -93,8 +93,8 @@ def write(
 ) -> Path:
     """`report.md` and `report.json`."""
     folder.mkdir(parents=True, exist_ok=True)
-    told = as_json(book, legs, store=store, seed=seed, minutes=minutes, took=took)
-    (folder / "report.json").write_text(json.dumps(told, indent=1) + "\n")
+    document = as_json(book, legs, store=store, seed=seed, minutes=minutes, took=took)
+    (folder / "report.json").write_text(json.dumps(document, indent=1) + "\n")
     path = folder / "report.md"
     path.write_text(as_markdown(book, legs, store=store, seed=seed, minutes=minutes, took=took))
     return path

@@ -202,12 +202,12 @@ def of_redis(plan: Plan) -> list[Fault]:
         faults += many(plan.each_redis_fault, fault)
     rights = ("publish", "evalsha", "set", "hset")
     faults += [Refuse(rights[at % len(rights)]) for at in range(plan.each_redis_fault)]
-    return faults + [BlackHole(everybody=at % 2 == 1) for at in range(plan.each_redis_fault + 1)]
+    return faults + [BlackHole(all_workers=at % 2 == 1) for at in range(plan.each_redis_fault + 1)]
 
 
 def jumps(plan: Plan) -> list[Fault]:
     return [
-        ClockJump(jump, everybody=at % 2 == 1)
+        ClockJump(jump, all_workers=at % 2 == 1)
         for jump in (3600, -3600)
         for at in range(plan.store_faults + 1)
     ]

@@ -1,4 +1,4 @@
-"""Faults of the store's server, of the way to it, and of what else is done on it."""
+"""Faults of the store's server, of the network before it, and of other clients on it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def server_of(stage: Stage) -> Postgres:
 
 
 class ServerFault(Outage):
-    """Where workers hear each other by NOTIFY, hints are to be fast again, too."""
+    """Without Redis, hints by NOTIFY have to be fast again, too."""
 
-    expects = "nothing acknowledged is lost, nobody is buried, a run passes within 2 s of its end"
-    bound = 2.0  # whoever found nobody looks again every 0.5 s; a run takes three calls
+    expects = "nothing acknowledged is lost, no worker is declared dead, a run passes within 2 s of its end"
+    bound = 2.0  # a client that is refused retries every 0.5 s; a run takes three calls
 
     async def strike(self, stage: Stage) -> None:
         await stage.connected()
@@ -49,10 +49,10 @@ class ServerRestart(ServerFault):
 
 
 class Frozen(ServerFault):
-    """Connections stand, new ones are accepted by the kernel, and nothing answers."""
+    """Connections stay open, the kernel accepts new ones, and the server does not answer."""
 
     name = "server frozen for 3 s (SIGSTOP)"
-    over = "server goes on after a pause"
+    over = "server resumed after a pause"
     lasts = 5.0
 
     @asynccontextmanager
@@ -83,7 +83,7 @@ class Storm(ServerFault):
 
 
 class StrangersLock(ServerFault):
-    """Somebody else's transaction holds the table of runs."""
+    """A transaction of another client locks the table of runs."""
 
     name = "table of runs locked for 5 s"
     over = "stranger's lock gone"
@@ -97,10 +97,10 @@ class StrangersLock(ServerFault):
 
 
 class LostAnswers(ServerFault):
-    """Connections die after COMMIT was sent: the answer is swallowed, then they are cut; ten times."""
+    """Ten times: the answer to a COMMIT is dropped, then all connections are reset."""
 
     name = "proxy: connections to the store die unanswered"
-    over = "the way to the store stands again"
+    over = "the network to the store works again"
     lasts = 3.0
 
     @asynccontextmanager
@@ -117,7 +117,7 @@ class LostAnswers(ServerFault):
 
 
 class CutOff(Fault):
-    """One worker is alive and cannot reach the store, until its peers have buried it."""
+    """One worker is alive and cannot reach the store, until its peers have declared it dead."""
 
     name = "proxy: one worker cut off from the store past its lease"
     expects = "it stops by itself in time, not one of its writes is accepted, it registers anew"
@@ -133,7 +133,7 @@ class CutOff(Fault):
         stage.test.fault("paused", worker=slot.name)
         proxy.black_hole()
         try:
-            await self._until_buried(stage, slot, epoch)
+            await self._until_dead(stage, slot, epoch)
         finally:
             proxy.restore()
             proxy.reset()  # the network has forgotten them
@@ -141,28 +141,28 @@ class CutOff(Fault):
         took = await stage.until(f"{slot.name} registers anew", lambda: stage.is_anew(slot, epoch))
         if took is not None:
             stage.book.measure(
-                "cut off and buried: registered anew once the store is in reach",
+                "cut off and declared dead: registered anew once the store is in reach",
                 time.monotonic() - since,
                 5.0,
             )
         await slot.live.do("put_down")
 
-    async def _until_buried(self, stage: Stage, slot: Slot, epoch: int) -> None:
-        took = await stage.until(f"{slot.name} is buried", lambda: stage.is_dead(epoch))
+    async def _until_dead(self, stage: Stage, slot: Slot, epoch: int) -> None:
+        took = await stage.until(f"{slot.name} is declared dead", lambda: stage.is_dead(epoch))
         if took is None:
             return
         stage.test.fault("buried", worker=slot.name, epoch=epoch)
-        stage.book.counts["cut off and buried"] += 1
+        stage.book.counts["cut off and declared dead"] += 1
         knobs = stage.knobs
         bound = knobs.lease_ttl + knobs.sweep + knobs.tick
-        stage.book.measure(f"cut off: buried (ttl {knobs.lease_ttl:g} s)", took, bound)
+        stage.book.measure(f"cut off: declared dead (ttl {knobs.lease_ttl:g} s)", took, bound)
 
 
 class ServerDiskFull(Full):
-    """The whole cluster is on it. A server that gave up is started again by whoever made room."""
+    """The whole cluster is on that disk. A server that gave up is restarted when there is room again."""
 
     name = "disk of the server full"
-    expects = "errors and no lies while it is full; a run passes within 2 s of its end; the data stay sound"
+    expects = "errors, no false answers while it is full; a run passes within 2 s of its end; data stay sound"
     bound = 2.0
 
     @asynccontextmanager

@@ -13,16 +13,16 @@ from tests.faults.engine import Engine, Link
 
 _WITNESS = """
 CREATE TABLE test_saves (id INTEGER PRIMARY KEY, run_id TEXT, epoch INTEGER, n INTEGER);
-CREATE TABLE test_burials (epoch INTEGER PRIMARY KEY, by INTEGER, save INTEGER, transition INTEGER);
+CREATE TABLE test_deaths (epoch INTEGER PRIMARY KEY, by INTEGER, save INTEGER, transition INTEGER);
 CREATE TRIGGER test_saves_log AFTER UPDATE OF "values" ON threads WHEN NEW."values" ->> '$.by' IS NOT NULL
 BEGIN
     INSERT INTO test_saves (run_id, epoch, n)
     VALUES (NEW."values" ->> '$.by', NEW."values" ->> '$.epoch', NEW."values" ->> '$.n');
 END;
-CREATE TRIGGER test_burials_log AFTER UPDATE OF state ON workers
+CREATE TRIGGER test_deaths_log AFTER UPDATE OF state ON workers
 WHEN NEW.state = 'dead' AND OLD.state <> 'dead'
 BEGIN
-    INSERT INTO test_burials VALUES (NEW.epoch, NEW.fenced_by,
+    INSERT INTO test_deaths VALUES (NEW.epoch, NEW.fenced_by,
         (SELECT COALESCE(max(id), 0) FROM test_saves), (SELECT COALESCE(max(id), 0) FROM transitions));
 END;
 """

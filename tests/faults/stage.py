@@ -1,4 +1,4 @@
-"""What the faults strike: three workers on one store, each behind a network of its own to a Redis."""
+"""The subject of the faults: three workers on one store, each with a proxy of its own before a Redis."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
 
 FAST = 0.15
-"""s: what a hint brings takes some ms; what a tick finds takes half a tick on average, here 250 ms."""
-FAST_AGAIN, DELIVERED, BLACK_HOLE_FOUND = 2.0, 1.5, 2.0  # s; as DESIGN §11 and the issue have them
+"""(s) A cancel delivered by a hint takes some ms, one found by a tick half a tick on average, here 250 ms."""
+FAST_AGAIN, DELIVERED, BLACK_HOLE_DETECTED = 2.0, 1.5, 2.0  # s; as in DESIGN §11 and the issue
 DISK = "disk"
-PATIENCE = 30.0  # s until the suite stops waiting for what does not come
+PATIENCE = 30.0  # s; the longest wait of the suite
 
 
 @dataclass(slots=True)
 class Slot:
-    """A place for a worker; after each kill another incarnation takes it."""
+    """A place for a worker; after each kill another incarnation starts in it."""
 
     number: int
     host: str | None
     redis: str | None
-    """None: they hear each other by what the store has for it."""
+    """None: hints travel by the store's own means, if it has any."""
     proxy: Proxy | None
     link: Link
     generation: int = -1
@@ -61,12 +61,12 @@ class Stage:
     rng: random.Random
     slots: list[Slot] = field(default_factory=list[Slot])
     sentinel: tuple[ValkeyServer, ValkeyServer] | None = None
-    """(replica, sentinel), where the Redis fails over."""
+    """(replica, sentinel), if the leg has a failover."""
     probes: int = 0
 
     @property
     def disk(self) -> Path:
-        """The store's own folder: what fills it up leaves the histories alone."""
+        """The store's own folder: a disk that is full there does not affect the histories."""
         return self.folder / DISK
 
     @property
@@ -77,7 +77,7 @@ class Stage:
         return await self.engine.query(sql, *parameters)
 
     def proves_death(self, slot: Slot) -> bool:
-        """Of a worker there, at once: nobody waits for the end of its lease."""
+        """Returns True if the death of its worker is proven at once, before its lease expires."""
         return self.engine.proves_death and slot.host is None
 
     def violation(self, what: str) -> None:
@@ -109,7 +109,7 @@ class Stage:
         return await slot.live.do("connectivity") == "connected"
 
     async def epochs(self, slot: Slot, *, alive: bool = True) -> list[int]:
-        """Of this process, oldest first."""
+        """Returns the epochs of the worker's process, oldest first."""
         where = "AND state <> 'dead'" if alive else ""
         pid = slot.live.pid
         rows = await self.query(f"SELECT epoch FROM workers WHERE pid = ? {where} ORDER BY epoch", pid)
@@ -122,20 +122,20 @@ class Stage:
         return not await self.query("SELECT 1 FROM workers WHERE epoch = ? AND state <> 'dead'", epoch)
 
     async def is_anew(self, slot: Slot, epoch: int) -> bool:
-        """It has registered again since it had that one."""
-        return any(found > epoch for found in await self.epochs(slot))
+        """Returns True if the worker has registered again since it had `epoch`."""
+        return any(newer > epoch for newer in await self.epochs(slot))
 
     async def unfinished(self, epochs: Sequence[int]) -> list[str]:
-        """Runs in flight of these workers."""
-        found = await self.query(
+        """Returns the runs in flight of these workers."""
+        rows = await self.query(
             f"SELECT run_id FROM runs WHERE {_IN_FLIGHT}"
             f" AND COALESCE(owner_epoch, home_epoch) IN ({_marks(epochs)})",
             *epochs,
         )
-        return [run for (run,) in found]
+        return [run for (run,) in rows]
 
     async def is_over(self, epochs: Sequence[int], runs: Sequence[str]) -> bool:
-        """The workers are buried, the runs ended, their threads free of them."""
+        """Returns True if the workers are dead, the runs have ended, and they hold no thread."""
         alive = f"SELECT 1 FROM workers WHERE epoch IN ({_marks(epochs)}) AND state <> 'dead'"
         held = f"SELECT 1 FROM runs WHERE run_id IN ({_marks(runs)}) AND {_IN_FLIGHT} LIMIT 1"
         return not await self.query(alive, *epochs) and not await self.query(held, *runs)
@@ -143,7 +143,7 @@ class Stage:
     async def until(
         self, what: str, predicate: Callable[[], object | Awaitable[object]], timeout: float = PATIENCE
     ) -> float | None:
-        """Seconds that it took; None, and a violation, where it did not come."""
+        """Returns the seconds that it took, or None after `timeout`, which is a violation."""
         try:
             return await wait_until(predicate, description=what, timeout=timeout)
         except AssertionError as error:
@@ -153,18 +153,18 @@ class Stage:
     # -- probes
 
     async def probe(self) -> tuple[float, float]:
-        """A cancel from one worker of a run of another: when it was asked for (monotonic), and how long
-        until the run's code was told."""
+        """Cancels a run of one worker from another. Returns when it was called (monotonic), and the seconds
+        until the run's code received it."""
         owner, other = self.rng.sample(self.slots, 2)
         self.probes += 1
         run = await owner.live.do("admit", thread=f"probe-{self.leg}-{self.probes}")
         await owner.live.wait_for("started", run, timeout=PATIENCE)
         called = (await other.live.do("cancel_now", run=run))["called"] / 1e9
-        told = await owner.live.wait_for("cancelled", run, timeout=PATIENCE)
-        return called, told["at"] - called
+        delivered = await owner.live.wait_for("cancelled", run, timeout=PATIENCE)
+        return called, delivered["at"] - called
 
     async def probe_during(self, what: str, seconds: float) -> None:
-        """At least one, until so long has passed."""
+        """Probes at least once, until `seconds` have passed."""
         until = time.monotonic() + seconds
         while True:
             _, took = await self.probe()
@@ -174,7 +174,7 @@ class Stage:
             await asyncio.sleep(min(left, self.rng.uniform(0.05, 0.4)))
 
     async def fast_again(self, since: float, what: str) -> None:
-        """Until hints carry cancels between any two workers again."""
+        """Probes until hints deliver cancels between two workers again."""
         carrier = "NOTIFY" if self.slots[0].redis is None else "Redis"
         until = since + PATIENCE
         while time.monotonic() < until:
@@ -192,7 +192,7 @@ class Stage:
     # -- the end
 
     async def quiet(self) -> None:
-        """All clients rest, and everything settles."""
+        """Stops all clients, and waits until all runs have settled."""
         await asyncio.gather(*(slot.live.do("rest") for slot in self.slots))
         self.test.fault("healed")
         took = await self.until("everything is settled after the last fault", self.is_settled)
@@ -255,8 +255,8 @@ async def set_up(
     failover: bool = False,
     redis: bool = True,
 ) -> AsyncGenerator[Stage]:
-    """Three connected workers at work. However this ends, no process is left. `redis=False`:
-    they do without."""
+    """Yields a stage with three connected workers that execute the workload. No process is left at the end.
+    With `redis=False` the workers have no Redis."""
     async with AsyncExitStack() as stack:
         server = stack.enter_context(ValkeyServer())
         test = stack.enter_context(Recorder(f"{leg}-test", folder / "test.jsonl"))

@@ -30,13 +30,13 @@ CLOCK_BOUND = 2 * 3600 + BOUND  # where clocks jump by an hour, stamps do; `quie
 _SMALL_DISK = {"sqlite": "24m", "postgres": "160m"}
 
 Watcher = Callable[[Leg, Fault | None], None]
-"""Told of each fault before it strikes, and with None when a leg is over."""
+"""Called with each fault before it strikes, and with None at the end of a leg."""
 
 
 async def run_all(
     legs: Iterable[Leg], seed: int, kept: Path, book: Book, watch: Watcher = lambda _leg, _fault: None
 ) -> None:
-    """What a leg wrote is kept in `kept` where something was wrong with it."""
+    """The files of a leg with violations are copied to `kept`."""
     for leg in legs:
         before = len(book.violations)
         with _folder(leg, book) as folder:
@@ -44,8 +44,8 @@ async def run_all(
                 continue
             await run_leg(leg, random.Random(f"{seed}/{leg.name}"), folder, book, watch)
             if len(book.violations) > before:
-                told = [what for _, what in book.violations[before:]]
-                await asyncio.to_thread(_keep, folder, kept / leg.name, told)
+                violations = [what for _, what in book.violations[before:]]
+                await asyncio.to_thread(_keep, folder, kept / leg.name, violations)
         watch(leg, None)
 
 
@@ -98,27 +98,27 @@ async def histories(stage: Stage, bound: float) -> Report:
     store = stage.engine.store()
     await store.open()
     try:
-        found = await collect(store, threads)
+        collected = await collect(store, threads)
     finally:
         await store.aclose()
-    return await asyncio.to_thread(check, lines, found, bound=bound, budget=BUDGET)
+    return await asyncio.to_thread(check, lines, collected, bound=bound, budget=BUDGET)
 
 
 def count_zombies(lines: list[Line], book: Book) -> None:
-    """What buried workers tried after they had woken; `check` judges what was accepted of it."""
-    buried, woken = dict[str, int](), set[int | None]()
+    """Counts the writes that dead workers tried after SIGCONT; `check` judges those that were accepted."""
+    dead, woken = dict[str, int](), set[int | None]()
     tries = set[str | None]()
     for line in lines:
         if line.kind == "fault" and line.what == "buried":
-            buried[line.args["worker"]] = line.args["epoch"]
+            dead[line.args["worker"]] = line.args["epoch"]
         elif line.kind == "fault" and line.what == "resumed":
-            woken.add(buried.pop(line.args["worker"], None))
+            woken.add(dead.pop(line.args["worker"], None))
         elif line.kind == "call" and line.what in ZOMBIES_TRY and line.epoch in woken - {None}:
             tries.add(line.call)
-            book.counts[f"tried by buried workers after waking: {line.what}"] += 1
+            book.counts[f"tried by dead workers after waking: {line.what}"] += 1
         elif line.kind == "answer" and line.call in tries:
             how = "accepted" if line.outcome == "ok" else f"refused ({line.error})"
-            book.counts[f"tried by buried workers after waking: {line.what} {how}"] += 1
+            book.counts[f"tried by dead workers after waking: {line.what} {how}"] += 1
 
 
 @contextmanager
@@ -129,7 +129,7 @@ def _folder(leg: Leg, book: Book) -> Generator[Path | None]:
         if not leg.small_disk:
             yield Path(name)
             return
-        Path(name).chmod(0o711)  # a server may run as somebody else
+        Path(name).chmod(0o711)  # a server may run as another user
         size = _SMALL_DISK[leg.store]
         mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=711", "tmpfs", str(disk)]
         done = subprocess.run(mount, capture_output=True, text=True, check=False)

@@ -33,7 +33,7 @@ LEGS = {
     "kills": Leg("kills", QUICK, (*(Kill(point) for point in POINTS), Kill(), Kill())),
     "leases": Leg("leases", SHORT_LEASE, (Pause(), Kill()), hosts=HOSTS),
     "files": Leg("files", QUICK, (GateCopied(), Moved())),
-    "redis": Leg("redis", QUICK, (Restart(), DropReply(), BlackHole(everybody=False), Refuse("publish"))),
+    "redis": Leg("redis", QUICK, (Restart(), DropReply(), BlackHole(all_workers=False), Refuse("publish"))),
 }
 
 
@@ -45,9 +45,9 @@ async def test_faults_do_no_harm(name: str, tmp_path: Path) -> None:
     assert not book.violations
     assert book.counts["runs"] > 0
     assert sum(book.faults.values()) >= len(LEGS[name].faults)
-    if book.counts["paused and buried"]:
-        assert book.counts["tried by buried workers after waking: save"] > 0
-        assert book.counts["tried by buried workers after waking: emit"] > 0
+    if book.counts["paused and declared dead"]:
+        assert book.counts["tried by dead workers after waking: save"] > 0
+        assert book.counts["tried by dead workers after waking: emit"] > 0
 
 
 async def test_the_heartbeats_own_connection_has_the_clock_that_jumps(
@@ -68,8 +68,8 @@ async def test_the_heartbeats_own_connection_has_the_clock_that_jumps(
         await store.aclose()
 
 
-async def test_an_accepted_write_of_a_buried_worker_is_noticed(tmp_path: Path) -> None:
-    """The witness in the file, without which "0 writes after waking" would prove nothing."""
+async def test_accepted_write_of_a_dead_worker_is_detected(tmp_path: Path) -> None:
+    """Without the witness in the file, "0 writes after waking" would prove nothing."""
     (tmp_path / "disk").mkdir()
     book = Book()
     async with (
@@ -83,8 +83,8 @@ async def test_an_accepted_write_of_a_buried_worker_is_noticed(tmp_path: Path) -
         forge(engine.database, epoch, run)
         await audit(stage)
         await stage.slots[1].live.do("end", run=run)
-    told = [what for _, what in book.violations]
-    assert f"run {run} of epoch {epoch} saved 7 after its burial" in told
+    violations = [what for _, what in book.violations]
+    assert f"run {run} of dead epoch {epoch} saved 7" in violations
 
 
 def forge(database: Path, epoch: int, run: str) -> None:

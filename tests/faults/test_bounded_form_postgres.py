@@ -21,7 +21,7 @@ from tests.faults.suite import run_all
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
 
 LEGS = {
-    "kills": Leg("kills", SHORT_LEASE, (Kill("admitted"), Kill("buried")), store="postgres"),
+    "kills": Leg("kills", SHORT_LEASE, (Kill("admitted"), Kill("fenced")), store="postgres"),
     "leases": Leg("leases", SHORT_LEASE, (Pause(), CutOff()), store="postgres"),
     "outages": Leg(
         "outages", DEFAULTS, (Restart(), ServerRestart(), Storm(), LostAnswers()), store="postgres"
@@ -38,17 +38,17 @@ async def test_faults_do_no_harm(name: str, tmp_path: Path) -> None:
     assert book.counts["runs"] > 0
     assert sum(book.faults.values()) >= len(LEGS[name].faults)
     if name == "leases":
-        assert book.counts["paused and buried"]
-        assert book.counts["cut off and buried"]
-        assert book.counts["tried by buried workers after waking: save"] > 0
-        assert book.counts["tried by buried workers after waking: emit"] > 0
+        assert book.counts["paused and declared dead"]
+        assert book.counts["cut off and declared dead"]
+        assert book.counts["tried by dead workers after waking: save"] > 0
+        assert book.counts["tried by dead workers after waking: emit"] > 0
     if name == "outages":
         assert book.counts["sessions ended in storms"] > 0
         assert book.counts["answers of the store lost"] == 10
 
 
-async def test_an_accepted_write_of_a_buried_worker_is_noticed(tmp_path: Path) -> None:
-    """The witness in the schema, without which "0 writes after waking" would prove nothing."""
+async def test_accepted_write_of_a_dead_worker_is_detected(tmp_path: Path) -> None:
+    """Without the witness in the schema, "0 writes after waking" would prove nothing."""
     book = Book()
     async with (
         on_postgres() as engine,
@@ -61,8 +61,8 @@ async def test_an_accepted_write_of_a_buried_worker_is_noticed(tmp_path: Path) -
         await forge(engine, epoch, run)
         await audit(stage)
         await stage.slots[1].live.do("end", run=run)
-    told = [what for _, what in book.violations]
-    assert f"run {run} of epoch {epoch} saved 7 after its burial" in told
+    violations = [what for _, what in book.violations]
+    assert f"run {run} of dead epoch {epoch} saved 7" in violations
 
 
 async def forge(engine: Postgres, epoch: int, run: str) -> None:

@@ -195,7 +195,7 @@ def a_cancel_that_found_nothing_to_cancel(history: History) -> None:
 
 
 @forgery("linearizable")
-def a_cancel_of_a_finished_run_that_said_yes(history: History) -> None:
+def a_cancel_of_a_finished_run_that_succeeded(history: History) -> None:
     answer = history.one("answer", "cancel", thread="interrupted")
     history.change_args(answer, result=True)
 
@@ -365,7 +365,7 @@ def a_rollback_that_left_something_behind(history: History) -> None:
 
 
 @forgery("linearizable")
-def a_run_that_found_values_nobody_wrote(history: History) -> None:
+def a_run_that_started_with_values_that_no_run_wrote(history: History) -> None:
     began = history.one("step", "began", run=history.runs("interrupted")[1])
     history.change_args(began, values={"n": 99})
 
@@ -403,8 +403,8 @@ def test_a_forged_history_is_refused(history: History, name: str) -> None:
     before = list(history.lines), history.audit
     forge(history)
     assert (history.lines, history.audit) != before, "the forgery changed nothing"
-    found = {finding.property for finding in history.check().findings}
-    assert expected in found
+    violated = {finding.property for finding in history.check().findings}
+    assert expected in violated
 
 
 def test_there_are_enough_forgeries() -> None:

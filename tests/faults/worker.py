@@ -42,11 +42,11 @@ class FaultProgram(Program):
         await self._workload.stop()
 
     async def die(self, at: str) -> None:
-        """At the next opportunity."""
+        """Arms the point at which this worker dies."""
         self._points.armed = at
 
     async def jump(self, seconds: int) -> None:
-        """This process and its store believe that it is so much later."""
+        """Sets the wall clock of this process and its store ahead of the real time."""
         self._clock.jump = seconds
 
     async def cancel_now(self, run: str) -> dict[str, int]:
@@ -55,7 +55,7 @@ class FaultProgram(Program):
         return {"called": called, "answered": time.monotonic_ns()}
 
     async def round_trip(self, thread: str) -> float:
-        """How long it takes to admit, run and finish a run that does nothing."""
+        """Returns the seconds to admit, execute and finish a run that does nothing."""
         began = time.monotonic()
         run = await self.manager.create_or_reject(thread, kwargs={"lasts": 0})
         await self.manager.launch(run, self.agent)
@@ -63,7 +63,7 @@ class FaultProgram(Program):
         return time.monotonic() - began
 
 
-def tell(event: Event) -> None:
+def report_event(event: Event) -> None:
     if isinstance(event, ConnectivityChanged):
         report(event="connectivity", value=event.connectivity, at=time.monotonic())
     elif isinstance(event, (WorkerRegistered, WorkerFenced)):
@@ -76,7 +76,7 @@ async def serve(config: dict[str, Any]) -> None:
     history = Path(config["folder"]) / f"{config['name']}.jsonl"
     settings = Settings(**config["settings"])
     with Recorder(config["name"], history, wall=lambda: wall() // 1000) as record:
-        async with open_mortal(settings, points, clock, config["host"], tell) as manager:
+        async with open_mortal(settings, points, clock, config["host"], report_event) as manager:
             workload = Workload(manager, record, points, name=config["name"], prefix=config["prefix"])
             await obey(FaultProgram(manager, workload, points, clock))
             await workload.stop()

@@ -52,8 +52,8 @@ class Agents:
         """Scribblers that have saved something."""
 
     async def scribbler(self, ctx: RunContext) -> None:
-        """Saves and emits without a pause, and goes on for a while when it is refused and when it is told
-        to stop; then it tries the store itself, past the checks of its own worker."""
+        """Saves and emits without a pause, and continues for a while after a refusal or a cancel. Then it
+        tries the store itself, past the checks of its own worker."""
         run, epoch, number, refused = ctx.run, self._manager.worker.epoch, 0, 0
         ids: dict[str, Any] = {"run": run.run_id, "thread": run.thread_id, "epoch": epoch, "fence": ctx.fence}
         own = Ownership(run.run_id, run.thread_id, epoch, ctx.fence)
@@ -84,7 +84,7 @@ class Agents:
                 await scribble(ctx.save)
         except asyncio.CancelledError:
             end = "cancelled"
-            self._record.step("told", **ids)
+            self._record.step("cancelled", **ids)
             raise
         finally:
             if end == "cancelled" or refused:
@@ -124,7 +124,7 @@ class Agents:
             return values
         except asyncio.CancelledError:
             end = {"outcome": "cancelled"}
-            record.step("told", **ids)
+            record.step("cancelled", **ids)
             self._points.reach("unwinding")
             await asyncio.sleep(wish["unwinds"])
             raise
@@ -157,7 +157,7 @@ class Agents:
             end = "success"
         except asyncio.CancelledError:
             end = "cancelled"
-            record.step("told", **ids)
+            record.step("cancelled", **ids)
             raise
         finally:  # before it is reported: a pause between the two must not look like a result from nowhere
             record.step("stopped", **ids, outcome=end)

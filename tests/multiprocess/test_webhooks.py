@@ -45,7 +45,7 @@ async def main():
         await asyncio.Event().wait()
 asyncio.run(main())
 """
-"""Admits a run with a webhook. `what` is the state that it reports and then stays in: "claimed", "running"."""
+"""Admits a run with a webhook. `what` is the state that it reports and stays in: "claimed" or "running"."""
 
 SETTINGS = WebhookSettings(webhook_allow_private=True, webhook_poll=0.05, webhook_backoff=0.05)
 
