@@ -83,7 +83,7 @@ async def test_rolling_restart_replaces_all_workers_and_refuses_no_request(three
     assert not [pid for pid in before.values() if alive(pid)]
     order = [line for line in three.lines if "listens" in line or ": stopped" in line][3:]
     assert ["listens" in line for line in order] == [True, False] * 3, (
-        "each leaves when its successor listens"
+        "each worker stops when its successor listens"
     )
 
 
@@ -120,7 +120,7 @@ async def test_worker_that_cannot_start_is_restarted_with_backoff(tmp_path: Path
             r"worker 1 could not be started: importing .mine. raised ModuleNotFoundError.*in 1 s"
         )
         await one.wait_for_line(r"could not be started.*in 2 s")
-        with pytest.raises(httpx.ConnectError):  # at once, and not after a pause
+        with pytest.raises(httpx.ConnectError):  # refused at once, without a timeout
             await answers(one)
         (tmp_path / "mine.py").write_text("async def agent(ctx): ...\n")
         await one.wait_for_line(r"worker 1 \(pid \d+\) listens", times=2)
@@ -165,7 +165,7 @@ async def test_second_server_on_the_same_port_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says", "status"),
+    ("arguments", "message", "status"),
     [
         (("--host", "0.0.0.0"), "without API keys", 2),
         (("--assistants", "mine:agents"), "module 'mine' does not exist", 2),
@@ -176,14 +176,14 @@ async def test_second_server_on_the_same_port_is_refused(tmp_path: Path) -> None
     ],
 )
 async def test_invalid_option_prints_one_line(
-    tmp_path: Path, arguments: tuple[str, ...], says: str, status: int
+    tmp_path: Path, arguments: tuple[str, ...], message: str, status: int
 ) -> None:
     async with served("serve", *arguments, folder=tmp_path) as one:
         _, ended = await one.gone()
     assert ended == status
     (line,) = one.lines
     assert line.startswith("coordinator: ")
-    assert says in line
+    assert message in line
 
 
 async def test_an_empty_redis_url_is_none(tmp_path: Path) -> None:
@@ -194,10 +194,10 @@ async def test_an_empty_redis_url_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("notify", "says"), [("true", "NOTIFY of PostgreSQL"), ("false", "every 0.5 s")], ids=["on", "off"]
+    ("notify", "transport"), [("true", "NOTIFY of PostgreSQL"), ("false", "every 0.5 s")], ids=["on", "off"]
 )
 async def test_banner_names_the_transport_of_cancels_on_postgresql(
-    tmp_path: Path, shared_postgres: Database, notify: str, says: str
+    tmp_path: Path, shared_postgres: Database, notify: str, transport: str
 ) -> None:
     async with (
         shared_postgres.worker() as (url, schema),
@@ -211,7 +211,7 @@ async def test_banner_names_the_transport_of_cancels_on_postgresql(
     ):
         await server.up()
         match = await server.wait_for_line(r"^  redis +none: (.+)$")
-    assert says in match.group(1)
+    assert transport in match.group(1)
 
 
 @pytest.mark.parametrize(
