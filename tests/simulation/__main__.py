@@ -1,5 +1,5 @@
 """`python -m tests.simulation`: many seeds, one seed step by step, or a planted bug until it is found; and
-what the store was asked in many seeds, asked again of PostgreSQL."""
+the calls of the store in many seeds, repeated on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         help="plant this bug, or one after the other all of them, and try seeds until it is found",
     )
     parser.add_argument("--remember", action="store_true", help="write down which seeds have found bugs")
-    parser.add_argument("--replay", action="store_true", help="ask PostgreSQL what the seeds ask the store")
+    parser.add_argument("--replay", action="store_true", help="repeat the seeds' calls on PostgreSQL")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     return parser.parse_args(argv)
 
 
 def show(seed: int, bug: str | None) -> int:
-    """Every step of one seed, the same in every replay."""
+    """Prints every step of one seed; every replay prints the same."""
     with laboratory():
         if bug is None:
             violations = run_seed(seed, Database(), trace=print)
@@ -77,16 +77,14 @@ def show(seed: int, bug: str | None) -> int:
 
 
 def show_hunts(hunts: list[Hunt]) -> int:
-    for found in sorted(hunts, key=lambda found: found.bug):
-        where = "not found" if found.seed is None else f"seed {found.seed}"
-        print(
-            f"{found.bug:40} {where:>12} {found.tried:6} seeds {found.seconds:6.1f} s  {found.violation:.90}"
-        )
-    return int(any(found.seed is None for found in hunts))
+    for hunt in sorted(hunts, key=lambda hunt: hunt.bug):
+        where = "not found" if hunt.seed is None else f"seed {hunt.seed}"
+        print(f"{hunt.bug:40} {where:>12} {hunt.tried:6} seeds {hunt.seconds:6.1f} s  {hunt.violation:.90}")
+    return int(any(hunt.seed is None for hunt in hunts))
 
 
 def replays(first: int, count: int, jobs: int) -> int:
-    """PostgreSQL answers what the store of the simulation has answered, or says where not."""
+    """Compares PostgreSQL's answers with those of the simulated store, and prints each difference."""
     total, began = Replays(), time.monotonic()
     for batch in replay_seeds(first, count, jobs):
         total.add(batch)

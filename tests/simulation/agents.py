@@ -1,4 +1,4 @@
-"""What runs do: they step, save, emit, track work, fail, hang, and are more or less willing to stop."""
+"""The code of runs: it steps, saves, emits, tracks work, fails or hangs, and stops at once or late."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CODES = (
     "cleans_up_against_the_clock",
     "swallows_once",
 )
-"""Of the kit: those without threads, and without anyio, which asks for a loop of asyncio's own."""
+"""Agents of the kit without threads, and without anyio, which needs one of asyncio's own loops."""
 
 
 class Failed(Exception):
@@ -58,12 +58,11 @@ class Habits:
     deaf: float
     tracks: float | None
     silent: bool
-    """Where it hangs, it gives no sign of life."""
+    """While it hangs, it gives no sign of life."""
     patience: float | None
-    """How long it waits for a save, s."""
+    """Longest wait for a save (s)."""
     code: str | None = None
-    """Where it hangs, it does so in this code of `tests.support.kit`, which lets every cancel through in the
-    end."""
+    """It hangs in this code of `tests.support.kit`, which lets every cancel through in the end."""
 
     @classmethod
     def draw(cls, chance: Random) -> Habits:
@@ -83,7 +82,7 @@ class Habits:
 
 
 class Agent:
-    """One run's code, and what it does told to the world's truth."""
+    """The code of one run. Reports each step to the world's truth."""
 
     def __init__(self, process: Process, habits: Habits) -> None:
         self.process, self.habits = process, habits
@@ -127,9 +126,9 @@ class Agent:
                 if not habits.silent:
                     await self._deed(ctx, -1)
         except asyncio.CancelledError:
-            if self.run_id in self.process.users_code:  # told a while ago, while it did something else
+            if self.run_id in self.process.users_code:  # delivered earlier, in that code
                 raise
-            self._told(ctx)
+            self._cancelled(ctx)
             return await self._stop(ctx)
         return self._end()
 
@@ -168,11 +167,11 @@ class Agent:
             await ctx.emit("custom", number)
             ctx.progress(total_tokens=number)
 
-    def _told(self, ctx: RunContext) -> None:
+    def _cancelled(self, ctx: RunContext) -> None:
         self.cancels += 1
         if ctx.abort is None and not self.process.departing:
-            self.truth.wrong(f"run {self.run_id} was cancelled and not told why")
-        self.world.pace.told(self.process, self.run_id)
+            self.truth.wrong(f"run {self.run_id} was cancelled without a reason")
+        self.world.pace.cancel_delivered(self.process, self.run_id)
 
     async def _stop(self, ctx: RunContext) -> Any:
         stops = self.habits.stops
@@ -208,7 +207,7 @@ class Agent:
         finally:
             self.process.agents -= 1
 
-    # -- a caller's own task, as gateways of old have it
+    # -- a caller's own task, in the style of older gateways
 
     async def old_style(self, record: RunRecord) -> None:
         manager, run_id = self.process.manager, record.run_id

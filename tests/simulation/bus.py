@@ -47,7 +47,7 @@ class Bus:
             world.meet("Bus", what, "sent", "repeated")
 
     def later(self, sender: Process, what: str, act: Callable[[], None]) -> None:
-        """A script that nobody waits for."""
+        """A script whose answer no caller awaits."""
         world = self._world
         if not sender.linked or world.chance.random() < world.faults.lose:
             world.meet("Slots", what, "sent", "lost")
@@ -120,14 +120,14 @@ class SimNotifier:
             self._bus.carry(self.process, notifier.process, "settled", wakeup.set)
 
     def hint(self, thread_id: str, run_id: str, event_id: tuple[int, int]) -> None:
-        """Nobody follows a log here: `watch` below rings for every signal, and for no event."""
+        """Does nothing: `watch` below wakes its caller for every signal, and for no event."""
 
     @property
     def announces(self) -> bool:
         return False
 
     def announce(self, thread_id: str, run_id: str, event_id: tuple[int, int]) -> None:
-        """Those who follow a log look for themselves."""
+        """Does nothing: followers of a log poll."""
 
     @asynccontextmanager
     async def watch(self, thread_id: str, log: str | None = None) -> AsyncGenerator[Wakeup]:
@@ -158,7 +158,7 @@ class SimSlots:
             return SlotAnswer(SlotState.unknown)
         await asyncio.sleep(world.chance.uniform(0.0002, 0.003))
         if world.chance.random() < world.faults.lose:
-            world.meet("Slots", "admit", "asked", "lost")
+            world.meet("Slots", "admit", "requested", "lost")
             await asyncio.sleep(0.25)
             return SlotAnswer(SlotState.unknown)
         holder = self._bus.slots.get(thread_id)

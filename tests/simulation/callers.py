@@ -1,4 +1,4 @@
-"""What callers do at a process: each asks for one thing, and checks what it is told."""
+"""The callers of a process: each makes one call, and checks its answer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Callers:
         self._world, self._chance = world, chance
         number = world.features.threads or chance.choice((1, 1, 2))
         self._threads = [f"t{number}" for number in range(number)]
-        clients = Clients(chance, self._threads, self._somebody, lambda: self._user)
+        clients = Clients(chance, self._threads, self._any_run, lambda: self._user)
         self._calls: dict[str, Callable[[Process], Coroutine[Any, Any, None]]] = {
             "create": self._create,
             "cancel": self._cancel,
@@ -58,7 +58,7 @@ class Callers:
             "list": clients.listing,
             "remove": clients.remove,
             "leave": self._leave,
-            "ask": self._ask,
+            "request drain": self._request_drain,
             "forget": self._forget,
         }
 
@@ -76,14 +76,14 @@ class Callers:
         return self._expected(work)
 
     async def _expected(self, work: Coroutine[Any, Any, None]) -> None:
-        """Errors that the project raises on purpose are answers."""
+        """The project's own errors are answers."""
         try:
             await work
         except (CoordinatorError, TimeoutError) as error:
-            self._world.say(None, f"answer {error!r}")
+            self._world.trace_step(None, f"answer {error!r}")
 
     def opening(self, process: Process) -> Coroutine[Any, Any, None]:
-        """A gateway that cannot start is started again."""
+        """Opens the manager, and tries again if it cannot start, as a supervisor does."""
 
         async def until_open() -> None:
             while process.up and not process.manager.worker.draining:
@@ -102,7 +102,7 @@ class Callers:
     # -- runs
 
     async def _admit(self, process: Process, strategy: str, key: str | None = None) -> None:
-        thread_id, asked = self._chance.choice(self._threads), self._world.schedule.now
+        thread_id, called_at = self._chance.choice(self._threads), self._world.schedule.now
         features, truth = self._world.features, self._world.truth
         habits, old_style = self._world.new_habits(), features.old_style and self._chance.random() < 0.7
         portable = features.portable and not old_style and self._chance.random() < 0.6
@@ -113,10 +113,10 @@ class Callers:
         )
         known = key in truth.keys
         more = {} if key is not None else self._limits()
-        parent = self._somebody() if features.families and key is None else None
+        parent = self._any_run() if features.families and key is None else None
         if features.delays and key is None:
             more["after_seconds"] = self._chance.choice(DELAYS)
-        self._world.say(process, f"{strategy} on {thread_id}, {more}, child of {parent}, {habits}")
+        self._world.trace_step(process, f"{strategy} on {thread_id}, {more}, child of {parent}, {habits}")
         try:
             record = await process.manager.create_or_reject(
                 thread_id,
@@ -138,7 +138,7 @@ class Callers:
             ):
                 truth.wrong(f"key {key} was known, and its run was not answered: {conflict}")
             elif key is None and strategy == "reject":
-                truth.refused(thread_id, conflict.active_run_id, asked)
+                truth.refused(thread_id, conflict.active_run_id, called_at)
                 self._refused_over_the_dead(process, conflict.active_run_id)
             elif key is None:
                 truth.wrong(f"{strategy} was refused: {conflict}")
@@ -173,7 +173,7 @@ class Callers:
         }
 
     def _refused_over_the_dead(self, process: Process, holder: str | None) -> None:
-        """A process sweeps before it admits: what it can prove to be dead is in nobody's way."""
+        """A process sweeps before it admits: runs of provably dead workers block no admission."""
         run = self._world.truth.runs.get(holder or "")
         if (
             run is None
@@ -234,18 +234,20 @@ class Callers:
             self._world.truth.waited(run_id, None, result)
 
     async def _cancel(self, process: Process) -> None:
-        run_id = self._somebody()
+        run_id = self._any_run()
         if run_id is None:
             return
         action = self._chance.choice(("interrupt", "interrupt", "rollback"))
         wait = self._chance.choice((None, None, 8.0))
-        if wait is not None and run_id[-1] in "048c":  # not drawn: so seeds find what they are known for
+        if (
+            wait is not None and run_id[-1] in "048c"
+        ):  # not drawn: so seeds still find the bugs they are known for
             wait = 0.2
         await self.cancel(process, run_id, action, wait)
 
     async def cancel(self, process: Process, run_id: str, action: str, wait: float | None) -> None:
         truth = self._world.truth
-        self._world.say(process, f"cancel {run_id} ({action}, wait={wait})")
+        self._world.trace_step(process, f"cancel {run_id} ({action}, wait={wait})")
         curious = self._user is not None and self._chance.random() < 0.3
         if curious and await process.manager.cancel(run_id, user_id=STRANGER):
             truth.wrong(f"a stranger cancelled run {run_id}")
@@ -263,7 +265,7 @@ class Callers:
         truth.cancelled(run_id, answer=answer, waited=wait is not None)
 
     async def _disconnect(self, process: Process) -> None:
-        if (run_id := self._somebody()) is None:
+        if (run_id := self._any_run()) is None:
             return
         stays = self._world.truth.runs[run_id].on_disconnect != "cancel"
         try:
@@ -272,25 +274,25 @@ class Callers:
             self._world.truth.not_durable(run_id)
             raise
         if answer and stays:
-            self._world.truth.wrong(f"run {run_id} was cancelled for its watcher, whom it does not need")
+            self._world.truth.wrong(f"run {run_id} was cancelled for its watcher, which it does not need")
         elif not stays:
             self._world.truth.cancelled(run_id, answer=answer, waited=False)
 
     async def _wait(self, process: Process) -> None:
-        if (run_id := self._somebody()) is not None:
+        if (run_id := self._any_run()) is not None:
             await self._wait_for(process, run_id, self._chance.choice((0.5, 30.0)))
 
     async def _follow(self, process: Process) -> None:
-        """Whatever is lost on the way, the end is told, once and as the last thing."""
-        if (run_id := self._somebody()) is None:
+        """The end is delivered once and last, whichever events are lost."""
+        if (run_id := self._any_run()) is None:
             return
         ends: list[End] = []
         async with process.manager.follow(run_id, user_id=self._user) as follower:
-            async for told in follower:
+            async for item in follower:
                 if ends:
-                    self._world.truth.wrong(f"run {run_id} told {told!r} after its end")
-                if isinstance(told, End):
-                    ends.append(told)
+                    self._world.truth.wrong(f"a follower of {run_id} received {item!r} after its end")
+                if isinstance(item, End):
+                    ends.append(item)
         if not ends:
             self._world.truth.wrong(f"a follower of {run_id} was left without its end")
         else:
@@ -299,8 +301,8 @@ class Callers:
     # -- what the code around a run reports
 
     async def _completion(self, process: Process) -> None:
-        """Also late: when the run, or its whole thread, is gone already. Not of a run that was forgotten: a
-        report about it is a sign of life, and then its caller has to end it."""
+        """Also after the run, or its whole thread, was deleted. Not of a run that was never launched: a
+        report is a sign of life, after which its caller has to end the run."""
         if (run_id := self._launched()) is not None:
             await process.manager.update_run_completion(run_id, total_tokens=7, model_name="m")
 
@@ -311,29 +313,29 @@ class Callers:
             await process.manager.update_model_name(run_id, "m2")
 
     async def _cleanup(self, process: Process) -> None:
-        """Also of what goes on: it can be ended all the same."""
+        """Also of a running run, which can still be ended afterwards."""
         if (run := self._one_that(lambda run: True)) is not None:
-            run.let_go = True
+            run.abandoned = True
             await process.manager.cleanup(run.run_id, delay=0)
 
     async def _status(self, process: Process) -> None:
         """A caller ends its run before its turn."""
         if (run := self._one_that(self._ends_soon)) is not None:
-            run.let_go = True
+            run.abandoned = True
             await process.manager.set_status(run.run_id, self._chance.choice(("error", "interrupted")))
 
     def _ends_soon(self, run: Run) -> bool:
-        """It waits, and would not stay long if its turn came just now."""
+        """It is queued, and would end soon if it started now."""
         habits = self._world.habits.get(run.run_id)
         return (
             run.status is RunStatus.pending and run.queued and habits is not None and habits.ends != "hangs"
         )
 
     def _one_that(self, wanted: Callable[[Run], bool]) -> Run | None:
-        found = [run for run in self._world.truth.runs.values() if wanted(run) and not run.deleted]
-        return self._chance.choice(found) if found else None
+        runs = [run for run in self._world.truth.runs.values() if wanted(run) and not run.deleted]
+        return self._chance.choice(runs) if runs else None
 
-    def _somebody(self) -> str | None:
+    def _any_run(self) -> str | None:
         run = self._one_that(lambda run: True)
         return None if run is None else run.run_id
 
@@ -349,20 +351,20 @@ class Callers:
         answer = await process.manager.has_inflight(thread_id)
         still = [run.run_id for run in before if run.in_flight]
         if not answer and still:
-            truth.wrong(f"has_inflight({thread_id}) said no while {still} were in flight")
-        if (run_id := self._somebody()) is not None:
+            truth.wrong(f"has_inflight({thread_id}) returned False while {still} were in flight")
+        if (run_id := self._any_run()) is not None:
             await process.manager.runs.explain(run_id)
             await process.manager.runs.receipt(run_id)
         await process.manager.list_by_thread(thread_id)
 
     async def _look(self, process: Process) -> None:
-        """As operators do, and those who are curious."""
+        """Reads as operators do, and as a stranger that tries."""
         manager, truth = process.manager, self._world.truth
         await manager.worker.health()
         await manager.worker.fleet()
         await manager.runs.recent(in_flight=self._chance.random() < 0.5)
         await manager.threads.get(self._chance.choice(self._threads))
-        run_id = None if self._user is None else self._somebody()
+        run_id = None if self._user is None else self._any_run()
         if run_id is not None and await manager.get(run_id, user_id=STRANGER) is not None:
             truth.wrong(f"a stranger saw run {run_id}")
 
@@ -388,16 +390,17 @@ class Callers:
             await asyncio.sleep(0.2)
             self._world.restart()
 
-    async def _ask(self, process: Process) -> None:
-        """An operator asks one process for another one's drain."""
+    async def _request_drain(self, process: Process) -> None:
+        """An operator requests the drain of one process from another."""
         peers = [peer for peer in self._world.up() if peer is not process and peer.manager.worker.epoch]
         if not peers:
             return
         peer = self._chance.choice(peers)
         epoch = peer.manager.worker.epoch
-        asked = await process.manager.worker.request_drain(epoch, grace=self._chance.choice((None, 0.0, 0.5)))
+        grace = self._chance.choice((None, 0.0, 0.5))
+        requested = await process.manager.worker.request_drain(epoch, grace=grace)
         self._world.schedule.after(0.0, self._world.restart)
         await asyncio.sleep(2.5)
         stays = peer.up and peer.manager.worker.epoch == epoch and not peer.manager.worker.draining
-        if asked and stays and self._world.truth.quiet:
-            self._world.truth.wrong(f"{peer} was asked to drain, and does not")
+        if requested and stays and self._world.truth.quiet:
+            self._world.truth.wrong(f"{peer} does not drain, although its drain was requested")

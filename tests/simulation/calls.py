@@ -1,4 +1,4 @@
-"""One call of the store: it may fail, be late, or be the last thing that its process did."""
+"""One call of the store: it may fail, be late, or be the last action of its process."""
 
 from __future__ import annotations
 
@@ -49,9 +49,11 @@ class Call:
         self.task = asyncio.current_task(process.loop) if fate == "cancel" else None
 
     def strike(self, when: float) -> float:
-        """What goes wrong at this moment; when the call goes on."""
+        """Applies the fault at this moment, and returns the time at which the call continues."""
         world, process = self.world, self.process
-        world.say(process, f"{self.op} ({self.point}): {self.fate} {'before' if self.before else 'after'}")
+        world.trace_step(
+            process, f"{self.op} ({self.point}): {self.fate} {'before' if self.before else 'after'}"
+        )
         met = True
         if self.fate == "slow":
             when += world.chance.choice((0.02, 0.3, 2.0))
@@ -66,7 +68,7 @@ class Call:
         return when
 
     def _caller_leaves(self) -> bool:
-        """Only callers go away: what a worker does on its own is not cancelled."""
+        """Cancels the task of a caller; a worker's own tasks are not cancelled."""
         task, process = self.task, self.process
         if task is None or task.done() or task not in process.clients or task.get_name() == "leave":
             return False
@@ -108,7 +110,9 @@ class Call:
     def _answer(self, answer: Any, error: Exception | None) -> None:
         world, process = self.world, self.process
         if world.trace is not None and self.op not in ("tick", "beat", "workers", "sweep"):
-            world.say(process, f"{self.op}{self.args!r:.150} -> {error or answer!r:.150} [{self.point}]")
+            world.trace_step(
+                process, f"{self.op}{self.args!r:.150} -> {error or answer!r:.150} [{self.point}]"
+            )
         when = world.schedule.now + world.chance.uniform(0.0001, 0.002)
         if not self.before and self.fate not in (None, "fail"):
             when = self.strike(when)
@@ -120,7 +124,7 @@ class Call:
         if self.world.trouble.keeps_away(self.process):
             answer, error = None, StoreUnavailable("the simulated store was cut off before it answered")
         elif self.op == "beat" and answer is False:
-            self.world.truth.heard(self.args[0])
+            self.world.truth.death_known(self.args[0])
         if self.future.done():
             return
         if error is not None:

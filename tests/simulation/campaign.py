@@ -27,11 +27,11 @@ SEEDS = Path(__file__).parent / "bugs/seeds.json"
 
 @dataclass
 class Batch:
-    """What some seeds came to."""
+    """The results of some seeds."""
 
     seeds: int = 0
     seconds: float = 0.0
-    """Of this process, not of the wall: the machine may be busy with something else."""
+    """CPU time of this process: the machine may be busy with something else."""
     failed: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
     met: Counter[Met] = field(default_factory=Counter[Met])
 
@@ -44,10 +44,10 @@ class Batch:
 
 @contextmanager
 def laboratory() -> Generator[None]:
-    """The product asks the stand-ins, and what a killed process leaves behind is swept up in silence: its
-    tasks are destroyed while they wait, and their `finally` clauses run with nobody to hear them."""
+    """Installs the stand-ins, and silences the errors of a killed process: its tasks are destroyed while they
+    wait, and errors of their `finally` clauses have no caller."""
     hook = sys.unraisablehook
-    sys.unraisablehook = _nobody_hears
+    sys.unraisablehook = _ignore
     was_enabled = gc.isenabled()
     try:
         with stand_ins.installed(), warnings.catch_warnings():
@@ -64,7 +64,7 @@ def laboratory() -> Generator[None]:
         sys.unraisablehook = hook
 
 
-def _nobody_hears(what: object) -> None:
+def _ignore(what: object) -> None:
     del what
 
 
@@ -141,11 +141,11 @@ def _hunt(bug: tuple[str, int | None], most: int) -> Hunt:
 
 
 def known_seeds() -> dict[str, int]:
-    """Which seed has found each bug. A change of the product or of the world makes seeds into others: a bug
-    that its own does not find any more is looked for, and `--remember` writes down where it was."""
+    """Returns the seed that finds each bug. A change of the product or of the world changes the seeds: if a
+    seed does not find its bug, others are tried, and `--remember` writes down the one that does."""
     return json.loads(SEEDS.read_text("utf-8"))
 
 
 def remember(hunts: Iterable[Hunt]) -> None:
-    seeds = known_seeds() | {found.bug: found.seed for found in hunts if found.seed is not None}
+    seeds = known_seeds() | {hunt.bug: hunt.seed for hunt in hunts if hunt.seed is not None}
     SEEDS.write_text(json.dumps(seeds, indent=1, sort_keys=True) + "\n", "utf-8")

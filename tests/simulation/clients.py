@@ -1,4 +1,4 @@
-"""What clients make, list and remove: threads that expire among them."""
+"""Calls of clients that create, list and remove threads and runs. Some threads expire."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 class Clients:
-    """`somebody()` is the id of a run, if there is any; `user()` who asks, None = the system."""
+    """`any_run()` returns the id of a run, if there is any; `user()` the calling user, None = the system."""
 
     def __init__(
         self,
         chance: Random,
         threads: list[str],
-        somebody: Callable[[], str | None],
+        any_run: Callable[[], str | None],
         user: Callable[[], str | None],
     ) -> None:
-        self._chance, self._threads, self._somebody, self._user = chance, threads, somebody, user
+        self._chance, self._threads, self._any_run, self._user = chance, threads, any_run, user
 
     async def make(self, process: Process) -> None:
         """A thread that goes by itself, or one that is there already."""
@@ -49,15 +49,15 @@ class Clients:
         await manager.runs.search(user_id=user)
         await manager.runs.cancellable_ids(user_id=user)
         await manager.runs.thread_of_key("key", user_id=user)
-        if (run_id := self._somebody()) is not None:
+        if (run_id := self._any_run()) is not None:
             await manager.runs.get(run_id, user_id=user)
         await manager.runs.of_thread(self._chance.choice(self._threads), user_id=user)
         thread_id = self._chance.choice(self._threads)
         await manager.threads.state(thread_id, user_id=user)
-        await manager.threads.state(thread_id, CheckpointRef("nobody"), user_id=user)
+        await manager.threads.state(thread_id, CheckpointRef("unknown"), user_id=user)
         async for view in manager.threads.history(thread_id, user_id=user):
             await manager.threads.state(thread_id, view.parent, user_id=user)
 
     async def remove(self, process: Process) -> None:
-        if (run_id := self._somebody()) is not None:
+        if (run_id := self._any_run()) is not None:
             await process.manager.runs.delete(run_id, user_id=self._user())

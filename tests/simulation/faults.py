@@ -1,7 +1,6 @@
-"""Which faults a seed knows, and how often each strikes.
+"""The faults of a seed, and how often each strikes.
 
-Every seed has only some of them ("swarm testing"): where all strike at once, each hides what another
-would show.
+Every seed has only some of them ("swarm testing"): if all strike at once, each hides the effects of others.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ class Faults:
     cuts: int = 0
     """How often one process alone does not reach the store for a while."""
     burials: int = 0
-    """How often one is buried that lives: the proof of its death was wrong, or an operator's hand."""
+    """How often a live worker is declared dead, by a wrong proof or by an operator."""
     jumps: int = 0
     broken: float = 0.0
     """How often the undoing of a rollback fails by itself."""
     connected: bool = False
-    """Hints travel between processes; if not, every process hears only itself."""
+    """Hints travel between processes; if not, every process receives only its own."""
     breaks: int = 0
     """How often the transport of a process goes away for a while, or all that it keeps is flushed."""
     proofs: bool = False

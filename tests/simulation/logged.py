@@ -1,4 +1,4 @@
-"""What the product logs as an error is a violation."""
+"""Errors that the product logs are violations."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _BROKEN = "The rollback of run"
 
 
 class _Errors(logging.Handler):
-    def __init__(self, found: list[str], *, quiet: bool) -> None:
+    def __init__(self, errors: list[str], *, quiet: bool) -> None:
         super().__init__(logging.ERROR)
-        self._found, self._quiet = found, quiet
+        self._errors, self._quiet = errors, quiet
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
@@ -31,14 +31,14 @@ class _Errors(logging.Handler):
             return
         if record.exc_info and record.exc_info[1] is not None:
             text += f": {record.exc_info[1]!r}"
-        self._found.append(f"logged: {text}")
+        self._errors.append(f"logged: {text}")
 
 
 class errors_logged:  # noqa: N801 - a context manager
-    """What the product logs as an error is a violation; warnings are not even made."""
+    """Collects the errors that the product logs as violations; warnings are not created."""
 
-    def __init__(self, found: list[str], *, quiet: bool) -> None:
-        self._handler = _Errors(found, quiet=quiet)
+    def __init__(self, errors: list[str], *, quiet: bool) -> None:
+        self._handler = _Errors(errors, quiet=quiet)
 
     def __enter__(self) -> None:
         for name in ("coordinator", "stores"):

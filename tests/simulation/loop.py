@@ -118,7 +118,7 @@ _WORLD = contextvars.Context()
 
 class ProcessLoop(asyncio.AbstractEventLoop):
     """The loop of one process. `dead`: it was killed, nothing of it ever runs again. `stopped`: paused by a
-    signal, what comes in is kept until it goes on."""
+    signal, arriving callbacks are kept until it resumes."""
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
@@ -181,7 +181,7 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         finally:
             events._set_running_loop(None)
 
-    # -- what asyncio asks of a loop
+    # -- the interface of an asyncio loop
 
     def call_soon(  # pyright: ignore[reportIncompatibleMethodOverride] - a handle of our own
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None

@@ -1,4 +1,4 @@
-"""How fast it is where nothing goes wrong: a cancel, and the thread that passes to the head of its line."""
+"""Latencies in worlds without faults: of a cancel, and of a claim by the head of a queue."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Pace:
         self._freed: dict[str, tuple[float, int | None]] = {}
         self._decided: dict[str, tuple[float, Process]] = {}
 
-    def told(self, process: Process, run_id: str) -> None:
-        """A task heard of its cancel."""
+    def cancel_delivered(self, process: Process, run_id: str) -> None:
+        """Called when the task of a run receives its cancel."""
         entry = assembly_of(process.manager).shared.registry.entry(run_id)
         unwritten = process.departing or entry is None or entry.elsewhere or entry.unwritten is not None
         if not process.departing:  # a shutdown cancels first and decides later
-            self._truth.told(run_id, unwritten=unwritten)
+            self._truth.cancel_delivered(run_id, unwritten=unwritten)
         decided = self._decided.pop(run_id, None)
         if decided is None or not self._truth.quiet:
             return
@@ -30,22 +30,22 @@ class Pace:
         bound = 0.1 if hinted else SETTINGS.short_tick * 1.2 + 0.1
         took = self._now() - decided[0]
         if took > bound:
-            self._truth.wrong(f"run {run_id} heard of its cancel after {took:.3f} s")
+            self._truth.wrong(f"run {run_id} received its cancel after {took:.3f} s")
 
     def account(self, process: Process, op: str, args: tuple[Any, ...], answer: Any) -> None:
-        """What has to go fast: a cancel from its commit on, a free thread to the head of its line."""
+        """Measures the delay of a cancel from its commit, and of a claim from the release of the thread."""
         if answer is None:
-            if op == "claim":  # somebody has looked: it is not free, or not his to take
+            if op == "claim":  # a worker has tried: the thread is not free, or another worker's
                 self._freed.pop(args[0], None)
             return
-        if op == "drain":  # who was to be next may have gone elsewhere
+        if op == "drain":  # the next run may have another home
             self._freed = {thread: freed for thread, freed in self._freed.items() if freed[1] != args[0]}
         elif op == "register":
             self._registered(process)
         elif op == "decide" and answer.won:
             for run_id in (args[0], *(child.run_id for child in answer.children)):
                 self._decided[run_id] = (self._now(), process)
-            if answer.settled:  # it may have been at the head of a line: who follows is found by the tick
+            if answer.settled:  # it may have headed a queue: the tick claims for the next run
                 self._freed.pop(answer.thread_id, None)
         elif op == "admit":
             for decision in answer.replaced:
@@ -69,7 +69,7 @@ class Pace:
                 self._truth.wrong(f"thread {args[0]} was free for {self._now() - freed[0]:.3f} s")
 
     def _registered(self, process: Process) -> None:
-        """A new epoch: nothing of the one before may be at work any more."""
+        """A new epoch: no run of the previous one may be in progress."""
         registry = assembly_of(process.manager).shared.registry
         for entry in registry.unsettled():
             if entry.own is not None and entry.own.epoch in process.epochs:

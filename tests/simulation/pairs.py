@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from itertools import count
 
 from tests.simulation.faults import STRIKES
-from tests.simulation.points import CALLERS, LATER, NOBODY_WAITS, WAYS, Point
+from tests.simulation.points import CALLERS, LATER, NO_CALLER_WAITS, WAYS, Point
 from tests.simulation.scenes import SCENES, Aim, Scene
 
 WHERE = ("before", "after")
 """The commit."""
 
 IMPOSSIBLE: Mapping[Aim, str] = {
-    (*point, where, "cancel"): why for point, why in NOBODY_WAITS.items() for where in WHERE
+    (*point, where, "cancel"): why for point, why in NO_CALLER_WAITS.items() for where in WHERE
 }
 """Pairs that cannot be, and why."""
 

@@ -1,7 +1,7 @@
-"""Every await point of the store: where the product asks it for what, and the scene that leads a seed there.
+"""Every await point of the store: the product's function, its call of the store, and the scene that leads a
+seed there.
 
-A test reads the product's source and says which are missing here; a campaign in which one is met that is not
-here fails.
+A test reads the product's source and fails if points are missing here; so does a campaign that meets one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 Point = tuple[str, str]
-"""The function that waits, and what it asks for."""
+"""The function that waits, and the operation that it calls."""
 
 # Seeds are aimed in this order, not by name: so they keep their aims when a function is renamed.
 _WAYS = {
@@ -25,7 +25,7 @@ _WAYS = {
     "Cancellations.disconnected / row": "the curious",
     "Threads.count / count_threads": "threads that expire",
     "Threads.create / create_thread": "threads that expire",
-    "Runs.delete / delete_run": "removed and not told",
+    "Runs.delete / delete_run": "removed without a notification",
     "Runs.in_flight / inflight_runs": "threads that expire",
     "Threads.update / patch_thread": "threads that expire",
     "Runs.get / run": "threads that expire",
@@ -42,7 +42,7 @@ _WAYS = {
     "Drain._decide / decide": "leaving what is deaf",
     "Drain._mark_draining / drain": "leaving",
     "Drain._mark_draining / workers": "two homes leave",
-    "Drain.request / request_drain": "asked to leave",
+    "Drain.request / request_drain": "a drain is requested",
     "Examination._store_error / workers": "the curious",
     "Expiry.sweep / expire_threads": "threads that expire",
     "Expiry.sweep / has_expired_threads": "threads that expire",
@@ -61,15 +61,15 @@ _WAYS = {
     "LoopPacemaker._beat / beat": "busy",
     "Operations._remove / delete_thread": "operations",
     "Operations._visible / thread": "operations",
-    "Outbox._attempt / decide": "a cancel is owed",
+    "Outbox._attempt / decide": "a cancel is pending",
     "Outbox._attempt / finish": "removed and finished again",
     "Outbox._attempt / put": "removed, and written again later",
-    "Outbox._attempt / readopt": "another try is owed",
-    "Outbox._attempt / refence": "a newer fence is owed",
-    "Outbox._attempt / settle": "undoing is owed",
+    "Outbox._attempt / readopt": "another try is pending",
+    "Outbox._attempt / refence": "a newer fence is pending",
+    "Outbox._attempt / settle": "a rollback is pending",
     "Outbox._attempt / thread": "removed and finished again",
     "Outbox._attempt / withdraw": "a full outbox",
-    "Queries.ended / row": "buried alive",
+    "Queries.ended / row": "declared dead alive",
     "Runs.explain / holder": "the curious",
     "Runs.explain / transitions": "the curious",
     "Runs.explain / waiting_line": "the curious",
@@ -92,7 +92,7 @@ _WAYS = {
     "Endings._refence / refence": "deaf",
     "Endings._try_again / readopt": "undoing fails",
     "Endings._undo / settle": "undoing",
-    "Endings._write_unwritten / decide": "a cancel is owed",
+    "Endings._write_unwritten / decide": "a cancel is pending",
     "StoredValues.copy / save": "operations",
     "StoredValues.copy / thread": "operations",
     "StoredValues.delete / save": "operations",
@@ -102,7 +102,7 @@ _WAYS = {
     "Takeover.run / thread": "two homes leave",
     "Timeouts.end / decide": "limits",
     "Runs.recent / runs": "the curious",
-    "Waiter._remote / row": "buried alive",
+    "Waiter._remote / row": "declared dead alive",
     "ThreadQueue._claim / claim": "two homes leave",
     "ThreadQueue._end_foreign / finish": "forgotten and claimed",
     "Watch._tick / tick": "busy",
@@ -119,7 +119,7 @@ def _point(text: str) -> Point:
 
 
 _LATER_WAYS = {
-    "Outbox._attempt / start": "a start is owed",
+    "Outbox._attempt / start": "a start is pending",
     "ThreadQueue.dispatch_next / claimants": "two homes leave",
     "Timeouts.end_unlaunched / decide": "never launched",
 }
@@ -137,12 +137,12 @@ _CALLERS = {
     "ThreadQueue._claim / claim": "behind an operation",
 }
 CALLERS: Mapping[Point, str] = {_point(text): scene for text, scene in _CALLERS.items()}
-"""Where mostly a worker waits by itself, but in this scene a caller, who may be cancelled."""
+"""Points where mostly a worker waits by itself, but in this scene a caller, which may be cancelled."""
 
-_OWN = "the worker asks there by itself"
-_JOB = "it is asked there in a job, which goes on when the caller leaves"
-_AGAIN = "the first time the row is there, and what is repeated is repeated in a job"
-_NOBODY_WAITS = {
+_OWN = "the worker calls the store there by itself"
+_JOB = "a job calls the store there, which continues when the caller leaves"
+_AGAIN = "the first call finds the row, and a job makes the repeated ones"
+_NO_CALLER_WAITS = {
     "Admissions._read_holder / holder": "several callers share the read",
     "Admissions._take_back / withdraw": _JOB,
     "Cancellations._decide / decide": _JOB,
@@ -178,11 +178,11 @@ _NOBODY_WAITS = {
     "ThreadQueue._end_foreign / finish": _JOB,
     "Watch._tick / tick": _OWN,
     "Worker._new_epoch / register": _JOB,
-    "Worker._sign_off / retire": "whoever shuts a worker down stays until it has left",
+    "Worker._sign_off / retire": "the caller that shuts a worker down waits until it has left",
     "prune / prune": _OWN,
 }
-NOBODY_WAITS: Mapping[Point, str] = {_point(text): why for text, why in _NOBODY_WAITS.items()}
-"""Where no caller can be cancelled, and why."""
+NO_CALLER_WAITS: Mapping[Point, str] = {_point(text): why for text, why in _NO_CALLER_WAITS.items()}
+"""Points where no caller can be cancelled, and why."""
 
 NEVER: Mapping[Point, str] = {
     (

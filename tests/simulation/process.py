@@ -83,14 +83,14 @@ class Process:
 
     @property
     def departing(self) -> bool:
-        """It ends its runs before anything is decided over them."""
+        """It ends its runs before a decision about them is written."""
         return self.leaving or self.manager.worker.draining
 
     def __repr__(self) -> str:
         return f"P{self.number}"
 
     def begin(self, work: Coroutine[Any, Any, Any], name: str) -> None:
-        """A caller of this process asks for something."""
+        """Starts a call of a client of this process."""
 
         def start() -> None:
             task = self.loop.create_task(work, name=name)
@@ -108,7 +108,7 @@ class Process:
             self.world.truth.wrong(f"{self} {task.get_name()} raised {error!r}")
 
     def _hook(self, event: Event) -> None:
-        self.world.say(self, event)
+        self.world.trace_step(self, event)
         if isinstance(event, WorkerRegistered):
             self.epochs.add(event.epoch)
             self.world.epochs[event.epoch] = self
@@ -120,7 +120,7 @@ class Process:
                 )
 
     def _works(self, run_id: str) -> bool:
-        """Does its own code go on, and not only what it tracked?"""
+        """Returns True if its own code still runs, and not only its tracked work."""
         entry = assembly_of(self.manager).shared.registry.under_way(run_id)
         return entry is not None and entry.record.task_active
 
@@ -139,19 +139,19 @@ class Process:
         began = self.world.schedule.now
         await self.manager.aclose()
         took = self.world.schedule.now - began
-        if took > 25.0 and self.world.calm:
+        if took > 25.0 and self.world.faults_ended:
             self.world.truth.wrong(f"{self} took {took:.1f} s to shut down")
         if unsettled := assembly_of(self.manager).shared.registry.unsettled():
             self.world.truth.wrong(f"{self} has left, and {len(unsettled)} of its runs are not settled")
         self.left = True
 
     def leftovers(self) -> list[str]:
-        """What must not be there once it has left and all its runs are over."""
+        """Returns what is left although it has left and all its runs are over: each is a violation."""
         kept = {
             "unsettled runs": assembly_of(self.manager).shared.registry.unsettled(),
             **bookkeeping_of(self.manager),
             "callers": self.clients,
             "tasks": [task for task in self.loop.tasks if not task.done()],
         }
-        found = [f"{self} left {what}: {things!r:.200}" for what, things in kept.items() if things]
-        return found + [f"{self}: {complaint}" for complaint in self.loop.complaints]
+        left = [f"{self} left {what}: {things!r:.200}" for what, things in kept.items() if things]
+        return left + [f"{self}: {complaint}" for complaint in self.loop.complaints]

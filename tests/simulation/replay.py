@@ -1,7 +1,7 @@
-"""What the store was asked in a seed, asked again of PostgreSQL and of SQLite's statements, both empty.
+"""The calls of the store in a seed, repeated on PostgreSQL and on SQLite's statements, both empty.
 
-Every answer and refusal has to be the one that the seed has seen; in the end both have the same rows and
-the same audit. So the histories of the simulation run on PostgreSQL, too, which is not in virtual time.
+Every answer and error has to equal the one in the seed; at the end both have the same rows and the same
+audit. So the histories of the simulation run on PostgreSQL, too, which has no virtual time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from stores.memory import MemoryStore
 from stores.postgres import PostgresStore
 from tests.simulation.campaign import laboratory, run_seed
-from tests.simulation.store import Asked, Database
+from tests.simulation.store import Database, StoreCall
 from tests.support import postgres
 from tests.support.twins import TwinStore, comparable, refusal
 
@@ -25,7 +25,7 @@ BATCH = 250
 
 @dataclass
 class Replays:
-    """What some seeds came to. `differed`: how, by seed."""
+    """The results of some seeds. `differed` describes the first difference of each seed that has one."""
 
     seeds: int = 0
     calls: int = 0
@@ -37,28 +37,28 @@ class Replays:
         self.differed.update(other.differed)
 
 
-def histories(seeds: Iterable[int]) -> list[tuple[int, list[Asked]]]:
-    """All that the store was asked in each seed, in the order in which it was done."""
-    found: list[tuple[int, list[Asked]]] = []
+def histories(seeds: Iterable[int]) -> list[tuple[int, list[StoreCall]]]:
+    """Returns all calls of the store in each seed, in the order in which they were executed."""
+    recorded: list[tuple[int, list[StoreCall]]] = []
     with laboratory():
         database = Database()
         for number, seed in enumerate(seeds, 1):
             database.history = []
             run_seed(seed, database)
-            found.append((seed, database.history))
+            recorded.append((seed, database.history))
             if number % 10 == 0:
                 gc.collect()
-    return found
+    return recorded
 
 
 class Replay:
-    """Over one store, whose schema is emptied before each history."""
+    """Repeats histories on one store, whose schema is emptied before each."""
 
     def __init__(self, server: postgres.Database) -> None:
         self._server = server
         self._now = 0
 
-    async def __call__(self, histories: Iterable[tuple[int, list[Asked]]]) -> Replays:
+    async def __call__(self, histories: Iterable[tuple[int, list[StoreCall]]]) -> Replays:
         total = Replays()
         async with self._server.store(clock=lambda: self._now) as store:
             for seed, history in histories:
@@ -71,30 +71,30 @@ class Replay:
                     total.differed[seed] = str(error)
         return total
 
-    async def _again(self, history: Sequence[Asked], store: PostgresStore) -> None:
-        """Raises AssertionError at the first answer, or row, that is another one."""
+    async def _again(self, history: Sequence[StoreCall], store: PostgresStore) -> None:
+        """Raises AssertionError at the first answer, or row, that differs."""
         twins = TwinStore(store, MemoryStore(clock=lambda: self._now, shared=True))
-        for number, asked in enumerate(history, 1):
-            self._now = asked.at
+        for number, call in enumerate(history, 1):
+            self._now = call.at
             try:
-                await _ask(twins, asked)
+                await _repeat(twins, call)
             except AssertionError as error:
                 raise AssertionError(f"call {number} of {len(history)}: {error}") from None
         await twins.compare_tables()
 
 
-async def _ask(twins: Any, asked: Asked) -> None:
+async def _repeat(twins: Any, call: StoreCall) -> None:
     answer, error = None, None
     try:
-        answer = await getattr(twins, asked.op)(*asked.args, **asked.kwargs)
+        answer = await getattr(twins, call.op)(*call.args, **call.kwargs)
     except AssertionError:
         raise
     except Exception as raised:  # noqa: BLE001 - the refusals are compared
         error = raised
-    said, expected = refusal(error), refusal(asked.error)
-    if asked.error is None and error is None:
-        said, expected = comparable(asked.op, answer), comparable(asked.op, asked.answer)
-    assert said == expected, f"{asked.op}{asked.args}: {said}, in the simulation {expected}"
+    actual, expected = refusal(error), refusal(call.error)
+    if call.error is None and error is None:
+        actual, expected = comparable(call.op, answer), comparable(call.op, call.answer)
+    assert actual == expected, f"{call.op}{call.args}: {actual}, in the simulation {expected}"
 
 
 def replay_batch(seeds: Iterable[int], server: postgres.Database | None = None) -> Replays:

@@ -1,4 +1,4 @@
-"""Courses of events that chance alone meets too rarely: each leads a seed to where a guard is needed."""
+"""Courses of events that random seeds meet too rarely: each leads a seed to where a guard is needed."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Aim = tuple[str, str, str, str]
 @dataclass(frozen=True)
 class Scene:
     course: str
-    """From when on (s) something is asked for, or goes wrong: calls, and what `Trouble.strike` knows."""
+    """Times (s) with a call of a client or a fault of `Trouble.strike`, separated by commas."""
     processes: int = 2
     features: Mapping[str, Any] = field(default_factory=dict[str, Any])
     faults: Mapping[str, Any] = field(default_factory=dict[str, Any])
     habits: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Of its runs."""
+    """Habits of its runs."""
     aims: tuple[Aim, ...] = ()
     """One of these may strike."""
     helps: tuple[Aim, ...] = ()
-    """All of these may, for without them the scene does not come about."""
+    """All of these may strike, because the scene needs them."""
 
     @property
-    def asked(self) -> list[tuple[float, str]]:
+    def plan(self) -> list[tuple[float, str]]:
         steps = (step.strip().partition(" ") for step in self.course.split(","))
         return [(float(when), what) for when, _, what in steps]
 
@@ -76,8 +76,8 @@ SCENES: Mapping[str, Scene] = {
             *(("Delivery.read_decision", "standing", "before", "fail"),) * 3,
         ),
     ),
-    "asked to leave": Scene(
-        "0 enqueue, 0 enqueue, 0.1 enqueue, 0.1 enqueue, 0.4 ask, 0.8 enqueue, 1.5 cancel",
+    "a drain is requested": Scene(
+        "0 enqueue, 0 enqueue, 0.1 enqueue, 0.1 enqueue, 0.4 request drain, 0.8 enqueue, 1.5 cancel",
         processes=2,
         features={"portable": True},
         habits={"tracks": None},
@@ -106,7 +106,7 @@ SCENES: Mapping[str, Scene] = {
         faults={"proofs": True},
         habits=HANGS,
     ),
-    "half buried": Scene(
+    "half of the runs recovered": Scene(
         "0 enqueue, 0 enqueue, 0.1 enqueue, 0.1 enqueue, 0.4 crash, 0.5 enqueue, 0.7 enqueue, "
         "0.9 enqueue, 1.2 enqueue, 1.4 enqueue",
         processes=3,
@@ -132,13 +132,13 @@ SCENES: Mapping[str, Scene] = {
         habits=UNWINDS,
     ),
     "zombies look for the dead": Scene(
-        "0 reject, 0.3 rollback, 0.6 crash of owner, 0.6 bury, 0.9 bury, 1.2 bury",
+        "0 reject, 0.3 rollback, 0.6 crash of owner, 0.6 declare dead, 0.9 declare dead, 1.2 declare dead",
         processes=3,
         faults={"proofs": True},
         habits=UNWINDS,
     ),
-    "buried alive": Scene(
-        "0 reject, 0 enqueue, 0.1 enqueue, 0.4 bury of owner, 0.5 cancel, 0.6 reject, 0.8 enqueue",
+    "declared dead alive": Scene(
+        "0 reject, 0 enqueue, 0.1 enqueue, 0.4 declare dead of owner, 0.5 cancel, 0.6 reject, 0.8 enqueue",
     ),
     "cut off": Scene(
         "0 reject, 0.1 enqueue, 0.5 cut off of owner, 0.9 cancel, 1.5 interrupt",
@@ -285,7 +285,7 @@ SCENES: Mapping[str, Scene] = {
         " 1.2 list, 1.5 make, 1.6 reject, 1.8 change, 2.2 enqueue",
         habits=SHORT,
     ),
-    "removed and not told": Scene(
+    "removed without a notification": Scene(
         "0 enqueue, 0 enqueue, 0.1 enqueue, 0.3 cancel, 0.4 cancel, 0.5 remove, 0.6 remove, 0.7 cancel,"
         " 0.7 remove, 0.8 remove, 0.9 remove, 1.0 remove, 1.1 remove",
         features={"delays": True},
@@ -305,23 +305,23 @@ SCENES: Mapping[str, Scene] = {
             ("Endings._finish", "finish", "before", "slow"),
         ),
     ),
-    "undoing is owed": Scene(
+    "a rollback is pending": Scene(
         "0 reject, 0.2 rollback, 0.5 rollback, 0.9 rollback, 1.2 cancel",
         habits={**SAVES, "tracks": None},
         helps=(("Endings._undo", "settle", "before", "fail"),),
     ),
-    "another try is owed": Scene(
+    "another try is pending": Scene(
         "0 reject, 0.2 rollback, 0.6 rollback, 1.2 cancel",
         faults={"broken": 0.8},
         habits={**SAVES, "tracks": None},
         helps=(("Endings._try_again", "readopt", "before", "fail"),),
     ),
-    "a newer fence is owed": Scene(
+    "a newer fence is pending": Scene(
         "0 reject, 0.2 cancel, 0.3 enqueue, 0.3 rollback, 0.5 cancel",
         habits={"ends": "hangs", "stops": "late", "deaf": 4.0, "tracks": None},
         helps=(("Endings._refence", "refence", "before", "fail"),),
     ),
-    "a start is owed": Scene(
+    "a start is pending": Scene(
         "0 reject, 0.3 reject, 0.6 reject, 0.9 reject, 1.2 cancel, 1.5 reject, 1.8 reject",
         processes=1,
         habits={"ends": "value", "tracks": None},
@@ -338,7 +338,7 @@ SCENES: Mapping[str, Scene] = {
         faults=NOTHING,
         habits={"ends": "value", "steps": 1, "pace": 0.01, "tracks": 4.0},
     ),
-    "a cancel is owed": Scene(
+    "a cancel is pending": Scene(
         "0 reject, 0.3 cancel, 0.6 reject, 0.9 cancel, 1.2 reject, 1.5 cancel, 1.8 reject, 2.1 cancel",
         processes=1,
         habits={"ends": "hangs", "stops": "with_success", "tracks": None},

@@ -1,8 +1,8 @@
-"""What the product asks the operating system for, answered by the simulated world.
+"""Stand-ins for the functions of the operating system that the product calls, answered by the world.
 
-`time`, `random`, `os`, `uuid` in every loaded module of the product are replaced by objects that ask the
-world which runs at the moment. So no seed depends on the wall clock or on chance, and a module that is new
-tomorrow cannot forget to take its clock as an argument.
+`time`, `random`, `os`, `uuid` in every loaded module of the product are replaced by objects that call the
+current world. So no seed depends on the wall clock or on real random bytes, and no module has to take its
+clock as an argument.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _now: list[Clocks] = []
 
 @contextmanager
 def answering(world: Clocks) -> Generator[None]:
-    """This world is the one that is asked. As every process, it begins without random bytes in stock."""
+    """Makes `world` the current one. As every process, it begins without random bytes in stock."""
     forget_random_bytes()
     _now.append(world)
     try:
@@ -108,7 +108,7 @@ _STAND_INS: dict[str, tuple[ModuleType, _Module]] = {
 
 @contextmanager
 def installed() -> Generator[None]:
-    """Every loaded module of the product asks the stand-ins; outside a world they pass the question on."""
+    """Every loaded module of the product calls the stand-ins; outside a world they call the real modules."""
     put: list[tuple[ModuleType, str, ModuleType]] = []
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] not in ("coordinator", "stores") or name.startswith(_SKIPPED):

@@ -107,8 +107,8 @@ _NOTE = (
 _GONE = "CREATE TEMP TRIGGER sim_gone AFTER DELETE ON main.runs BEGIN SELECT sim_gone(OLD.run_id); END"
 
 
-class Asked(NamedTuple):
-    """What the store was asked, when by its clock (us), and what it answered or raised."""
+class StoreCall(NamedTuple):
+    """One call of the store, its time by the store's clock (us), and its answer or error."""
 
     at: int
     op: str
@@ -119,13 +119,13 @@ class Asked(NamedTuple):
 
 
 class Database:
-    """One for all seeds that a process of the campaign runs: emptied in between, which costs 50 us.
+    """One database for all seeds that a process of the campaign runs: emptied in between, which costs 50 us.
 
-    `history`, where it is a list, takes down every call, in the order in which they were carried out.
+    If `history` is a list, every call is appended to it, in the order of their execution.
     """
 
     def __init__(self) -> None:
-        self.history: list[Asked] | None = None
+        self.history: list[StoreCall] | None = None
         self.clock: Callable[[], int] = int
         self.note: Callable[..., None] = _ignore
         self.gone: Callable[..., None] = _ignore
@@ -151,21 +151,21 @@ class Database:
     def workers(self) -> list[WorkerRow]:
         return workers.workers(self.cx, self.clock(), alive_only=True, counted=False)
 
-    def bury(self, peer: WorkerRow) -> bool:
+    def fence(self, peer: WorkerRow) -> bool:
         return self.call("fence_worker", peer, by=0, proven=True)
 
     def call(self, op: str, *args: Any, **kwargs: Any) -> Any:
-        """One transaction, which in memory never waits."""
+        """Executes one transaction, which in memory never waits."""
         if self.history is None:
             return self._call(op, args, kwargs)
-        asked, answer, error = deepcopy((args, kwargs)), None, None
+        arguments, answer, error = deepcopy((args, kwargs)), None, None
         try:
             answer = self._call(op, args, kwargs)
         except Exception as raised:
             error = raised
             raise
         finally:
-            self.history.append(Asked(self.clock(), op, *asked, deepcopy(answer), error))
+            self.history.append(StoreCall(self.clock(), op, *arguments, deepcopy(answer), error))
         return answer
 
     def _call(self, op: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -196,7 +196,7 @@ class SimStore:
         self.process = process
 
     async def open(self) -> None:
-        """Nothing to connect."""
+        """Does nothing: there is no connection."""
 
     async def aclose(self) -> None:
         self.process.store_closed = True
@@ -205,7 +205,7 @@ class SimStore:
         return self.process.world.proven_dead(peer.epoch)
 
     def proven_alive(self, peer: WorkerRow) -> bool:
-        return False  # nothing of a worker asks
+        return False  # no worker calls it
 
 
 def _method(op: str) -> Any:

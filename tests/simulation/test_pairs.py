@@ -16,7 +16,7 @@ from tests.simulation import __main__ as command
 from tests.simulation import pairs
 from tests.simulation.campaign import Batch, laboratory, run_seed
 from tests.simulation.pairs import EVERY, IMPOSSIBLE, POSSIBLE, Tally, aim_of, seeds_for
-from tests.simulation.points import ALIASES, CALLERS, NEVER, NOBODY_WAITS, WAYS, Point
+from tests.simulation.points import ALIASES, CALLERS, NEVER, NO_CALLER_WAITS, WAYS, Point
 from tests.simulation.scenes import SCENES
 from tests.simulation.store import READS, WRITES, Database
 
@@ -26,7 +26,7 @@ ELSEWHERE = ("cli", "testing")
 
 
 def calls(node: ast.AST, within: tuple[str, ...] = ()) -> Iterator[Point]:
-    """What of the store is asked for, or handed on to be asked for, and in which function."""
+    """Yields each operation of the store that is called or passed on, and the function that does it."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.ClassDef):
             yield from calls(child, (*within, child.name))
@@ -43,15 +43,15 @@ def _is_store(receiver: ast.expr) -> bool:
 
 
 def source_points() -> set[Point]:
-    found = set[Point]()
+    points = set[Point]()
     for path in SOURCE.rglob("*.py"):
         if path.relative_to(SOURCE).parts[0] not in ELSEWHERE:
-            found.update(calls(ast.parse(path.read_text("utf-8"))))
-    return {ALIASES.get(point, point) for point in found}
+            points.update(calls(ast.parse(path.read_text("utf-8"))))
+    return {ALIASES.get(point, point) for point in points}
 
 
 def test_every_await_point_of_the_source_is_listed() -> None:
-    """What is owed is asked for by the outbox, whatever function owes it: that a campaign finds out."""
+    """The outbox makes pending calls for other functions: those points are checked by a campaign."""
     listed = {point for point in WAYS if point[0] != "Outbox._attempt"}
     assert source_points() - set(NEVER) == listed
 
@@ -69,8 +69,8 @@ def test_every_method_of_the_port_is_an_await_point() -> None:
 def test_every_way_leads_to_a_scene_and_every_exception_is_about_a_point() -> None:
     assert {*WAYS.values(), *CALLERS.values()} <= set(SCENES)
     assert set(CALLERS) <= set(WAYS)
-    assert set(NOBODY_WAITS) <= set(WAYS)
-    assert not set(CALLERS) & set(NOBODY_WAITS)
+    assert set(NO_CALLER_WAITS) <= set(WAYS)
+    assert not set(CALLERS) & set(NO_CALLER_WAITS)
     for scene in SCENES.values():
         assert {aim[:2] for aim in (*scene.aims, *scene.helps)} <= set(WAYS), scene.course
 
@@ -92,8 +92,8 @@ def test_a_seed_hits_what_it_is_aimed_at() -> None:
     assert batch.met[aim] >= 3
 
 
-def test_a_campaign_says_what_is_not_listed_and_what_is_called_impossible() -> None:
-    met = Counter({("Nobody.knows", "admit", "before", "nothing"): 1, next(iter(IMPOSSIBLE)): 1})
+def test_campaign_reports_points_that_are_not_listed_or_listed_as_impossible() -> None:
+    met = Counter({("Unknown.function", "admit", "before", "nothing"): 1, next(iter(IMPOSSIBLE)): 1})
     tally = Tally(met)
     assert len(tally.wrong()) == 2
     assert len(tally.unmet) == len(POSSIBLE)
@@ -103,8 +103,8 @@ def test_seeds_for_a_pair_are_those_that_are_aimed_at_it() -> None:
     every = EVERY * len(POSSIBLE)
     for aim in POSSIBLE[::100]:
         for beyond in (0, 5, every - 1, 100_000):
-            found = list(islice(seeds_for(aim, beyond), 2))
-            assert [seed for seed in range(beyond, beyond + 2 * every) if aim_of(seed) == aim] == found
+            seeds = list(islice(seeds_for(aim, beyond), 2))
+            assert [seed for seed in range(beyond, beyond + 2 * every) if aim_of(seed) == aim] == seeds
 
 
 @pytest.mark.parametrize(("turns", "fails"), [(0, 1), (1, 0)])

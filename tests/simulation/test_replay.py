@@ -9,7 +9,7 @@ import pytest
 from tests.simulation.bugs import BUGS
 from tests.simulation.campaign import known_seeds
 from tests.simulation.replay import Replay, histories, replay_batch
-from tests.simulation.store import Asked
+from tests.simulation.store import StoreCall
 from tests.support.postgres import Database
 
 SEEDS = 40
@@ -35,12 +35,12 @@ def test_an_engine_that_forgets_a_rule_is_found(shared_postgres: Database) -> No
     assert "admit" in done.differed[seed]
 
 
-def replayed(history: list[Asked], server: Database) -> str:
+def replayed(history: list[StoreCall], server: Database) -> str:
     return asyncio.run(Replay(server)([(1, history)])).differed[1]
 
 
 def test_another_answer_is_found(shared_postgres: Database) -> None:
     [(_, history)] = histories([1])
-    at = next(at for at, asked in enumerate(history) if asked.op == "register")
+    at = next(at for at, call in enumerate(history) if call.op == "register")
     history[at] = history[at]._replace(answer=17)
     assert replayed(history, shared_postgres).startswith(f"call {at + 1} of {len(history)}: register")

@@ -34,7 +34,7 @@ class Lowest(Random):
 
 
 def paused_before_its_call(world: World) -> Process:
-    """A process that was stopped when it had made up its mind to register, and had not yet said so."""
+    """Returns a process that was paused before its call of `register` was sent."""
     process = Process(world, 0)
     world.processes.append(process)
     world.chance = Lowest()
@@ -61,7 +61,7 @@ def test_what_a_paused_process_had_not_sent_is_done_when_it_goes_on(world: World
 
 def test_what_a_killed_process_had_not_sent_is_never_done(world: World) -> None:
     process = paused_before_its_call(world)
-    world.restart = lambda: None  # nobody takes its place
+    world.restart = lambda: None  # no process replaces it
     world.trouble.kill(process)
     while world.schedule.step():
         pass

@@ -1,4 +1,4 @@
-"""What goes wrong at moments of its own: processes, the store, the transport, the clock."""
+"""Faults at random or given times: of processes, the store, the transport, the clock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Trouble:
         self._world = world
         self._outage_until = 0.0
         self.skew = 0.0
-        """s by which the clock of the host has jumped."""
+        """Time (s) by which the clock of the host has jumped."""
 
     def plan(self) -> None:
         """As the seed has it."""
@@ -31,7 +31,7 @@ class Trouble:
         for _ in range(faults.cuts):
             self._soon("cut off")
         for _ in range(faults.burials):
-            self._soon("bury")
+            self._soon("declare dead")
         for _ in range(faults.jumps):
             world.schedule.after(chance.uniform(0.1, 9.0), self.jump)
         for _ in range(faults.breaks):
@@ -42,7 +42,7 @@ class Trouble:
         self._world.schedule.after(self._world.chance.uniform(0.1, 3.0), self.strike, what)
 
     def strike(self, what: str) -> None:
-        """One of `WHAT`, at whatever process is up; "owner": at one that holds a thread, if any does."""
+        """Causes a fault at a random live process; "… of owner": at one that holds a thread, if any does."""
         world = self._world
         if what == "outage":
             self.outage()
@@ -50,9 +50,9 @@ class Trouble:
         if what == "restart":
             world.restart()
             return
-        what, _, whom = what.partition(" of ")
+        what, _, victim = what.partition(" of ")
         up = world.up()
-        owners = [process for process in up if whom and world.truth.holders() & process.epochs]
+        owners = [process for process in up if victim and world.truth.holders() & process.epochs]
         if up:
             self._at(what, world.chance.choice(owners or up))
 
@@ -65,20 +65,20 @@ class Trouble:
             self.pause(process)
         elif what == "cut off":
             self.cut_off(process)
-        elif what == "bury":
-            self.bury(process)
+        elif what == "declare dead":
+            self.declare_dead(process)
         else:
             self._break(process)
 
     # -- processes
 
     def kill(self, process: Process) -> bool:
-        """False = it is dead already, or the seed has had its deaths."""
+        """Returns False if it is dead already, or the seed has no further crashes."""
         world = self._world
         if process.loop.dead or world.faults.crashes <= 0:
             return False
         world.faults.crashes -= 1
-        world.say(process, "is killed")
+        world.trace_step(process, "is killed")
         process.loop.kill()
         process.unsent.clear()
         process.died = world.schedule.now
@@ -93,14 +93,14 @@ class Trouble:
             return False
         world.faults.pauses -= 1
         seconds = world.chance.choice((0.5, 2.0, 7.0, 12.0))
-        world.say(process, f"is paused for {seconds} s")
+        world.trace_step(process, f"is paused for {seconds} s")
         process.loop.stopped = True
         world.schedule.after(seconds, self._go_on, process)
         return True
 
     def _go_on(self, process: Process) -> None:
         world = self._world
-        world.say(process, "goes on")
+        world.trace_step(process, "goes on")
         unsent, process.unsent = process.unsent, []
         for call in unsent:
             world.send(call, world.schedule.now + world.chance.uniform(0.0002, 0.004))
@@ -109,37 +109,37 @@ class Trouble:
     def _shuffle(self, kept: list[Handle]) -> None:
         self._world.chance.shuffle(kept)
 
-    def bury(self, process: Process) -> None:
-        """It lives, and somebody says that it is dead."""
+    def declare_dead(self, process: Process) -> None:
+        """Declares the epochs of a live process dead."""
         world = self._world
         for peer in world.database.workers():
             if peer.epoch in process.epochs and not process.loop.dead:
-                world.say(process, f"is buried alive, epoch {peer.epoch}")
+                world.trace_step(process, f"is buried alive, epoch {peer.epoch}")
                 world.truth.falsely.add(peer.epoch)
-                world.truth.commit("fence_worker", (peer,), {}, partial(world.database.bury, peer))
+                world.truth.commit("fence_worker", (peer,), {}, partial(world.database.fence, peer))
 
     # -- the store, the clock
 
     def outage(self) -> None:
         world = self._world
         self._outage_until = world.schedule.now + world.chance.choice((0.3, 1.0, 6.0))
-        world.say(None, f"the store is away until {self._outage_until:.3f}")
+        world.trace_step(None, f"the store is away until {self._outage_until:.3f}")
 
     def cut_off(self, process: Process) -> None:
-        """One process alone, both ways: what it sent may be done, and it does not hear so."""
+        """Cuts off one process in both directions: its calls may be executed, and it receives no answer."""
         world = self._world
         process.cut_until = world.schedule.now + world.chance.choice((0.5, 2.0, 5.5, 9.0))
-        world.say(process, f"does not reach the store until {process.cut_until:.3f}")
+        world.trace_step(process, f"does not reach the store until {process.cut_until:.3f}")
 
     def keeps_away(self, process: Process) -> bool:
         """The process does not reach the store at the moment."""
         return self._world.schedule.now < max(self._outage_until, process.cut_until)
 
     def jump(self) -> None:
-        """All processes are on one host, which is what SQLite asks for: its clock is everybody's."""
+        """All processes are on one host, as SQLite requires, and share its clock."""
         self._world.truth.clock_jumped = True
         self.skew += self._world.chance.choice((-15.0, 0.5, 40.0))
-        self._world.say(None, f"the clock jumps to {self.skew:+} s")
+        self._world.trace_step(None, f"the clock jumps to {self.skew:+} s")
 
     # -- the transport
 
@@ -151,13 +151,13 @@ class Trouble:
     def _link(self, process: Process, *, up: bool) -> None:
         if process.linked is not up and not process.loop.dead:
             process.linked = up
-            self._world.say(process, "hears the others again" if up else "hears nobody")
+            self._world.trace_step(process, "hears the others again" if up else "hears nobody")
             process.loop.post(process.notifier.link_changed)
 
-    # -- the end of it
+    # -- the end of the faults
 
     def end(self) -> None:
-        """From now on nothing goes wrong; who is paused goes on by itself, perhaps long after its burial."""
+        """Ends all faults. A paused process resumes at its time, perhaps long after it was declared dead."""
         faults = self._world.faults
         faults.crashes = faults.pauses = 0
         faults.lose = faults.repeat = faults.late = faults.broken = 0.0

@@ -1,8 +1,8 @@
-"""What really happened, commit by commit, and whether it may have.
+"""What really happened, commit by commit, and whether it was allowed.
 
 The world's own account of runs, workers and values, made from the audit as the database writes it (a trigger
-calls `note` inside the transaction) and from what each call answered. Most properties are checked at the very
-commit, answer or step that would break them; `final` looks at what is left in the end.
+calls `note` inside the transaction) and from the answers to calls. Most properties are checked at the commit,
+answer or step that would break them; `final` checks the rest at the end.
 """
 
 from __future__ import annotations
@@ -36,29 +36,29 @@ class Run:
     decisions: int = 0
     adoptions: int = 0
     retried: set[int] = field(default_factory=set[int])
-    """The fences of attempts that its own worker, or one that adopted it, began anew: asked for again it is
-    the same one."""
+    """The fences of attempts that its own worker, or one that adopted it, began anew. A repeated call returns
+    the same fence."""
     settled_at: float | None = None
     forced: bool = False
     deleted: bool = False
     put_back: bool = False
-    """From a record that somebody still had: without its result, perhaps as it was before its end, and nobody
-    answers for it. Who executed it remembers how it ended."""
+    """Recreated from a worker's record: without its result, perhaps as it was before its end, and without an
+    owner. Its worker remembers how it ended."""
     launched: bool = False
-    """Its caller has not forgotten to."""
+    """Its caller has launched it."""
     started: bool = False
     before: Any = None
     last_save: Any = None
-    """After it was told to stop."""
+    """Saved after its cancel was delivered."""
     result: Any = None
     acknowledged: bool = False
     stopped_here: bool = False
-    """A caller was told that the task was stopped, but that the store does not know yet."""
+    """A cancel was answered with CancelNotDurable: the task is stopped, and the store does not know yet."""
     queued: bool = False
     refenced: bool = False
     handed_out: bool = False
     kind: str = "run"
-    told_at: float | None = None
+    cancel_delivered_at: float | None = None
     home: int | None = None
     portable: bool = False
     due: int | None = None
@@ -69,17 +69,17 @@ class Run:
     idle: float | None = None
     queue: float | None = None
     """Time limits, s."""
-    asked_at: float = 0.0
-    """Since when it waits for its turn, or will."""
+    queued_at: float = 0.0
+    """When it joined the queue, or will join it."""
     taken_at: float = 0.0
     started_at: float = 0.0
     sign_at: float = 0.0
     """When its code last gave a sign of life."""
     silence: float = 0.0
-    """How long it had given none when it was to be ended for that, s."""
-    let_go: bool = False
-    """Its caller has forgotten it, or has ended it before its turn: who gets the thread for it meanwhile
-    does not know it, and frees it a moment later."""
+    """How long (s) it had given none when its idle timeout ended it."""
+    abandoned: bool = False
+    """Its caller has forgotten it, or has ended it before it started: a worker that claims its thread at the
+    same time does not know the run, and releases the thread a moment later."""
 
     @property
     def in_flight(self) -> bool:
@@ -96,29 +96,29 @@ class Truth:
     values: dict[str, Any] = field(default_factory=dict[str, Any])
     fences: dict[str, int] = field(default_factory=dict[str, int])
     dead: dict[int, float] = field(default_factory=dict[int, float])
-    """Epochs that the store calls dead, and since when."""
+    """Epochs that are dead in the store, and since when."""
     beats: dict[int, float] = field(default_factory=dict[int, float])
     draining: set[int] = field(default_factory=set[int])
     killed: set[int] = field(default_factory=set[int])
     """Epochs of processes that were killed."""
     falsely: set[int] = field(default_factory=set[int])
-    """Epochs that were buried while their process was well."""
-    told_dead: dict[int, float] = field(default_factory=dict[int, float])
-    """When a worker heard of its burial."""
+    """Epochs that were declared dead while their process was alive."""
+    death_known_at: dict[int, float] = field(default_factory=dict[int, float])
+    """When the worker received that it is dead."""
     term: float = 0.0
     """How long a worker acts after its last renewal."""
     ttl: float = 0.0
     most_waiting: int = 0
     longest_stop: float = 0.0
     quiet: bool = False
-    """Nothing goes wrong in this world, so that speed can be asked for."""
+    """This world has no faults, so that latencies can be checked."""
     reported: set[str] = field(default_factory=set[str])
     keys: dict[str, str] = field(default_factory=dict[str, str])
     clock_jumped: bool = False
     _gone: list[str] = field(default_factory=list[str])
     _notes: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
     _places: Iterator[int] = field(default_factory=count)
-    """Of the lines: whoever has joined one later has a greater one."""
+    """Places in the queues: a run that joins a queue later has a greater one."""
 
     def wrong(self, what: str) -> None:
         self.violations.append(f"{self.now():.3f} {what}")
@@ -167,14 +167,14 @@ class Truth:
             self.wrong(f"{op} deleted run {run_id}, which is in flight")
 
     def _families(self) -> None:
-        """Whoever ends otherwise than well takes along what it started."""
+        """A run that ends without success ends its children."""
         for child in self.runs.values():
             parent = self.runs.get(child.parent or "")
             if parent is None or child.deleted or child.status not in OPEN:
                 continue
             if parent.status not in OPEN and parent.status is not RunStatus.success and not parent.deleted:
                 self.wrong(
-                    f"run {child.run_id} goes on although {parent.run_id}, its parent, is {parent.status}"
+                    f"run {child.run_id} continues although {parent.run_id}, its parent, is {parent.status}"
                 )
 
     def _owner_wrote(self, op: str, own: Ownership, fence: int | None) -> None:
@@ -230,10 +230,14 @@ class Truth:
             run.refenced = True
         if left and op == "finish" and run.forced and not run.refenced:
             self.wrong(f"run {run_id} was freed by force, and its fence is still good")
-        if left and self.quiet and run.told_at is not None and self.now() - run.told_at > self.longest_stop:
-            self.wrong(
-                f"run {run_id} was told to stop {self.now() - run.told_at:.1f} s before its thread was free"
-            )
+        if (
+            left
+            and self.quiet
+            and run.cancel_delivered_at is not None
+            and self.now() - run.cancel_delivered_at > self.longest_stop
+        ):
+            took = self.now() - run.cancel_delivered_at
+            self.wrong(f"the thread of run {run_id} was freed {took:.1f} s after the cancel was delivered")
         if what == "adopted":
             run.adoptions += 1
             if same_fence:
@@ -268,23 +272,27 @@ class Truth:
             self.wrong(
                 f"run {run.run_id} was ended after {now - run.started_at:.3f} s, its limit is {run.timeout}"
             )
-        if cause == "queue_timeout" and (run.queue is None or now - run.asked_at < run.queue - 0.001):
-            self.wrong(f"run {run.run_id} waited {now - run.asked_at:.3f} s, its limit is {run.queue}")
-        late = 1.5 if run.waiting and run.home is None else 0.3  # who has no home is found by a tick
+        if cause == "queue_timeout" and (run.queue is None or now - run.queued_at < run.queue - 0.001):
+            self.wrong(f"run {run.run_id} waited {now - run.queued_at:.3f} s, its limit is {run.queue}")
+        late = 1.5 if run.waiting and run.home is None else 0.3  # a run without a home is found by a tick
         if self.quiet and (limit := self._limit(run)) is not None and now - limit > late:
             self.wrong(f"run {run.run_id} outlived its time limit by {now - limit:.3f} s")
 
     def _limit(self, run: Run) -> float | None:
         """When its time is over, as far as it is known from outside."""
         if run.waiting:
-            return None if run.queue is None else run.asked_at + run.queue
+            return None if run.queue is None else run.queued_at + run.queue
         return None if run.timeout is None or not run.started_at else run.started_at + run.timeout
 
-    def look_for_overdue(self, calm_since: float) -> None:
-        """When nothing goes wrong any more, whoever is left finds what has passed its limit."""
+    def check_overdue(self, faults_ended_at: float) -> None:
+        """After the end of all faults, the workers that are left end overdue runs."""
         for run in self.runs.values():
             limit = self._limit(run) if run.status in OPEN and not run.deleted else None
-            if limit is not None and self.now() - max(limit, calm_since) > 20.0 and not self.clock_jumped:
+            if (
+                limit is not None
+                and self.now() - max(limit, faults_ended_at) > 20.0
+                and not self.clock_jumped
+            ):
                 self.wrong(f"run {run.run_id} outlives its time limit")
 
     def _taken_over(self, run: Run, epoch: int) -> None:
@@ -328,7 +336,7 @@ class Truth:
         run_id, new = request.run_id, request.spec
         replaced = {one.run_id for decision in admission.replaced for one in (decision, *decision.children)}
         if new.parent_run_id in replaced:
-            self.runs[run_id].parent = None  # it was to take the place of who asked for it
+            self.runs[run_id].parent = None  # it replaces its own parent
         parent = self.runs.get(self.runs[run_id].parent or "")
         if parent is not None and parent.status not in OPEN and parent.status is not RunStatus.success:
             self.wrong(f"run {run_id} was admitted although its parent is {parent.status}")
@@ -340,11 +348,11 @@ class Truth:
                 self.wrong(f"run {run_id} was placed before {run.run_id}, whose time had come")
         waiting = sum(run.waiting or run.due is not None for run in others)
         if not admission.holds and new.delay_ms is None and all(run.due is not None for run in others):
-            self.wrong(f"run {run_id} waits, and nobody is before it")
+            self.wrong(f"run {run_id} is queued, and no run is before it")
         if new.multitask_strategy in ("interrupt", "rollback"):
             for run in others:
                 if run.kind == "run" and run.status in OPEN:
-                    self.wrong(f"run {run_id} was to replace {run.run_id}, which goes on")
+                    self.wrong(f"run {run_id} was to replace {run.run_id}, which continues")
         elif waiting > self.most_waiting:
             self.wrong(f"{waiting + 1} runs wait on {new.thread_id}")
         elif new.multitask_strategy == "reject" and others:
@@ -357,7 +365,7 @@ class Truth:
     def _know(self, request: AdmissionRequest) -> None:
         run, new = self.runs[request.run_id], request.spec
         run.kind, run.portable, run.parent = new.kind, request.portable, new.parent_run_id
-        run.on_disconnect, run.asked_at = new.on_disconnect, self.now() + (new.delay_ms or 0) / 1000
+        run.on_disconnect, run.queued_at = new.on_disconnect, self.now() + (new.delay_ms or 0) / 1000
         limits = (None if ms is None else ms / 1000 for ms in (new.timeout_ms, new.idle_timeout_ms))
         run.timeout, run.idle = limits
         run.queue = None if new.queue_timeout_ms is None else new.queue_timeout_ms / 1000
@@ -366,7 +374,7 @@ class Truth:
         self.beats[epoch] = self.now()
 
     def _drain(self, args: Any, kwargs: Any, handed: list[HandedOver], wrote: bool) -> None:
-        if args[0] in self.dead:  # it gives nothing away: that is its peers' to do
+        if args[0] in self.dead:  # its peers take its runs
             return
         self.draining.add(args[0])
         for run in self.runs.values():
@@ -382,14 +390,15 @@ class Truth:
         self.dead.setdefault(args[0], self.now())
         self._ended(orphans)
 
-    def _fence_worker(self, args: Any, kwargs: Any, buried: bool, wrote: bool) -> None:
-        if not buried:
+    def _fence_worker(self, args: Any, kwargs: Any, fenced: bool, wrote: bool) -> None:
+        if not fenced:
             return
         epoch = args[0].epoch
         if epoch in self.dead:
-            self.wrong(f"epoch {epoch} was buried twice")
+            self.wrong(f"epoch {epoch} was declared dead twice")
         if self.now() - self.beats[epoch] < self.ttl and epoch not in self.killed | self.falsely:
-            self.wrong(f"epoch {epoch} was buried {self.now() - self.beats[epoch]:.1f} s after it renewed")
+            silent = self.now() - self.beats[epoch]
+            self.wrong(f"epoch {epoch} was declared dead {silent:.1f} s after it renewed")
         self.dead[epoch] = self.now()
 
     def _sweep(self, args: Any, kwargs: Any, orphans: list[Orphan], wrote: bool) -> None:
@@ -415,11 +424,11 @@ class Truth:
     def _save(self, args: Any, kwargs: Any, answer: None, wrote: bool) -> None:
         run = self.runs.get(args[0].run_id)
         if run is not None and run.status is not RunStatus.running:
-            told_to_stop = run.status in (RunStatus.interrupted, RunStatus.timeout)
-            if not (kwargs.get("last") and told_to_stop and run.holds):
+            cancelled = run.status in (RunStatus.interrupted, RunStatus.timeout)
+            if not (kwargs.get("last") and cancelled and run.holds):
                 self.wrong(f"run {run.run_id} saved while it is {run.status}")
             if run.last_save not in (None, args[1]):
-                self.wrong(f"run {run.run_id} saved twice after it was told to stop")
+                self.wrong(f"run {run.run_id} saved twice after its cancel")
             run.last_save = args[1]
         self.values[args[0].thread_id] = args[1]
 
@@ -462,7 +471,7 @@ class Truth:
         self.values.pop(args[0].thread_id, None)
 
     def to_be_ended(self, run_id: str, cause: object) -> None:
-        """Its worker is about to say so; until that is written it may speak again."""
+        """Its worker is about to write the end; until that is written, it may give another sign of life."""
         if cause == "idle" and (run := self.runs.get(run_id)) is not None:
             run.silence = max(run.silence, self.now() - run.sign_at)
 
@@ -489,19 +498,19 @@ class Truth:
         if not run.holds and not (dead or stale or run.forced):
             self.wrong(f"thread {run.thread_id} was freed while the task of run {run_id} was at work")
 
-    def heard(self, epoch: int) -> None:
-        """The answer to its heartbeat says that it is dead."""
-        self.told_dead.setdefault(epoch, self.now())
+    def death_known(self, epoch: int) -> None:
+        """Called when the answer to a heartbeat states that the epoch is dead."""
+        self.death_known_at.setdefault(epoch, self.now())
 
     def _unaware(self, epoch: int) -> bool:
-        """Buried alive: until its next heartbeat it cannot know, at most until its lease ends. Its writes
-        are refused all the same."""
+        """A live worker that was declared dead does not know it before its next heartbeat, at most until its
+        lease expires. Its writes are refused all the same."""
         if epoch not in self.falsely:
             return False
-        heard = self.told_dead.get(epoch)
-        return self.now() <= (self.dead[epoch] + self.term if heard is None else heard)
+        known_at = self.death_known_at.get(epoch)
+        return self.now() <= (self.dead[epoch] + self.term if known_at is None else known_at)
 
-    # -- what callers are told
+    # -- the answers to callers
 
     def cancelled(self, run_id: str, *, answer: bool, waited: bool) -> None:
         run = self.runs.get(run_id)
@@ -520,7 +529,7 @@ class Truth:
         run = self.runs.get(run_id)
         if run is None or run.deleted:
             return
-        if run.in_flight and not (run.let_go or run.put_back):
+        if run.in_flight and not (run.abandoned or run.put_back):
             self.wrong(f"wait for {run_id} returned while it is in flight")
         if status is None:
             expected = run.result if run.status is RunStatus.success else None
@@ -528,30 +537,30 @@ class Truth:
             if (failed or result != expected) and not run.put_back:
                 self.wrong(f"wait for {run_id} ({run.status}) returned {result!r}, not {expected!r}")
         elif run.status is not status and not run.put_back:
-            self.wrong(f"wait for {run_id} said {status}, it is {run.status}")
+            self.wrong(f"wait for {run_id} returned {status}, it is {run.status}")
 
     def followed(self, run_id: str, status: RunStatus) -> None:
         run = self.runs.get(run_id)
         if run is None or run.deleted or run.put_back:
             return
         if run.in_flight or run.status is not status:
-            self.wrong(f"a follower of {run_id} was told that it is {status}; it is {run.status}")
+            self.wrong(f"a follower of {run_id} received the end {status}; it is {run.status}")
 
-    def refused(self, thread_id: str, holder: str | None, asked: float) -> None:
+    def refused(self, thread_id: str, holder: str | None, called_at: float) -> None:
         run = self.runs.get(holder or "")
         if run is None or run.deleted:
             return
-        if run.thread_id != thread_id or (run.settled_at is not None and run.settled_at < asked):
+        if run.thread_id != thread_id or (run.settled_at is not None and run.settled_at < called_at):
             self.wrong(f"thread {thread_id} was refused over run {holder}, which had settled before")
 
-    def told(self, run_id: str, *, unwritten: bool) -> None:
-        """A task was told to stop."""
+    def cancel_delivered(self, run_id: str, *, unwritten: bool) -> None:
+        """Called when the task of a run receives its cancel."""
         run = self.runs.get(run_id)
         if run is None:
             return
-        run.told_at = self.now()
+        run.cancel_delivered_at = self.now()
         if run.status in OPEN and not unwritten and run.epoch not in self.dead:
-            self.wrong(f"run {run_id} was told of a cancel that is not written")
+            self.wrong(f"run {run_id} received a cancel that is not written")
 
     def not_durable(self, run_id: str) -> None:
         if (run := self.runs.get(run_id)) is not None:
@@ -587,7 +596,7 @@ class Truth:
             run_id, status, holds, settled, action, started, undone, fence, error = row
             run = self.runs[run_id]
             if run.portable and (run.waiting or run.due) and (run.home is None or run.home in self.dead):
-                continue  # everybody has left: whoever comes next takes it over
+                continue  # all workers have left: the next one takes it over
             if (
                 status in OPEN or holds or (settled is None and fence)
             ):  # beside the slot: the next sweep settles it
@@ -596,14 +605,14 @@ class Truth:
                 )
             if run.acknowledged and status != RunStatus.interrupted:
                 self.wrong(f"run {run_id} was cancelled, and is {status}")
-            if run.stopped_here and run.told_at is not None and status == RunStatus.success:
+            if run.stopped_here and run.cancel_delivered_at is not None and status == RunStatus.success:
                 self.wrong(f"the task of {run_id} was stopped for a cancel, and the run is {status}")
             if (
                 run.handed_out
-                and not run.let_go
+                and not run.abandoned
                 and (error or "").startswith("Its worker has ended or drains")
             ):
-                self.wrong(f"run {run_id} was ended by its own worker as somebody else's")
+                self.wrong(f"run {run_id} was ended by its own worker as another worker's")
             if action == "rollback" and started is not None and fence and status == RunStatus.interrupted:
                 if undone not in ("done", "failed"):
                     self.wrong(f"run {run_id} was to be rolled back, and was not: {undone!r}")
@@ -611,6 +620,8 @@ class Truth:
                 if undone == "failed" and run.adoptions + len(run.retried) < (2 if run.retried else 3):
                     self.wrong(f"rollback of {run_id} failed too soon: {run.adoptions} + {len(run.retried)}")
         for thread_id, values in cx.execute('SELECT thread_id, "values" FROM threads'):
-            found = None if values is None else json.loads(values)
-            if found != self.values.get(thread_id):
-                self.wrong(f"thread {thread_id} holds {found!r}; accepted was {self.values.get(thread_id)!r}")
+            stored = None if values is None else json.loads(values)
+            if stored != self.values.get(thread_id):
+                self.wrong(
+                    f"thread {thread_id} holds {stored!r}; accepted was {self.values.get(thread_id)!r}"
+                )

@@ -1,4 +1,4 @@
-"""What is asked for, and when: a weighted choice of calls, drawn from the seed."""
+"""The calls of clients and their times: a weighted choice, drawn from the seed."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ WEIGHTS = {
     "remove": 1,
     "leave": 1,
 }
-IN_SCENES = ("ask", "forget")
-"""What only scenes ask for."""
+IN_SCENES = ("request drain", "forget")
+"""Calls that occur only in scenes."""
 
 
 @dataclass
 class Features:
-    """Which of the project's features a seed uses: all at once hide what each alone would show."""
+    """The project's features that a seed uses: all at once would hide the effects of each."""
 
     limits: bool = False
     """Runs have time limits."""
     families: bool = False
     """Runs have children."""
     users: bool = False
-    """Threads belong to somebody, and somebody else asks for them, too."""
+    """Threads belong to a user, and another user tries to use them, too."""
     old_style: bool = False
     """Some callers bring a task of their own."""
     portable: bool = False
-    """All processes know an assistant: a run of it that waits goes on elsewhere when its home goes."""
+    """All processes have an assistant: another process executes its queued runs if their home leaves."""
     delays: bool = False
-    """Some runs are asked for now and meant for later."""
+    """Some runs are admitted with a delay."""
     threads: int | None = None
-    """How many there are; None = one or two."""
+    """The number of threads; None = one or two."""
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Other than usual."""
+    """Settings that differ from the usual ones."""
 
 
 SHORT_MEMORY = {
@@ -82,15 +82,15 @@ def draw(chance: Random) -> Features:
 
 
 def plan(chance: Random, most: int = 8) -> list[tuple[float, str]]:
-    """When what is asked for, in seconds from the beginning. A run comes first."""
+    """Returns times (s, from the beginning) and calls. The first call admits a run."""
     calls = [name for name in WEIGHTS if chance.random() < 0.6]
     calls.append(chance.choice(("reject", "enqueue", "interrupt", "rollback")))
     runs = [call for call in calls if call in RUNS]
     weights = [WEIGHTS[call] for call in calls]
     number = min(most, chance.choice((3, 4, 5, 6, 8)))
-    asked = [(chance.uniform(0, 0.1), chance.choice(runs))]
+    planned = [(chance.uniform(0, 0.1), chance.choice(runs))]
     burst = chance.random() < 0.4
     for _ in range(number - 1):
         when = chance.uniform(0.0, 0.05 if burst else 3.0)
-        asked.append((when, chance.choices(calls, weights)[0]))
-    return asked
+        planned.append((when, chance.choices(calls, weights)[0]))
+    return planned

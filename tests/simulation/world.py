@@ -1,4 +1,4 @@
-"""One seed: some processes on one store, what is asked of them, what goes wrong, and how it ends."""
+"""One seed: some processes on one store, the calls of their clients, the faults, and the end."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class World:
         self.features = workload.draw(self.chance)
         self.scene, self.aims = self._steer()
         self.settings = _settings(*self.features.settings.items())
-        asked = [] if self.scene is None else self.scene.asked
+        planned = [] if self.scene is None else self.scene.plan
         troubled = bool(self.aims) or any(
-            what not in workload.WEIGHTS and what not in workload.IN_SCENES for _, what in asked
+            what not in workload.WEIGHTS and what not in workload.IN_SCENES for _, what in planned
         )
         self.truth.quiet = self.faults.none and not troubled
         self.truth.most_waiting = SETTINGS.max_waiting_per_thread or 0
@@ -70,10 +70,10 @@ class World:
         self.epochs: dict[int, Process] = {}
         self.processes: list[Process] = []
         self.errors: list[str] = []
-        self.calm = False
-        self._asked: dict[str, float] = {}
+        self.faults_ended = False
+        self._last_cancels: dict[str, float] = {}
         self.pace = Pace(lambda: self.schedule.now, self.faults, self.truth)
-        self._calm_since = 0.0
+        self._faults_ended_at = 0.0
         self.trouble = Trouble(self)
         self._closing = self._done = False
         self.database = database
@@ -85,8 +85,8 @@ class World:
     # -- where the seed goes
 
     def _steer(self) -> tuple[Scene | None, tuple[Aim, ...]]:
-        """A third of the seeds go where chance leads them, a third where a guard is needed, and a third to
-        one given pair of an await point and a fault."""
+        """Chooses the scene: none for a third of the seeds, a random one for a third, and for a third the one
+        that leads to a given pair of an await point and a fault."""
         chance, aim = self.chance, pairs.aim_of(self.seed)
         if aim is not None:
             scene, aims = pairs.way_to(aim)
@@ -112,10 +112,10 @@ class World:
     def _plan(self) -> list[tuple[float, str]]:
         if self.scene is None:
             return workload.plan(self.chance)
-        asked = [(when + self.chance.uniform(0.0, 0.2), what) for when, what in self.scene.asked]
+        planned = [(when + self.chance.uniform(0.0, 0.2), what) for when, what in self.scene.plan]
         if self.chance.random() < 0.5:
-            asked += workload.plan(self.chance, most=3)
-        return asked
+            planned += workload.plan(self.chance, most=3)
+        return planned
 
     def new_habits(self) -> Habits:
         drawn = Habits.draw(self.chance)
@@ -124,7 +124,7 @@ class World:
         aside = Random(f"{self.seed}/{next(self._drawn)}")  # what is drawn otherwise stays what it was
         return replace(drawn, code=aside.choice(CODES)) if aside.random() < 0.4 else drawn
 
-    # -- the clocks of whoever runs at the moment
+    # -- the clocks of the current process
 
     def boottime(self) -> float:
         return self.schedule.now
@@ -132,7 +132,7 @@ class World:
     def wall_ns(self) -> int:
         return int((WALL + self.schedule.now + self.trouble.skew) * 1e9)
 
-    def say(self, process: Process | None, what: object) -> None:
+    def trace_step(self, process: Process | None, what: object) -> None:
         if self.trace is not None:
             self.trace(f"{self.schedule.now:9.4f} {'' if process is None else process!r:<3} {what}")
 
@@ -142,16 +142,16 @@ class World:
     # -- the run of it
 
     def run(self) -> list[str]:
-        """Everything from the first call to the last check; what was wrong."""
+        """Runs the seed from the first call to the last check, and returns the violations."""
         with stand_ins.answering(self), errors_logged(self.errors, quiet=self.truth.quiet):
-            self.say(None, f"seed {self.seed}: {self.faults}")
+            self.trace_step(None, f"seed {self.seed}: {self.faults}")
             processes = self.chance.choice((1, 2, 2, 3)) if self.scene is None else self.scene.processes
             for _ in range(processes):
                 self._start_process()
             for when, what in self._plan():
                 self.schedule.after(when, self._happen, what)
             self.trouble.plan()
-            self.schedule.after(TROUBLE, self._be_calm)
+            self.schedule.after(TROUBLE, self._end_faults)
             try:
                 self._go()
             except Livelock as error:
@@ -159,7 +159,7 @@ class World:
             return self.truth.violations + self.errors
 
     def end(self) -> None:
-        """Nothing of it runs any more, whatever its tasks do when they are destroyed."""
+        """Kills all loops, so that tasks that are destroyed schedule nothing more."""
         for process in self.processes:
             process.loop.kill()
 
@@ -182,7 +182,7 @@ class World:
         return process
 
     def restart(self) -> None:
-        """Another process takes the place of one that is gone."""
+        """Starts a process that replaces one that has ended."""
         if not self._closing:
             self._start_process()
 
@@ -214,7 +214,7 @@ class World:
         kwargs: dict[str, Any],
         future: asyncio.Future[Any],
     ) -> None:
-        """An await point: the call is on its way."""
+        """Called at an await point: sends the call, or strikes before."""
         if process.loop.dead:
             return
         if process.store_closed:
@@ -236,7 +236,7 @@ class World:
             self.send(call, when)
 
     def send(self, call: Call, when: float) -> None:
-        """From here on the store does it, whatever becomes of who asked."""
+        """Sends the call: the store executes it even if its caller ends."""
         process = call.process
         if call.op in WRITES and call.op not in URGENT:
             when = process.last_write = max(when, process.last_write)
@@ -244,7 +244,7 @@ class World:
         self.schedule.at(when, call.commit)
 
     def fate(self, point: str, op: str) -> tuple[str | None, bool]:
-        if self.calm:
+        if self.faults_ended:
             return None, True
         chance, before = self.chance, self.chance.random() < 0.5
         for *aimed_at, where, strike in self.aims:
@@ -256,7 +256,7 @@ class World:
         return None, before
 
     def breaks(self) -> bool:
-        """What undoes a rollback fails by itself."""
+        """Returns True if the restore of a rollback is to fail."""
         return self.chance.random() < self.faults.broken
 
     def died_at(self, epoch: int) -> float | None:
@@ -269,10 +269,10 @@ class World:
 
     # -- the end
 
-    def _be_calm(self) -> None:
-        """Nothing goes wrong any more. What hangs is cancelled; everything has to come to an end."""
-        self.say(None, "all is calm")
-        self.calm, self._calm_since = True, self.schedule.now
+    def _end_faults(self) -> None:
+        """Ends all faults. From now on hanging runs are cancelled, and all runs have to settle."""
+        self.trace_step(None, "all is calm")
+        self.faults_ended, self._faults_ended_at = True, self.schedule.now
         self.trouble.end()
         if all(process.loop.stopped or process.manager.worker.draining for process in self.up()):
             self._start_process()
@@ -289,7 +289,7 @@ class World:
         if not unsettled and not busy and not late and not self.database.unsettled():
             self._close()
             return
-        if self.schedule.now - self._calm_since > BOUND:
+        if self.schedule.now - self._faults_ended_at > BOUND:
             names = [f"{run.run_id} ({run.status}, holds={run.holds})" for run in unsettled]
             clients = [task.get_name() for process in busy for task in process.clients]
             agents = sum(process.agents for process in busy)
@@ -298,7 +298,7 @@ class World:
             return
         for run in unsettled:
             self._end_what_hangs(run)
-        self.truth.look_for_overdue(self._calm_since)
+        self.truth.check_overdue(self._faults_ended_at)
         self.schedule.after(0.25, self._look)
 
     def _end_what_hangs(self, run: Run) -> None:
@@ -308,14 +308,14 @@ class World:
         if run.timeout is not None or (run.idle is not None and habits.silent):
             return  # it ends by itself
         up = [process for process in self.up() if not process.loop.stopped]
-        if up and self.schedule.now - self._asked.get(run_id, 0.0) > 5.0:
-            self._asked[run_id] = self.schedule.now
+        if up and self.schedule.now - self._last_cancels.get(run_id, 0.0) > 5.0:
+            self._last_cancels[run_id] = self.schedule.now
             process = self.chance.choice(up)
             wait = self.chance.choice((None, 20.0))
             process.begin(self.callers.last_cancel(process, run_id, wait), "last cancel")
 
     def _close(self) -> None:
-        """Every process leaves; then what is left is looked at."""
+        """Every process leaves; then the rest is checked."""
         self._closing = True
         for process in self.up():
             process.begin(process.leave(), "leave")
@@ -327,7 +327,7 @@ class World:
             for process in self.processes
             if not process.loop.dead
         )
-        if left or self.schedule.now - self._calm_since > BOUND + 60.0:
+        if left or self.schedule.now - self._faults_ended_at > BOUND + 60.0:
             self.schedule.after(0.1, self._finish)
         else:
             self.schedule.after(0.1, self._await_left)

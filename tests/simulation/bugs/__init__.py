@@ -1,7 +1,7 @@
 """Planted bugs: each guard of the real code removed or weakened once, by its text.
 
-A bug is an edit of one function's source or of one SQL constant. Where the text is not found any more the bug
-says so: whoever changed the guard moves the bug along.
+A bug is an edit of one function's source or of one SQL constant. If the text is not found, planting the bug
+raises LookupError: a change of the guard has to update the bug.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ FOUND_ELSEWHERE: Mapping[str, str] = {
     "handed-over-and-kept": _TESTS + "test_drain.py::test_queued_portable_run_is_handed_over",
     "launched-and-ended-as-forgotten": _TESTS
     + "test_never_launched.py::test_run_that_its_caller_uses_is_not_ended",
-    "nobody-finds-the-overdue": _TESTS + "test_time_limits.py::test_tick_of_any_worker_ends_overdue_runs",
-    "owed-for-ever": "tests/unit/test_owed_writes.py::test_closed_outbox_accepts_no_pending_write",
+    "the-tick-ignores-overdue-runs": _TESTS
+    + "test_time_limits.py::test_tick_of_any_worker_ends_overdue_runs",
+    "a-write-is-pending-for-ever": "tests/unit/"
+    "test_owed_writes.py::test_closed_outbox_accepts_no_pending_write",
     "put-resets-the-fence": _STORES
     + "rollbacks.py::test_a_record_put_back_on_a_deleted_thread_does_not_reset_its_fence",
     "sweep-leaves-what-is-beside": _STORES + "workers.py::test_a_run_beside_the_slot_ends_with_its_worker",
@@ -43,15 +45,15 @@ FOUND_ELSEWHERE: Mapping[str, str] = {
     + "pruning.py::test_old_runs_go_with_their_audit_and_the_last_of_each_thread_stays",
     "the-lease-begins-at-the-answer": "tests/unit/test_pacemakers.py::"
     "test_loop_pacemaker_counts_the_lease_from_before_the_store_answered",
-    "the-store-is-not-told": _TESTS + "test_drain.py::test_queued_portable_run_is_handed_over",
+    "the-drain-is-not-written": _TESTS + "test_drain.py::test_queued_portable_run_is_handed_over",
     "the-young-are-pruned": _STORES + "pruning.py::test_idempotency_keys_are_remembered_for_a_day_at_least",
     "who-drains-takes-over": _STORES + "lines.py::test_who_leaves_takes_nobody_over",
     "who-has-runs-is-pruned": _STORES + "pruning.py::test_dead_workers_go_when_nothing_of_theirs_is_left",
     "who-leaves-stays-unsettled": _TESTS + "test_shutdown.py::test_wait_for_an_abandoned_run_ends",
-    "who-waits-is-ended-in-his-turn": _TESTS
+    "a-claimed-run-ends-by-queue-timeout": _TESTS
     + "test_time_limits.py::test_turn_at_the_moment_of_the_queue_timeout_wins",
     "zombies-adopt": _STORES + "rollbacks.py::test_a_zombie_adopts_nothing",
 }
-"""Guards that the simulation does not miss within the seeds of CI: another one stands before them, what they
-keep up is no property of it (the age of what is pruned), or they matter at one instant only. Each with the
-test that finds the bug, which is seen with `tests.simulation.bugs.plant`."""
+"""Guards whose removal no seed of CI detects: another guard precedes them, they keep no property of the
+simulation (the age of pruned rows), or they matter at one instant only. Each with the test that detects the
+bug, which can be tried with `tests.simulation.bugs.plant`."""

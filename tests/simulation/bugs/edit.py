@@ -1,4 +1,4 @@
-"""How a bug gets into the code, and out again."""
+"""Plants a bug in the code, and removes it again."""
 
 from __future__ import annotations
 import __future__

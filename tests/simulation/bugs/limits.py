@@ -16,14 +16,14 @@ _PRUNING = "stores.sql.sqlite.pruning:"
 
 BUGS = (
     # -- time limits
-    bug("nobody-keeps-the-time", (_TIMEOUTS + "runs", "if timeout is not None:", "if 0:")),
+    bug("no-run-timer", (_TIMEOUTS + "runs", "if timeout is not None:", "if 0:")),
     bug("silence-may-last", (_TIMEOUTS + "runs", "if idle is not None:", "if 0:")),
     bug(
-        "nobody-keeps-the-time-in-line",
+        "no-queue-timer",
         (_TIMEOUTS + "waits", "if isinstance(entry.state, Waiting) and", "if 0 and"),
     ),
     bug(
-        "a-sign-of-life-is-not-heard",
+        "a-sign-of-life-is-ignored",
         (_TIMEOUTS + "_expired", "if left > 0:", "if 0:"),
     ),
     bug(
@@ -33,7 +33,7 @@ BUGS = (
         (_DECISIONS + "decide", "(NOT :while_waiting OR {_NOT_HOLDING})", "(:while_waiting OR 1)"),
     ),
     bug(
-        "who-waits-is-ended-in-his-turn",
+        "a-claimed-run-ends-by-queue-timeout",
         (_DECISIONS + "decide", "(NOT :while_waiting OR {_NOT_HOLDING})", "(:while_waiting OR 1)"),
     ),
     bug(
@@ -41,7 +41,7 @@ BUGS = (
         (_DECISIONS + "decide", "(:home IS NULL OR home_epoch = :home)", "(:home IS NULL OR 1)"),
     ),
     bug(
-        "nobody-finds-the-overdue",
+        "the-tick-ignores-overdue-runs",
         ("coordinator.workers.watch:Watch._tick", "for overdue in tick.overdue:", "for overdue in ():"),
     ),
     bug(
@@ -49,7 +49,7 @@ BUGS = (
         (_TIMEOUTS + "end", "if entry is None or entry.own is None or not entry.open:", "if 1:"),
     ),
     bug(
-        "nobody-ends-what-was-not-launched",
+        "no-launch-timer",
         (_TIMEOUTS + "end_unlaunched", "if (limit := self._launch_within) is None:", "if 1:"),
     ),
     bug(
@@ -79,7 +79,7 @@ BUGS = (
         (
             _DECISIONS + "_KIN",
             "ON child.parent_run_id = kin.run_id AND",
-            "ON child.parent_run_id = kin.run_id || ' of nobody' AND",
+            "ON child.parent_run_id = kin.run_id || ' of no run' AND",
         ),
     ),
     bug(
@@ -87,7 +87,7 @@ BUGS = (
         (_ADMISSION + "_check_parent", "if parent[0] not in OPEN and", "if 0 and"),
     ),
     bug(
-        "children-are-not-told",
+        "children-are-not-cancelled",
         (_DELIVERY + "_deliver", "for child in decision.children", "for child in ()"),
     ),
     # -- owners, watchers
@@ -101,7 +101,7 @@ BUGS = (
         (_CANCEL + "disconnected", "run.on_disconnect != DisconnectMode.cancel", "0"),
     ),
     bug(
-        "an-end-that-is-not-told",
+        "an-end-is-not-delivered",
         (
             "coordinator.events.follower:Follower._has_settled",
             "_, self._settled = await",
@@ -109,7 +109,7 @@ BUGS = (
         ),
     ),
     bug(
-        "the-end-is-told-too-soon",
+        "the-end-is-delivered-too-soon",
         ("coordinator.events.standing:_settled", "if not is_settled(row):", "if row.open:"),
     ),
     # -- rollbacks that fail

@@ -54,7 +54,7 @@ BUGS = (
     ),
     bug("admitted-while-it-was-fenced", (_ADMISSION + "_check_epoch", "self._worker.check(epoch)", "pass")),
     bug(
-        "replaced-and-not-told",
+        "replaced-runs-are-not-cancelled",
         (_ADMISSION + "_admitted", "for decision in admission.replaced:", "for decision in ():"),
     ),
     bug(
@@ -62,17 +62,17 @@ BUGS = (
         (_ADMISSION + "_admitted", "if own is None and (entry :=", "if 0 and (entry :="),
     ),
     bug(
-        "nobody-waits-for-a-delay",
+        "a-delay-is-not-waited-for",
         (_ADMISSION + "register", "if delay and own is None:", "if 0:"),
     ),
-    bug("owed-for-ever", ("stores.outbox:Outbox._enqueue", "if self._closed:", "if 0:")),
+    bug("a-write-is-pending-for-ever", ("stores.outbox:Outbox._enqueue", "if self._closed:", "if 0:")),
     # -- cancel
     bug(
         "acknowledged-before-it-is-written",
         (_CANCEL + "cancel", "decision = await asyncio.shield(deciding)", "return True"),
     ),
     bug(
-        "told-before-it-is-written",
+        "cancelled-before-it-is-written",
         (
             _CANCEL + "_decide",
             "try:",
@@ -136,7 +136,7 @@ BUGS = (
         (_SETTLEMENT + "wind_up", "if entry.stopped or entry.queued:", "if 1:"),
     ),
     bug("the-context-stays-open", ("coordinator.runs.states:Hold.close", "self.context.close()", "pass")),
-    bug("nobody-is-forced", (_SETTLEMENT + "arm_force", "if not entry.settled.is_set():", "if 0:")),
+    bug("no-run-is-forced", (_SETTLEMENT + "arm_force", "if not entry.settled.is_set():", "if 0:")),
     bug("forced-with-a-good-fence", (_ENDINGS + "write", "if entry.work.forced:", "if 0:")),
     bug(
         "an-owner-gives-up",
@@ -181,7 +181,7 @@ BUGS = (
     ),
     bug("tick-forgets-who-waits", (_WATCH + "_tick", "if entry.queued and", "if 0 and")),
     bug(
-        "hints-are-not-heard",
+        "hints-are-ignored",
         (
             _WATCH + "signal",
             'if signal.kind == "cancel" and signal.run_id is not None:',
@@ -205,7 +205,7 @@ BUGS = (
         "the-lease-is-not-checked",
         (_LEASE + "check", "if term.epoch == epoch and self.clock() <= term.deadline:", "if 1:"),
     ),
-    bug("a-buried-worker-goes-on", (_HEART + "_beat", "lease.revoke(epoch, DECLARED_DEAD)", "pass")),
+    bug("a-dead-worker-continues", (_HEART + "_beat", "lease.revoke(epoch, DECLARED_DEAD)", "pass")),
     bug(
         "the-lease-begins-at-the-answer",
         (_HEART + "_beat", "lease.renewed(epoch, began)", "lease.renewed(epoch, lease.clock())"),
@@ -217,7 +217,7 @@ BUGS = (
     ),
     bug("admits-while-it-drains", (_WORKER + "ready", "if self._draining or self._closed:", "if 0:")),
     bug(
-        "fenced-and-nobody-is-dropped",
+        "fenced-and-no-run-is-dropped",
         (
             "coordinator.assembly.whole:Assembly._fenced",
             "for entry in self.shared.registry.unsettled():",
@@ -226,7 +226,7 @@ BUGS = (
     ),
     # -- drain
     bug("a-wish-is-not-heeded", (_DRAIN + "accept_request", "if wish != self._accepted_request:", "if 0:")),
-    bug("the-store-is-not-told", (_DRAIN + "_run", "await self._leave_admission()", "pass")),
+    bug("the-drain-is-not-written", (_DRAIN + "_run", "await self._leave_admission()", "pass")),
     bug(
         "handed-over-and-kept",
         (_DELIVERY + "_release_if_elsewhere", "self._settlement.hand_over(entry)", "pass"),
@@ -250,7 +250,7 @@ BUGS = (
         (_REAPER + "_silent_for", "if seen is None or seen[0] != peer.hb_seq:", "if seen is None:"),
     ),
     bug(
-        "nobody-is-buried",
+        "no-worker-is-declared-dead",
         (
             _REAPER + "_examine",
             "if not proven and not silent_twice_the_ttl and not (peer",

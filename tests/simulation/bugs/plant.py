@@ -1,4 +1,4 @@
-"""For pytest: with `PLANT=a-stranger-sees pytest -p tests.simulation.bugs.plant …` tests meet that bug."""
+"""For pytest: `PLANT=a-stranger-sees pytest -p tests.simulation.bugs.plant …` plants that bug."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ BUGS = (
     # -- claim
     bug("claim-without-live-epoch", (_ADMISSION + "claim", "if is_dead(cx, epoch):", "if 0:")),
     bug(
-        "claim-of-somebody-elses-run",
+        "claim-of-a-foreign-run",
         (_ADMISSION + "claim", "home_epoch IS :epoch OR (portable AND {HOMELESS} AND {KNOWN})", "1"),
     ),
     bug(
@@ -101,8 +101,8 @@ BUGS = (
         "who-is-due-is-placed-behind-who-comes",
         (_ADMISSION + "_in_flight", "other.not_before <= now for other in runs", "0 for other in runs"),
     ),
-    bug("nobody-looks-who-is-due", (_ADMISSION + "claim", "queue_due(cx, thread_id, now)", "pass")),
-    bug("the-tick-finds-nobody-due", (_READING + "_DUE", "not_before <= :now", "not_before < 0 * :now")),
+    bug("a-claim-ignores-due-runs", (_ADMISSION + "claim", "queue_due(cx, thread_id, now)", "pass")),
+    bug("the-tick-ignores-due-runs", (_READING + "_DUE", "not_before <= :now", "not_before < 0 * :now")),
     bug(
         "delayed-runs-die-with-their-home",
         (
@@ -126,7 +126,7 @@ BUGS = (
         "claim-of-what-is-not-portable",
         (_ADMISSION + "claim", "(portable AND {HOMELESS} AND {KNOWN})", "{HOMELESS}"),
     ),
-    bug("nobody-takes-over", (_ADMISSION + "claim", "(portable AND {HOMELESS} AND {KNOWN})", "0")),
+    bug("no-run-is-taken-over", (_ADMISSION + "claim", "(portable AND {HOMELESS} AND {KNOWN})", "0")),
     bug("drain-hands-nothing-over", (_WORKERS + "drain", "AND NOT holds_thread AND portable", "AND 0")),
     bug(
         "drain-hands-over-what-is-not-portable",
@@ -187,7 +187,7 @@ BUGS = (
         (_OWNERSHIP + "refence", "(row[0], now, own.thread_id)", "(own.fence, now, own.thread_id)"),
     ),
     bug(
-        "refence-asked-again-is-lost",
+        "a-repeated-refence-is-lost",
         (_OWNERSHIP + "refence", " AND fence > :fence AND :fence > 0", " AND 0"),
     ),
     # -- workers
@@ -196,13 +196,13 @@ BUGS = (
         "living-runs-are-orphans", (_ORPHANS + "_ALL", "owner_epoch > after AND", "owner_epoch >= after AND")
     ),
     bug(
-        "nobody-ends-who-waits",
+        "queued-orphans-are-not-ended",
         (_ORPHANS + "_ALL", "home_epoch < before", "home_epoch < -1"),
     ),
     bug("zombies-adopt", (_WORKERS + "sweep", "None if by is None or is_dead(cx, by) else by", "by")),
     bug("adopted-with-the-old-fence", (_WORKERS + "_adopt", "SET fence = fence + 1", "SET fence = fence")),
     bug("a-lost-answer-to-a-sweep", (_WORKERS + "_adopted_before", "return [", "return [] and [")),
-    bug("nobody-adopts", (_WORKERS + "_end_all", "if run.undo and", "if 0 and")),
+    bug("no-rollback-is-adopted", (_WORKERS + "_end_all", "if run.undo and", "if 0 and")),
     bug(
         "sweep-leaves-what-is-beside",
         (_WORKERS + "sweep", "AND cancel_action IS NOT NULL AND NOT holds_thread", "AND 0"),
