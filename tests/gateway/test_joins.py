@@ -18,41 +18,43 @@ pair = pytest.fixture(pair_of, name="pair", params=WITH_GRAPHS)
 
 
 async def test_join_returns_the_result_of_its_own_run(pair: Pair, thread: str) -> None:
-    here, there = pair
+    local, remote = pair
     runs = [
-        (await here.sdk.runs.create(thread, "agent", input=demo(tag=tag, fail=tag == "c")))["run_id"]
+        (await local.sdk.runs.create(thread, "agent", input=demo(tag=tag, fail=tag == "c")))["run_id"]
         for tag in "abcd"
     ]
-    last = await there.sdk.runs.join(thread, runs[-1])
+    last = await remote.sdk.runs.join(thread, runs[-1])
     assert last["log"] == ["a:1", "b:1", "d:1"]
     for _ in range(2):
-        assert (await there.sdk.runs.join(thread, runs[0]))["log"] == ["a:1"]
-        assert (await here.sdk.runs.join(thread, runs[1]))["log"] == ["a:1", "b:1"]
-        assert (await there.sdk.runs.join(thread, runs[2]))["__error__"] == {
+        assert (await remote.sdk.runs.join(thread, runs[0]))["log"] == ["a:1"]
+        assert (await local.sdk.runs.join(thread, runs[1]))["log"] == ["a:1", "b:1"]
+        assert (await remote.sdk.runs.join(thread, runs[2]))["__error__"] == {
             "error": "ValueError",
             "message": "demo failure requested",
         }
 
 
 async def test_many_clients_join_one_run(pair: Pair, thread: str) -> None:
-    here, there = pair
-    run = (await here.sdk.runs.create(thread, "gated", input={"gate": thread}))["run_id"]
+    local, remote = pair
+    run = (await local.sdk.runs.create(thread, "gated", input={"gate": thread}))["run_id"]
     waiting = [
-        asyncio.create_task(served.sdk.runs.join(thread, run)) for _ in range(10) for served in (here, there)
+        asyncio.create_task(served.sdk.runs.join(thread, run))
+        for _ in range(10)
+        for served in (local, remote)
     ]
-    await until_status(there.sdk, thread, run, "running")
+    await until_status(remote.sdk, thread, run, "running")
     GATES[thread].set()
     assert await asyncio.gather(*waiting) == [{"log": ["run:through"]}] * 20
 
 
 async def test_headers_are_sent_at_once_and_white_space_until_the_end(pair: Pair, thread: str) -> None:
-    here, there = pair
+    local, remote = pair
     request_body = {"assistant_id": "gated", "input": {"gate": thread}}
-    async with here.raw.stream("POST", f"/threads/{thread}/runs/wait", json=request_body) as response:
+    async with local.raw.stream("POST", f"/threads/{thread}/runs/wait", json=request_body) as response:
         path = response.headers["content-location"]
         assert response.headers["location"] == f"{path}/join"
         assert response.headers["content-type"] == "application/json"
-        async with there.raw.stream("GET", f"{path}/join") as joined:
+        async with remote.raw.stream("GET", f"{path}/join") as joined:
             assert joined.headers["location"] == f"{path}/join"
             assert joined.headers["content-location"] == path
             bodies = [response.aiter_raw(), joined.aiter_raw()]
@@ -65,41 +67,41 @@ async def test_headers_are_sent_at_once_and_white_space_until_the_end(pair: Pair
 
 
 async def test_join_of_an_interrupted_run_returns_the_threads_values(pair: Pair, thread: str) -> None:
-    here, there = pair
-    run = await start_running(here.sdk, thread, "slow_to_stop", tag="a")
-    waiting = asyncio.create_task(there.sdk.runs.join(thread, run))
-    await there.sdk.runs.cancel(thread, run)
+    local, remote = pair
+    run = await start_running(local.sdk, thread, "slow_to_stop", tag="a")
+    waiting = asyncio.create_task(remote.sdk.runs.join(thread, run))
+    await remote.sdk.runs.cancel(thread, run)
     assert await waiting == {"log": ["a:begun"]}
 
 
 async def test_join_of_a_rolled_back_run_returns_the_restored_values(pair: Pair, thread: str) -> None:
-    here, there = pair
-    await here.sdk.runs.wait(thread, "agent", input=demo(tag="kept"))
-    run = await start_running(here.sdk, thread, "slow_to_stop", tag="a")
-    waiting = asyncio.create_task(there.sdk.runs.join(thread, run))
-    await there.sdk.runs.cancel(thread, run, action="rollback")
+    local, remote = pair
+    await local.sdk.runs.wait(thread, "agent", input=demo(tag="kept"))
+    run = await start_running(local.sdk, thread, "slow_to_stop", tag="a")
+    waiting = asyncio.create_task(remote.sdk.runs.join(thread, run))
+    await remote.sdk.runs.cancel(thread, run, action="rollback")
     assert (await waiting)["log"] == ["kept:1"]
 
 
-async def test_a_paused_run_is_a_success_on_an_interrupted_thread(pair: Pair, thread: str) -> None:
-    here, there = pair
-    request_body = await here.sdk.runs.wait(thread, "asker")
+async def test_paused_run_is_a_success_and_its_thread_interrupted(pair: Pair, thread: str) -> None:
+    local, remote = pair
+    request_body = await local.sdk.runs.wait(thread, "asker")
     question = {"value": "really?", "id": "q1"}
     assert request_body == {"waits_for_answer": True, "__interrupt__": [question]}
-    (run,) = await there.sdk.runs.list(thread)
+    (run,) = await remote.sdk.runs.list(thread)
     assert run["status"] == "success"
-    assert await there.sdk.runs.join(thread, run["run_id"]) == request_body
-    shown = await there.sdk.threads.get(thread)
+    assert await remote.sdk.runs.join(thread, run["run_id"]) == request_body
+    shown = await remote.sdk.threads.get(thread)
     assert shown["status"] == "interrupted"
     assert [one for listed in shown["interrupts"].values() for one in listed] == [question]
-    state = await there.sdk.threads.get_state(thread)
+    state = await remote.sdk.threads.get_state(thread)
     assert (state["next"], state["interrupts"]) == (["asker"], [question])
-    assert await here.sdk.runs.wait(thread, "asker", command={"resume": "yes"}) == {"answer": "yes"}
-    shown = await there.sdk.threads.get(thread)
+    assert await local.sdk.runs.wait(thread, "asker", command={"resume": "yes"}) == {"answer": "yes"}
+    shown = await remote.sdk.threads.get(thread)
     assert (shown["status"], shown["interrupts"]) == ("idle", {})
 
 
-async def test_a_result_need_not_be_an_object(one: Served) -> None:
+async def test_result_may_be_any_json_value(one: Served) -> None:
     thread = await new_thread(one.sdk)
     assert await one.sdk.runs.wait(thread, "words") == "just text"
     assert await one.sdk.runs.wait(thread, "surrogates") == {"text": "? half"}
@@ -123,10 +125,10 @@ async def test_an_unknown_run_is_not_found(one: Served) -> None:
 
 
 async def test_deleting_the_run_ends_a_join(pair: Pair, thread: str) -> None:
-    here, there = pair
-    run = await start_running(here.sdk, thread, "slow_to_stop", tag="a")
-    waiting = asyncio.create_task(there.sdk.runs.join(thread, run))
-    await here.sdk.threads.delete(thread)
+    local, remote = pair
+    run = await start_running(local.sdk, thread, "slow_to_stop", tag="a")
+    waiting = asyncio.create_task(remote.sdk.runs.join(thread, run))
+    await local.sdk.threads.delete(thread)
     answer: Any = await waiting
     assert answer in ({}, {"log": ["a:begun"]})
-    await all_closed(there)
+    await all_closed(remote)

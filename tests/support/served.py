@@ -1,4 +1,4 @@
-"""A real `coordinator serve` or `coordinator dev`, as whoever starts it sees it."""
+"""A real `coordinator serve` or `coordinator dev`, as its operator sees it."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def _limiting(soft: int, hard: int) -> tuple[str, ...]:
 
 
 def connections_of(pids: list[int], port: int) -> Counter[int]:
-    """How many connections to `port` each of the processes has accepted, as the kernel tells."""
+    """Returns how many connections to `port` each of the processes has accepted, from /proc."""
     table = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
     inodes = {row[9] for row in table if row[3] == "01" and int(row[1].partition(":")[2], 16) == port}
     counted: Counter[int] = Counter(dict.fromkeys(pids, 0))
@@ -167,7 +167,7 @@ def connections_of(pids: list[int], port: int) -> Counter[int]:
 
 
 def alive(pid: int) -> bool:
-    """Runs, or is stopped; not what only waits for its parent to look."""
+    """Returns True if the process runs or is stopped, False if it has ended or is a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -25,14 +25,14 @@ AGENTS = """
 import asyncio, os
 
 async def greedy(ctx):
-    "Takes every descriptor that is left, for longer than a lease lasts."
+    "Opens every free descriptor, for longer than the TTL of a lease."
     taken = []
     try:
         while True:
             taken.append(os.open(os.devnull, os.O_RDONLY))
     except OSError:
         pass
-    await asyncio.sleep(8)  # that the lease is renewed meanwhile is what is tested
+    await asyncio.sleep(8)  # the test is that the lease is renewed meanwhile
     for one in taken:
         os.close(one)
     return {"taken": len(taken)}
@@ -46,7 +46,7 @@ def open_in(pid: int) -> int:
 
 
 def limits_of(pid: int) -> list[str]:
-    """The soft and the hard limit."""
+    """Returns the soft and the hard limit."""
     lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
     (line,) = [one for one in lines if "open files" in one]
     return line.split()[3:5]
@@ -105,7 +105,9 @@ async def test_more_connections_than_descriptors_affect_no_run_and_no_heartbeat(
             ended = await waiting
             assert (ended.status_code, ended.json()["done"]) == (200, 20)
             assert beats(server, epochs)
-        await wait_until(lambda: open_in(worker) <= before + 2, description="its descriptors are free again")
+        await wait_until(
+            lambda: open_in(worker) <= before + 2, description="the descriptors of the worker are free again"
+        )
         assert "have waited longest for their client are closed" in server.output
 
 

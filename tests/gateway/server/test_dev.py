@@ -52,7 +52,7 @@ async def begun(folder: Path, url: str) -> str:
     run = str(answer.json()["run_id"])
     await wait_until(
         lambda: (folder / "done.txt").exists() and run in (folder / "done.txt").read_text(),
-        description="the run is at work",
+        description="the run is working",
         timeout=10,
     )
     return run
@@ -91,7 +91,7 @@ async def test_restart_ends_a_run_in_flight_and_does_not_repeat_it(tmp_path: Pat
         else:
             for pid in (first.pid, worker) if "all" in how else (first.pid,):
                 os.kill(pid, signal.SIGKILL)
-            await wait_until(lambda: not alive(worker), description="its worker is gone", timeout=6)
+            await wait_until(lambda: not alive(worker), description="the worker has ended", timeout=6)
     async with served("dev", "--assistants", "mine:assistants", folder=tmp_path) as again:
         await again.up()
 
@@ -106,7 +106,7 @@ async def test_restart_ends_a_run_in_flight_and_does_not_repeat_it(tmp_path: Pat
             match = await client.runs.get(row.thread_id, run)
             assert match["status"] == row.status.value
             assert (await client.threads.get(row.thread_id))["values"] == {"version": 1}
-    assert (tmp_path / "done.txt").read_text().split() == [run], "done once"
+    assert (tmp_path / "done.txt").read_text().split() == [run], "the work is done once"
 
 
 async def test_valid_edit_is_served_and_broken_edit_is_not(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ async def test_valid_edit_is_served_and_broken_edit_is_not(tmp_path: Path) -> No
 
         assert await version() == 1
         run = await begun(tmp_path, server.url)
-        await edited(server, tmp_path, 2, says=r"mine\.py changed")
+        await edited(server, tmp_path, 2, logs=r"mine\.py changed")
         await server.wait_for_line("restart done")
         assert await version() == 2
         assert (await run_of(tmp_path, run)).status is RunStatus.interrupted
@@ -133,21 +133,21 @@ async def test_valid_edit_is_served_and_broken_edit_is_not(tmp_path: Path) -> No
         )
         assert await version() == 2
 
-        await edited(server, tmp_path, 3, says="restart done", times=2)
+        await edited(server, tmp_path, 3, logs="restart done", times=2)
         assert await version() == 3
         assert "Traceback" not in server.output
 
 
-async def edited(server: Served, folder: Path, version: int, *, says: str, times: int = 1) -> None:
+async def edited(server: Served, folder: Path, version: int, *, logs: str, times: int = 1) -> None:
     """Repeats the edit until it is detected: the watch starts some time after the server."""
     while True:
         write(folder, version)
         with suppress(AssertionError):
-            await server.wait_for_line(says, times=times, within=8)
+            await server.wait_for_line(logs, times=times, within=8)
             return
 
 
-@pytest.mark.usefixtures("untraced")  # what tracing takes is not the server's
+@pytest.mark.usefixtures("untraced")  # tracing takes memory of its own
 async def test_dev_server_has_one_worker_and_few_processes(tmp_path: Path) -> None:
     """Measures all processes after the first run, with file watching enabled."""
     write(tmp_path, 1)
