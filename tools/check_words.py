@@ -39,14 +39,30 @@ class Use(NamedTuple):
     word: str
 
 
+class Kept(NamedTuple):
+    """A text that stays, with the words in it. `file`: only in this file, or in the files of this folder."""
+
+    text: str
+    reason: str
+    file: str = ""
+
+    def holds(self, path: str) -> bool:
+        return path == self.file or path.startswith(f"{self.file}/") or not self.file
+
+    def pattern(self) -> re.Pattern[str]:
+        return re.compile(rf"(?<!\w){re.escape(self.text)}(?!\w)")
+
+
 class Words:
-    """`instead`: refused in prose and in the parts of names; `names`: refused as whole names."""
+    """`instead`: refused in prose and in the parts of names; `names`: refused as whole names. `exceptions`:
+    texts in which neither is refused."""
 
     def __init__(self, file: Path = WORDS) -> None:
         content = tomllib.loads(file.read_text())
         self.instead: dict[str, str] = content["instead"]
         self.names: dict[str, str] = content["names"]
         self.left: dict[str, int] = content["left"]
+        self.exceptions = [Kept(**one) for one in content.get("exceptions", [])]
         self._prose = re.compile(
             rf"(?<![a-z])(?:{'|'.join(sorted(self.instead, key=len, reverse=True))})(?![a-z])".replace(
                 " ", r"\s+"
@@ -60,6 +76,9 @@ class Words:
             yield match.start(), " ".join(match.group().lower().split())
 
     def uses(self, path: str, text: str) -> Iterator[Use]:
+        for kept in self.exceptions:
+            if kept.holds(path):
+                text = kept.pattern().sub("x" * len(kept.text), text)
         if path.endswith(".py"):
             yield from self._in_python(path, text)
         else:
@@ -88,9 +107,10 @@ def folder_of(path: str) -> str:
     return "/".join(path.split("/")[:-1][:DEPTH]) or "."
 
 
-def tracked_uses(words: Words) -> list[Use]:
+def tracked_texts() -> dict[str, str]:
+    """Path and content of each file that is checked."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True)
-    uses = list[Use]()
+    texts = dict[str, str]()
     for path in listed.stdout.split("\0"):
         file = ROOT / path
         if (
@@ -98,8 +118,16 @@ def tracked_uses(words: Words) -> list[Use]:
             and not path.startswith(PASSED_OVER)
             and file.exists()
         ):
-            uses += words.uses(path, file.read_text())
-    return uses
+            texts[path] = file.read_text()
+    return texts
+
+
+def stale_exceptions(words: Words, texts: dict[str, str]) -> list[str]:
+    return [
+        f"exception {kept.text!r} {f'in {kept.file} ' if kept.file else ''}has no use: remove it"
+        for kept in words.exceptions
+        if not any(kept.holds(path) and kept.pattern().search(text) for path, text in texts.items())
+    ]
 
 
 def problems(words: Words, uses: list[Use]) -> list[str]:
@@ -126,10 +154,11 @@ def update(words: Words, uses: list[Use]) -> None:
 
 def main(arguments: list[str]) -> int:
     words = Words()
-    uses = tracked_uses(words)
+    texts = tracked_texts()
+    uses = [use for path, text in texts.items() for use in words.uses(path, text)]
     match arguments:
         case []:
-            lines = problems(words, uses)
+            lines = problems(words, uses) + stale_exceptions(words, texts)
         case ["--update"]:
             update(words, uses)
             return main([])

@@ -45,13 +45,13 @@ class WorkerStore(MemoryStore):
     async def _search(
         self,
         query: SearchStatement[Query, P, T],
-        asked: Query,
+        arguments: Query,
         user_id: str | None,
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
         self._must_live()
-        return await super()._search(query, asked, user_id, *args, **kwargs)
+        return await super()._search(query, arguments, user_id, *args, **kwargs)
 
     def _must_live(self) -> None:
         if self.crashed:

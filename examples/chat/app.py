@@ -35,7 +35,8 @@ class Thread(BaseModel):
 
 
 SAVE_EVERY = 10
-"""Words. What is kept of an answer if its worker dies; one that is stopped saves all that it has said."""
+"""Words between two saves. A worker that dies loses the words after its last save; a cancelled run saves its
+whole answer."""
 
 
 @assistant(name="chat", input=Question)
@@ -60,8 +61,8 @@ async def chat(ctx: RunContext) -> dict[str, Any]:
 
 
 def words(question: Question) -> list[str]:
-    said = [f"“{question.text}”", "is", "a", "good", "question."]
-    return said + [f"{number}," for number in range(1, question.words - len(said) + 1)]
+    opening = [f"“{question.text}”", "is", "a", "good", "question."]
+    return opening + [f"{number}," for number in range(1, question.words - len(opening) + 1)]
 
 
 @asynccontextmanager
