@@ -76,7 +76,7 @@ def test_postgres_is_started_by_its_profile_alone(services: dict[str, dict[str, 
     assert not [name for name, service in services.items() if "postgres" in service.get("depends_on", {})]
 
 
-def test_redis_asks_for_the_password_that_the_gateways_have(services: dict[str, dict[str, Any]]) -> None:
+def test_redis_requires_the_password_that_the_gateways_have(services: dict[str, dict[str, Any]]) -> None:
     redis = services["redis"]
     password = redis["environment"]["REDISCLI_AUTH"]
     assert "requirepass $$REDISCLI_AUTH" in redis["command"][-1]
@@ -156,7 +156,7 @@ def commands_of(service: dict[str, Any]) -> list[list[str]]:
         return [shlex.split(command)]
     assert service["entrypoint"] == ["sh", "-c"]
     (script,) = command
-    return [shlex.split(found) for found in re.findall(r"\bcoordinator ([^|&;>]+)", script)]
+    return [shlex.split(command) for command in re.findall(r"\bcoordinator ([^|&;>]+)", script)]
 
 
 def ours(services: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -169,9 +169,9 @@ def test_each_command_is_one_that_exists_and_takes_its_values(services: dict[str
 
     from coordinator.cli.app import app
 
-    found = [words for service in ours(services).values() for words in commands_of(service)]
-    assert [words[0] for words in found] == ["keys", "serve"]
-    for words in found:
+    commands = [words for service in ours(services).values() for words in commands_of(service)]
+    assert [words[0] for words in commands] == ["keys", "serve"]
+    for words in commands:
         root: Any = get_command(app)
         command, rest = root, list(words)
         while subcommands := getattr(command, "commands", None):
@@ -204,37 +204,39 @@ def test_the_gateway_gets_the_time_that_its_shutdown_may_take(services: dict[str
     assert int(gateway["stop_grace_period"].removesuffix("s")) >= grace + 5
 
 
-def test_the_gateway_asks_for_keys_that_are_made_before(services: dict[str, dict[str, Any]]) -> None:
+def test_the_gateway_requires_keys_that_are_created_before_it_starts(
+    services: dict[str, dict[str, Any]],
+) -> None:
     (made,) = commands_of(services["keys"])
     assert made[made.index("--file") + 1] == services["gateway"]["environment"]["COORDINATOR_API_KEYS"]
     assert services["gateway"]["volumes"] == services["keys"]["volumes"]
 
 
-def test_health_checks_ask_routes_that_exist(services: dict[str, dict[str, Any]]) -> None:
+def test_health_checks_request_routes_that_exist(services: dict[str, dict[str, Any]]) -> None:
     from coordinator.gateway.routes import probes
 
     paths = {getattr(route, "path", "") for route in probes.router.routes}
     text = (ROOT / "docker-compose.yml").read_text() + DOCKERFILE
-    asked = re.findall(r"http://127\.0\.0\.1:(?:\d+|%s)(/[\w/]*)", text)
-    assert len(asked) == 3
-    assert set(asked) <= paths
+    requested = re.findall(r"http://127\.0\.0\.1:(?:\d+|%s)(/[\w/]*)", text)
+    assert len(requested) == 3
+    assert set(requested) <= paths
 
 
 def test_the_proxy_lets_streams_through(compose: dict[str, Any], services: dict[str, dict[str, Any]]) -> None:
     """Every event at once, for as long as a run takes, and no request twice."""
     config = (ROOT / compose["configs"]["proxy"]["file"]).read_text()
-    said = dict(re.findall(r"^\s*(proxy_\w+|client_\w+) (?!Host|X-)(.+);$", config, re.MULTILINE))
-    assert said["proxy_buffering"] == "off"
-    assert said["proxy_http_version"] == "1.1"
-    assert said["proxy_read_timeout"] == "1h"
-    assert "non_idempotent" not in said["proxy_next_upstream"]
+    directives = dict(re.findall(r"^\s*(proxy_\w+|client_\w+) (?!Host|X-)(.+);$", config, re.MULTILINE))
+    assert directives["proxy_buffering"] == "off"
+    assert directives["proxy_http_version"] == "1.1"
+    assert directives["proxy_read_timeout"] == "1h"
+    assert "non_idempotent" not in directives["proxy_next_upstream"]
     assert "server gateway:2024 resolve;" in config
     assert "--port 2024" in services["gateway"]["command"]
     keepalive = re.findall(r"keepalive_timeout (\d+)s", config)
     assert int(keepalive[0]) < Limits().idle, "the proxy is the one to close"
 
 
-def test_the_image_runs_as_nobody_special() -> None:
+def test_the_image_runs_as_an_unprivileged_user() -> None:
     final = DOCKERFILE.rpartition("FROM ")[2]
     assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", final, re.MULTILINE), "a number: orchestrators check it"
     assert "HEALTHCHECK" in final

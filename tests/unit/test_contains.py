@@ -66,6 +66,6 @@ def test_in_sql_what_is_no_json_contains_nothing() -> None:
     with closing(sqlite3.connect(":memory:")) as cx:
         register(cx)
         deep = "[" * 100_000
-        asked = [("{}", "{}", 1), (None, "{}", 0), ("{", "{}", 0), ('{"a":1}', "{", 0), (deep, "[]", 0)]
-        for whole, part, expected in asked:
+        cases = [("{}", "{}", 1), (None, "{}", 0), ("{", "{}", 0), ('{"a":1}', "{", 0), (deep, "[]", 0)]
+        for whole, part, expected in cases:
             assert cx.execute("SELECT json_contains(?, ?)", (whole, part)).fetchone() == (expected,)

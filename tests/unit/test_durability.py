@@ -1,4 +1,4 @@
-"""What SQLite is asked for, and which of its versions are known to need care."""
+"""What SQLite is configured to do, and which of its versions are known to need care."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ async def test_commits_and_checkpoints_use_full_sync_on_macos(tmp_path: Path) ->
     heart = store.heart()
     try:
 
-        def asked(cx: sqlite3.Connection) -> list[int]:
+        def sync_pragmas(cx: sqlite3.Connection) -> list[int]:
             pragmas = ("synchronous", "fullfsync", "checkpoint_fullfsync")
             return [cx.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in pragmas]
 
-        assert await writer_of(store).submit(asked) == [2, 1, 1]
-        assert asked(connection_of(heart)) == [2, 1, 1]
+        assert await writer_of(store).submit(sync_pragmas) == [2, 1, 1]
+        assert sync_pragmas(connection_of(heart)) == [2, 1, 1]
     finally:
         heart.close()
         await store.aclose()

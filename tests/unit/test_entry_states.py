@@ -80,7 +80,9 @@ MOVES = [(state, step, to) for state, leads in LEADS.items() for step, to in zip
 
 
 @pytest.mark.parametrize(("state", "step", "to"), MOVES)
-def test_each_step_leads_where_the_table_says(state: type[State], step: str, to: type[State] | None) -> None:
+def test_each_step_leads_to_the_state_of_the_table(
+    state: type[State], step: str, to: type[State] | None
+) -> None:
     entry = entry_in(state)
     if to is None:
         with pytest.raises(AssertionError):

@@ -212,7 +212,7 @@ async def test_run_that_lost_its_thread_during_the_outage_may_not_emit(log: Outa
     await sending.emit()
     log.stale = True
     log.up()
-    await wait_until(lambda: sending.over, description="the store was asked")
+    await wait_until(lambda: sending.over, description="the store has refused the event")
     with pytest.raises(StaleFence):
         await sending.emit()
     assert await log.numbers() == []

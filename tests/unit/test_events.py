@@ -33,7 +33,7 @@ def page(*ids: str, closed: bool = False) -> Page:
     return Page(tuple(events), None)
 
 
-def told(cursor: Cursor, *pages: Page) -> list[str]:
+def shown(cursor: Cursor, *pages: Page) -> list[str]:
     """Events by id, gaps as `after..before`."""
     items = [item for read in pages for item in cursor.advance(read)]
     return [f"{item.after}..{item.before}" if isinstance(item, Gap) else str(item.id) for item in items]
@@ -56,26 +56,26 @@ def told(cursor: Cursor, *pages: Page) -> list[str]:
 )
 def test_missing_numbers_become_gaps(after: str | None, read: Page, expected: list[str]) -> None:
     cursor = Cursor(None if after is None else EventId.parse(after))
-    assert told(cursor, read) == expected
+    assert shown(cursor, read) == expected
     assert cursor.complete == (not any(".." in item for item in expected))
 
 
 def test_a_take_over_misses_nothing_where_the_older_fence_was_closed() -> None:
     cursor = Cursor(None)
-    assert told(cursor, page("1-1", "1-2", closed=True), page("2-1")) == ["1-1", "1-2", "2-1"]
+    assert shown(cursor, page("1-1", "1-2", closed=True), page("2-1")) == ["1-1", "1-2", "2-1"]
     assert cursor.complete
 
 
 def test_closing_entry_reveals_missing_tail() -> None:
     cursor = Cursor(EventId(1, 2))
     closing = Page((Event(EventId(1, 6), END, ""),), None)
-    assert told(cursor, closing) == ["1-2..None"]
+    assert shown(cursor, closing) == ["1-2..None"]
     assert (cursor.closed, cursor.complete, cursor.last_id) == (True, False, "1-2")
 
 
 def test_reader_of_the_tail_may_begin_anywhere() -> None:
     cursor = Cursor(TAIL)
-    assert told(cursor, Page((), None), page("4-17", "4-18")) == ["4-17", "4-18"]
+    assert shown(cursor, Page((), None), page("4-17", "4-18")) == ["4-17", "4-18"]
     assert cursor.complete
 
 
@@ -115,7 +115,7 @@ def writer_to(log: EventLog, holds: Holds = always) -> EventWriter:
 
 
 class Unreliable(LocalEventLog):
-    """Loses what it is told to."""
+    """Loses what `answers` names."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,11 +136,11 @@ async def test_the_number_of_an_event_that_is_never_taken_is_used_up(
     for number in range(4):
         await writer.append(OWN, "custom", str(number))
     writer.close(OWN)
-    found = await log.read("t", "r", None, 10)
-    assert found is not None
-    assert [str(event.id) for event in found.events] == ["3-1", "3-4", "3-5"]
+    page_read = await log.read("t", "r", None, 10)
+    assert page_read is not None
+    assert [str(event.id) for event in page_read.events] == ["3-1", "3-4", "3-5"]
     assert writer.lost == 2
-    assert len(caplog.records) == 1, "said once, not for every event"
+    assert len(caplog.records) == 1, "logged once, not for every event"
 
 
 async def test_each_fence_counts_from_one() -> None:
@@ -149,9 +149,9 @@ async def test_each_fence_counts_from_one() -> None:
     await writer.append(OWN, "custom", "1")
     await writer.append(OWN._replace(fence=4), "custom", "2")
     writer.close(OWN)  # the older one is over already
-    found = await log.read("t", "r", None, 10)
-    assert found is not None
-    assert [str(event.id) for event in found.events] == ["3-1", "4-1"]
+    page_read = await log.read("t", "r", None, 10)
+    assert page_read is not None
+    assert [str(event.id) for event in page_read.events] == ["3-1", "4-1"]
 
 
 @pytest.mark.parametrize("repeated", [False, True], ids=["once", "for ever"])
@@ -161,9 +161,9 @@ async def test_run_that_holds_in_the_store_outlives_a_log_that_calls_it_stale(re
     log.answers = [Appended.stale] * (20 if repeated else 1)
     for number in range(3):
         await writer.append(OWN, "custom", str(number))
-    found = await log.read("t", "r", None, 10)
-    assert found is not None
-    assert [str(event.id) for event in found.events] == ([] if repeated else ["3-1", "3-2", "3-3"])
+    page_read = await log.read("t", "r", None, 10)
+    assert page_read is not None
+    assert [str(event.id) for event in page_read.events] == ([] if repeated else ["3-1", "3-2", "3-3"])
     assert writer.lost == (3 if repeated else 0)
 
 
@@ -222,9 +222,9 @@ class Slow(LocalEventLog):
 
     async def read(self, thread_id: str, run_id: str, after: EventId | None, limit: int) -> Page | None:
         self.reads += 1
-        found = await super().read(thread_id, run_id, after, limit)
+        page_read = await super().read(thread_id, run_id, after, limit)
         await self.go.wait()
-        return found
+        return page_read
 
 
 async def test_read_of_an_empty_page_began_after_the_call(no_task_left: None) -> None:
@@ -248,13 +248,13 @@ async def test_concurrent_readers_of_one_position_share_a_read(no_task_left: Non
     log.go.set()
     await log.append("t", "r", Entry(EventId(1, 1), "custom", "1", BEGINNING))
     pages = Pages(log, Jobs(), "t", "r", 10)
-    found = await asyncio.gather(*(pages.after(None) for _ in range(100)))
+    reads = await asyncio.gather(*(pages.after(None) for _ in range(100)))
     assert log.reads == 1
-    assert len({id(read) for read in found}) == 1
+    assert len({id(read) for read in reads}) == 1
 
 
 async def test_page_that_the_log_has_lost_is_not_returned_again(no_task_left: None) -> None:
-    """Or a follower would be told of it, of its loss, and of it, without end."""
+    """Otherwise a follower would receive the event and its loss in turn, without end."""
     log, first, second = LocalEventLog(), EventId(1, 1), EventId(1, 2)
     for event_id in (first, second):
         await log.append("t", "r", Entry(event_id, "custom", "1", BEGINNING))
@@ -263,7 +263,7 @@ async def test_page_that_the_log_has_lost_is_not_returned_again(no_task_left: No
     async def look() -> list[str]:
         read = await pages.after(cursor.position)
         assert read is not None
-        return told(cursor, read)
+        return shown(cursor, read)
 
     assert await look() == ["1-2"]
     log.forget("r")

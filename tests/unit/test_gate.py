@@ -196,7 +196,7 @@ def test_worker_byte_is_held_until_its_process_ends(gate: FileGate, database: Pa
 
 
 def test_own_worker_is_live_until_dead_is_called(gate: FileGate, database: Path) -> None:
-    """The kernel does not tell a process about its own locks."""
+    """The kernel does not report to a process its own locks."""
     gate.live(7)
     with Child(LOOK, database) as other:
         other.send()
@@ -336,7 +336,9 @@ def test_where_the_lock_can_be_lost_a_live_process_is_not_proven_dead(gate: File
         assert gate.proves_death(7, other.pid)
 
 
-def test_a_worker_of_an_earlier_version_is_seen_and_not_buried_alive(gate: FileGate, database: Path) -> None:
+def test_a_live_worker_of_an_earlier_version_is_seen_and_not_proven_dead(
+    gate: FileGate, database: Path
+) -> None:
     with Child(EARLIER_VERSION, database) as other:
         assert other.receive() == "alive"
         assert gate.is_live(7)

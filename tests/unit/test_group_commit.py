@@ -170,8 +170,8 @@ async def test_transaction_that_fails_after_writing_is_rolled_back_alone(
         noted(cx, now, 2)
         raise ValueError("after the write")
 
-    asked = (commits.run(noted, 1), commits.run(half), commits.run(noted, 3))
-    first, failed, last = await asyncio.gather(*asked, return_exceptions=True)
+    calls = (commits.run(noted, 1), commits.run(half), commits.run(noted, 3))
+    first, failed, last = await asyncio.gather(*calls, return_exceptions=True)
     assert (first, last) == (1, 3)
     assert isinstance(failed, ValueError)
     assert ran == [1, 2, 1, 2, 3]
@@ -185,8 +185,8 @@ async def test_refusal_without_writes_does_not_repeat_the_batch(commits: GroupCo
         cx.execute("SELECT n FROM kept").fetchall()
         raise ValueError("busy")
 
-    asked = (commits.run(noted, 1), commits.run(refuse), commits.run(noted, 3))
-    answers = await asyncio.gather(*asked, return_exceptions=True)
+    calls = (commits.run(noted, 1), commits.run(refuse), commits.run(noted, 3))
+    answers = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(answer) for answer in answers] == [int, ValueError, int]
     assert ran == [1, 3]
     assert kept(path) == {1, 3}
@@ -230,7 +230,7 @@ async def test_expired_transaction_is_not_executed_and_its_error_names_the_holde
     for caller in (first, second):
         with pytest.raises(StoreUnavailable, match="process 42"):
             await asyncio.wait_for(caller, 5)
-    assert not urgent_transactions_of(commits), "nobody keeps what will never run"
+    assert not urgent_transactions_of(commits), "a transaction that will never run is not kept"
     turnstile.opened.set()
     await commits.run(keep, 3)
     assert kept(path) == {3}
@@ -239,17 +239,17 @@ async def test_expired_transaction_is_not_executed_and_its_error_names_the_holde
 async def test_busy_timeout_counts_from_each_callers_request(
     commits: GroupCommit, turnstile: Turnstile
 ) -> None:
-    """Queued behind a blocked batch, one is answered a busy time-out after *it* asked."""
+    """Behind a blocked batch a caller is answered a busy time-out after *its own* call."""
     loop = asyncio.get_running_loop()
     turnstile.close()
     first = commits.run(keep, 1)
     with pytest.raises(StoreUnavailable):
         await first
     for n in (2, 3):
-        asked = loop.time()
+        called_at = loop.time()
         with pytest.raises(StoreUnavailable):
             await commits.run(keep, n)
-        assert BUSY * 0.9 <= loop.time() - asked < BUSY * 3
+        assert BUSY * 0.9 <= loop.time() - called_at < BUSY * 3
 
 
 async def test_lock_of_another_program_is_awaited_within_the_busy_timeout(
@@ -358,9 +358,9 @@ async def test_another_event_loop_is_refused(commits: GroupCommit) -> None:
 def test_an_event_loop_that_closes_in_mid_batch_does_not_hurt_the_thread(
     path: Path, turnstile: Turnstile
 ) -> None:
-    """The transaction happens; nobody is there to hear of it; the thread lives on to close."""
+    """The transaction is committed although its caller is gone; the thread lives on until it is closed."""
 
-    async def ask() -> ThreadConnection:
+    async def commit_behind_gate() -> ThreadConnection:
         connection = ThreadConnection(connector(path))
         await connection.connect()
         commits = GroupCommit(connection, clock=lambda: 1, busy_timeout=BUSY, gate=turnstile)
@@ -369,7 +369,7 @@ def test_an_event_loop_that_closes_in_mid_batch_does_not_hurt_the_thread(
         await wait_until(turnstile.waiting.is_set, description="the batch is at the gate")
         return connection
 
-    connection = asyncio.run(ask())
+    connection = asyncio.run(commit_behind_gate())
     turnstile.opened.set()
     closed = threading.Event()
     connection.abandon(closed.set)

@@ -1,4 +1,4 @@
-"""What the guides say of defaults and of classes is what the code has."""
+"""What the guides state about defaults and classes is what the code has."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_connections_of_a_worker_are_counted_alike_everywhere() -> None:
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/guides/postgresql.md"])
-def test_retention_is_said_with_its_default_and_how_to_keep_all(name: str) -> None:
+def test_retention_is_documented_with_its_default_and_how_to_keep_all(name: str) -> None:
     text = " ".join((ROOT / name).read_text().split())
     kept = Settings().keep_runs
     assert kept is not None

@@ -1,4 +1,4 @@
-"""Claims that are asked for by hints: as many as are needed, however many hints come."""
+"""Claims requested by hints: as many as are needed, however many hints arrive."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tests.support.inside import under_way_in
 from tests.support.waiting import wait_until
 
 
-class Asked:
-    """What is asked for stands still until `go_on`."""
+class BlockedClaims:
+    """Claims and ticks block until `go_on` is set."""
 
     def __init__(self) -> None:
         self.claims, self.ticks = list[str](), 0
@@ -38,39 +38,39 @@ class Asked:
         await wait_until(lambda: not under_way_in(self.hinted), description="nothing is under way")
 
 
-async def test_hints_that_come_during_a_claim_of_their_thread_ask_for_one_more() -> None:
+async def test_hints_that_come_during_a_claim_of_their_thread_request_one_more() -> None:
     """One of them may be about what has changed since that claim began."""
-    asked = Asked()
+    blocked = BlockedClaims()
     for _ in range(20_000):
-        asked.hinted.thread("t")
-    await wait_until(lambda: asked.at_once == 1, description="the claim is under way")
+        blocked.hinted.thread("t")
+    await wait_until(lambda: blocked.at_once == 1, description="the claim is under way")
     for _ in range(20_000):
-        asked.hinted.thread("t")
-    await asked.over()
-    assert asked.claims == ["t", "t"]
-    asked.hinted.thread("t")
-    await asked.over()
-    assert asked.claims == ["t", "t", "t"]
+        blocked.hinted.thread("t")
+    await blocked.over()
+    assert blocked.claims == ["t", "t"]
+    blocked.hinted.thread("t")
+    await blocked.over()
+    assert blocked.claims == ["t", "t", "t"]
 
 
 async def test_hints_about_more_threads_than_are_claimed_at_once_end_in_a_tick() -> None:
-    asked = Asked()
+    blocked = BlockedClaims()
     for number in range(20_000):
-        asked.hinted.thread(f"t{number}")
-    await wait_until(lambda: asked.at_once == AT_ONCE + 1, description="as many as may are under way")
-    await asked.over()
-    assert (len(asked.claims), asked.most) == (AT_ONCE, AT_ONCE + 1)
-    assert asked.ticks in (1, 2)
+        blocked.hinted.thread(f"t{number}")
+    await wait_until(lambda: blocked.at_once == AT_ONCE + 1, description="as many as may are under way")
+    await blocked.over()
+    assert (len(blocked.claims), blocked.most) == (AT_ONCE, AT_ONCE + 1)
+    assert blocked.ticks in (1, 2)
 
 
-async def test_requests_for_a_tick_that_come_during_a_tick_ask_for_one_more() -> None:
-    asked = Asked()
-    asked.hinted.everything()
-    await wait_until(lambda: asked.at_once == 1, description="the tick is under way")
+async def test_requests_for_a_tick_that_come_during_a_tick_request_one_more() -> None:
+    blocked = BlockedClaims()
+    blocked.hinted.everything()
+    await wait_until(lambda: blocked.at_once == 1, description="the tick is under way")
     for _ in range(5_000):
-        asked.hinted.everything()
-    await asked.over()
-    assert asked.ticks == 2
+        blocked.hinted.everything()
+    await blocked.over()
+    assert blocked.ticks == 2
 
 
 async def test_a_claim_that_fails_does_not_end_later_ones() -> None:

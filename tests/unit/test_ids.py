@@ -23,17 +23,17 @@ def test_ids_grow_with_time_and_never_repeat() -> None:
 
 
 def test_threads_never_share_an_id() -> None:
-    found: list[list[str]] = [[] for _ in range(4)]
+    ids_by_thread: list[list[str]] = [[] for _ in range(4)]
 
     def make(mine: list[str]) -> None:
         mine.extend(new_run_id() for _ in range(2_000))
 
-    threads = [threading.Thread(target=make, args=(mine,)) for mine in found]
+    threads = [threading.Thread(target=make, args=(mine,)) for mine in ids_by_thread]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len({text[19:] for mine in found for text in mine}) == 8_000  # the random part alone
+    assert len({text[19:] for mine in ids_by_thread for text in mine}) == 8_000  # the random part alone
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")

@@ -25,9 +25,9 @@ WRITTEN = lines_in(DOCUMENTS)
 
 @pytest.mark.parametrize("requirement", WRITTEN + lines_in(SOURCES))
 def test_extras_that_are_named_exist(requirement: str) -> None:
-    found = re.search(r"\[([a-z,]+)\]", requirement)
-    assert found is not None
-    assert set(found[1].split(",")) <= EXTRAS
+    extras = re.search(r"\[([a-z,]+)\]", requirement)
+    assert extras is not None
+    assert set(extras[1].split(",")) <= EXTRAS
 
 
 def test_no_document_takes_the_project_from_an_index() -> None:
@@ -42,7 +42,7 @@ def test_no_document_takes_the_project_from_an_index() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("requirement", [line for line in WRITTEN if line.startswith(".[")])
 def test_lines_for_a_clone_are_understood_by_pip(requirement: str) -> None:
-    """Without an index: all that the extras ask for is here already."""
+    """Without an index: all requirements of the extras are installed already."""
     command = [
         sys.executable,
         "-m",

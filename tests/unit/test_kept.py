@@ -35,13 +35,13 @@ class Text(str):
     ],
     ids=repr,
 )
-def test_a_result_is_what_its_row_says(value: Any) -> None:
+def test_a_result_is_what_its_row_has(value: Any) -> None:
     row = json.loads(json.dumps(value))
     kept = Result(value)
     assert (kept.load(), repr(kept.load())) == (row, repr(row)), "also the types within"
 
 
-def test_whoever_reads_a_result_has_it_for_himself() -> None:
+def test_each_reader_of_a_result_has_its_own_copy() -> None:
     value: Any = {"messages": [{"text": "a"}]}
     kept = Result(value)
     value["messages"].append("by the code that returned it")

@@ -1,4 +1,4 @@
-"""The page about LangGraph's API is what the client that is installed and the router say now."""
+"""The page about LangGraph's API is what the installed client and the router define."""
 
 from __future__ import annotations
 

@@ -103,10 +103,10 @@ def test_what_the_sequential_thread_did_is_linearizable_however_it_overlaps(seed
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(min_value=0, max_value=1 << 32))
-def test_and_is_not_with_an_answer_that_nobody_gave(seed: int) -> None:
+def test_and_is_not_with_an_answer_that_was_never_given(seed: int) -> None:
     ops = Play(seed).history(30)
     lie = Op(
-        "get", "a", ops[-1].begin, ops[-1].begin + 20, run=ops[0].run, answer={"status": "never heard of"}
+        "get", "a", ops[-1].begin, ops[-1].begin + 20, run=ops[0].run, answer={"status": "unknown to all"}
     )
     verdict = search([*ops, lie], budget=20.0)
     assert not verdict.linearizable
@@ -153,20 +153,20 @@ def test_its_economies_change_no_verdict(seed: int, forged: bool) -> None:
     if play.random.random() < 0.5:
         lose_an_admission(ops, play.random)
     if forged:
-        told = [at for at, op in enumerate(ops) if "status" in op.answer or "result" in op.answer]
-        at = play.random.choice(told or [0])
+        answered_at = [at for at, op in enumerate(ops) if "status" in op.answer or "result" in op.answer]
+        at = play.random.choice(answered_at or [0])
         lie = {"result": not ops[at].answer["result"]} if "result" in ops[at].answer else None
         ops[at] = replace(ops[at], answer=lie or {"status": play.random.choice(STATUSES)})
     assert search(ops, budget=20.0).linearizable == exhaustive(ops)
 
 
 def test_many_dead_workers_runs_do_not_make_the_search_explode() -> None:
-    """Each of them may have ended in error or interrupted, and nobody has asked which: 2^40 states."""
+    """Each may have ended in error or interrupted, and no operation has queried which: 2^40 states."""
     excuse = Op("excuse", "test", 0, 0, args={"who": "*"})
     admissions = [
         op("admit", 10 * at + 1, 10 * at + 2, f"r{at}", args={"strategy": "reject"}) for at in range(40)
     ]
-    lie = op("get", 1000, 1001, "r39", answer={"status": "never heard of"})
+    lie = op("get", 1000, 1001, "r39", answer={"status": "unknown to all"})
     verdict = search([excuse, *admissions, lie], budget=20.0)
     assert verdict.decided
     assert not verdict.linearizable
@@ -254,16 +254,16 @@ def test_an_id_that_one_lost_admission_got_another_one_cannot_get() -> None:
 
 @pytest.mark.parametrize("status", ["interrupted", "success", "error"])
 def test_a_lost_admission_may_want_the_id_of_a_run_that_has_ended(status: str) -> None:
-    """How it ended is not asked for any more then, and contradicts no answer of before."""
+    """Its status is not queried after that, and contradicts no earlier answer."""
     lost = op("admit", 0, None, None, outcome="unknown", candidates=("r",))
     ended = [op("began", 3, 3, fence=1), op("stopped", 4, 4, args={"outcome": status})]
-    told = op("wait", 5, 6, answer={"status": status})
-    ops = [lost, op("admit", 1, 2), *ended, told, op("admit", 7, 8, "s")]
+    waited = op("wait", 5, 6, answer={"status": status})
+    ops = [lost, op("admit", 1, 2), *ended, waited, op("admit", 7, 8, "s")]
     assert search(ops, budget=5).linearizable
 
 
-def test_a_worker_may_die_between_its_decision_and_letting_go_of_the_thread() -> None:
-    """Another run asks to replace the one that is decided and still holds: it finds that too late to stop."""
+def test_a_worker_may_die_between_its_decision_and_releasing_the_thread() -> None:
+    """Another run requests to replace a decided run that still holds: it is too late to stop that run."""
     lines = [
         Line("call", "admit", "a", 0, 0, thread="t", call="a:1"),
         answered("admit", "a", 1, "a:1", run="r"),

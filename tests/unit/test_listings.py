@@ -1,4 +1,4 @@
-"""A listing may look at every thread. Nobody else waits for it, and it goes with its store."""
+"""A listing may read every thread. No other call waits for it, and it ends with its store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lease that was renewed counts from before the store was asked: its answer may be late. The thread that
+"""A renewed lease counts from before the store was called: its response may be late. The thread that
 renews it outlives whatever a heartbeat raises."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TERM, LATE = 4.0, 3.0
 
 
 class SlowStore:
-    """Answers `LATE` s after it was asked, by a clock of its own."""
+    """Answers `LATE` s after the call, by a clock of its own."""
 
     def __init__(self) -> None:
         self.now = 100.0

@@ -184,9 +184,9 @@ def test_route_is_matched_by_what_the_lazy_one_sets() -> None:
 
 def modules() -> Iterator[str]:
     for package in (coordinator, stores):
-        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not found.name.endswith("__main__"):
-                yield found.name
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith("__main__"):
+                yield module.name
 
 
 MODULES = sorted(modules())
@@ -294,7 +294,7 @@ DOORS = {"inside.py", "inside_stores.py"}
 """In tests/support: private names of the product as functions."""
 
 TESTS = {("simulation/store.py", "_getframe"), ("simulation/loop.py", "_set_running_loop")}
-"""Of the standard library: no public part tells who calls, or makes a loop the running one."""
+"""Of the standard library: no public part identifies the caller, or makes a loop the running one."""
 
 
 def test_tests_reach_private_names_through_their_doors_alone() -> None:

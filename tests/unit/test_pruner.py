@@ -1,4 +1,4 @@
-"""The pruner beside working workers: it removes in the background, and nobody waits for it."""
+"""The pruner beside working workers: it removes in the background, and no other call waits for it."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def _only_one(manager: RunManager) -> bool:
     return len(await manager.runs.recent()) == 1
 
 
-def test_runs_are_kept_for_thirty_days_unless_a_setting_says_otherwise(
+def test_runs_are_kept_for_thirty_days_unless_a_setting_changes_that(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = Settings()

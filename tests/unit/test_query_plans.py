@@ -164,7 +164,7 @@ async def beat(scene: Scene) -> None:
     await scene.watch(scene.store.beat(scene.me))
 
 
-async def bury_and_sweep(scene: Scene) -> None:
+async def fence_and_sweep(scene: Scene) -> None:
     peer = await scene.store.register(new_worker())
     await running(scene.store, peer, "theirs")
     await scene.watch(scene.store.fence_worker(await worker_row(scene.store, peer), by=scene.me, proven=True))
@@ -226,7 +226,7 @@ async def delete_one_run(scene: Scene) -> None:
 
 
 async def nothing_has_expired(scene: Scene) -> None:
-    """A thread with a time to live that has passed, but for the run that goes on there."""
+    """A thread whose time to live has passed, but whose run has not ended."""
     await running(scene.store, scene.me, "long", temporary_ms=0)
     await scene.watch(scene.store.has_expired_threads())
     await scene.watch(scene.store.expire_threads(limit=10))
@@ -281,7 +281,7 @@ EVERYTHING: tuple[Doing, ...] = (
     cancel_and_settle,
     tick,
     beat,
-    bury_and_sweep,
+    fence_and_sweep,
     line_holder_thread,
     history_page,
     everything_recent,
@@ -364,8 +364,8 @@ async def test_runs_in_flight_of_a_thread_are_found_without_its_history() -> Non
         page = scene.store.thread_runs("t", statuses=("pending", "running"), limit=9, offset=0, user_id=None)
         await scene.watch(page)
         for query in (ThreadQuery(status="busy"), ThreadQuery(status="busy", ids=("t",))):
-            found = await scene.store.threads(query, user_id=None)
-            assert run.thread_id in [thread.thread_id for thread in found]
+            threads = await scene.store.threads(query, user_id=None)
+            assert run.thread_id in [thread.thread_id for thread in threads]
         steps.append(scene.steps)
     assert steps[1] <= steps[0] * 1.1 + 20
 

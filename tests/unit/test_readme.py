@@ -165,7 +165,7 @@ async def test_the_acl_line_is_enough(own_valkey: ValkeyServer, somewhere: None,
         await other.cancel(run.run_id, wait=5)
         emitting = await one.create_or_reject("thread-2")
         one.launch(emitting, emits_once)
-        assert len([told async for told in other.follow(emitting.run_id)]) == 2
+        assert len([event async for event in other.follow(emitting.run_id)]) == 2
     assert own_valkey.command("ACL", "LOG") == b"*0\r\n", "something was refused"
 
 
@@ -179,8 +179,8 @@ def commands(document: Path) -> Iterator[list[str]]:
     lines = re.findall(r"^(?:\s*CMD |.*docker compose exec \S+ )?(coordinator [a-z].*)$", text, re.MULTILINE)
     lines += [f"coordinator {rest}" for rest in re.findall(r"^\s+command: (serve.*)$", text, re.MULTILINE)]
     lines += re.findall(r"\"(coordinator [^|\"]+)", text)
-    for found in spans + lines:
-        yield shlex.split(found.split("|")[0], comments=True)[1:]
+    for command in spans + lines:
+        yield shlex.split(command.split("|")[0], comments=True)[1:]
 
 
 def what_is_unknown(words: list[str]) -> str | None:

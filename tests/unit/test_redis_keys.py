@@ -25,7 +25,7 @@ def test_any_other_id_is_hashed(odd: str) -> None:
 
 
 def test_no_id_has_the_hashed_tag_of_another() -> None:
-    hashed = tag("somebody else's thread")
+    hashed = tag("another user's thread")
     assert tag(hashed) != hashed
 
 

@@ -44,10 +44,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_checksums_are_of_all_files(made: Path) -> None:
     lines = (made / "SHA256SUMS").read_text().splitlines()
-    said = {line[66:]: line[:64] for line in lines}
-    found = {file.name: file for file in made.iterdir() if file.name != "SHA256SUMS"}
-    assert {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in found.items()} == said
-    assert {Path(name).suffix for name in said} == {".whl", ".gz", ".json"}
+    listed = {line[66:]: line[:64] for line in lines}
+    files = {file.name: file for file in made.iterdir() if file.name != "SHA256SUMS"}
+    assert {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()} == listed
+    assert {Path(name).suffix for name in listed} == {".whl", ".gz", ".json"}
 
 
 def test_the_sbom_names_each_package_of_the_image_with_its_hashes(made: Path) -> None:
@@ -74,8 +74,8 @@ def test_the_same_commit_gives_the_same_bytes_elsewhere(made: Path, tmp_path: Pa
         ["git", "clone", "--quiet", "--no-local", "--depth", "1", str(ROOT), str(clone)], check=True
     )
     (clone / "coordinator" / "stray.py").write_text("")
-    told = (made / "SHA256SUMS").read_text()
-    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}{told[64:]}")
+    checksums = (made / "SHA256SUMS").read_text()
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}{checksums[64:]}")
     again = release(
         tmp_path,
         "--compare",
@@ -86,7 +86,7 @@ def test_the_same_commit_gives_the_same_bytes_elsewhere(made: Path, tmp_path: Pa
         PYTHONHASHSEED="7",
     )
     assert again.returncode == 1, again.stdout + again.stderr
-    assert told in again.stderr
+    assert checksums in again.stderr
 
 
 def test_the_sources_are_complete(made: Path) -> None:

@@ -1,4 +1,4 @@
-"""What only the server says is taken out of a request before it is stored; what is the client's stays."""
+"""Keys that only the server sets are removed from a request before it is stored; keys of the client stay."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_run_is_stamped_by_the_server() -> None:
     }
 
 
-def test_nobody_says_in_a_context_who_he_is() -> None:
+def test_a_client_cannot_name_its_user_in_a_context() -> None:
     context = {"langgraph_auth_user": {"identity": "root"}, "__x": 1, "coordinator_user": 1, "name": "ann"}
     assert cleaned(RunRequest(context=context)).context == {"name": "ann"}
 

@@ -1,4 +1,4 @@
-"""Is the file ours, is it new enough, and what happens when several processes ask that at once."""
+"""Is the file ours, is its version known, and what happens when several processes open it at once."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ async def test_a_new_file_is_brought_to_the_newest_version(path: Path) -> None:
         await store.open()
         await store.aclose()
         await store.aclose()
-    found = await store.inspect()
-    assert (found.version, found.newest) == (newest, newest)
+    inspected = await store.inspect()
+    assert (inspected.version, inspected.newest) == (newest, newest)
     with closing(sqlite3.connect(path)) as cx:
         assert cx.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
         assert cx.execute("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -127,7 +127,7 @@ async def test_without_leave_to_migrate_an_old_file_stays_old(path: Path) -> Non
         await SQLiteStore(path.with_name("absent.db")).inspect()
 
 
-async def test_a_folder_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+async def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="does not exist"):
         await SQLiteStore(tmp_path / "no" / "runs.db").open()
     with pytest.raises(StoreUnavailable, match="is a folder"):

@@ -11,8 +11,8 @@ from coordinator.gateway.server.channel import Orders, Ready, as_known
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "message"),
     [(Orders, Orders(slot=2, assistants="mine:agents")), (Ready, Ready(epoch=3, grace=30.0))],
 )
-def test_fields_of_a_newer_program_are_left_out(kind: Any, said: Any) -> None:
-    assert as_known(kind, {**asdict(said), "of_a_newer_program": {"a": 1}}) == said
+def test_fields_of_a_newer_program_are_left_out(kind: Any, message: Any) -> None:
+    assert as_known(kind, {**asdict(message), "of_a_newer_program": {"a": 1}}) == message

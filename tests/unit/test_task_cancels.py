@@ -139,7 +139,7 @@ async def test_a_stopped_cancel_is_delivered_no_more() -> None:
 class TestATaskOfACaller:
     """It may have been cancelled by its maker."""
 
-    async def test_is_cancelled_at_once_if_nobody_else_has(self) -> None:
+    async def test_is_cancelled_at_once_if_it_was_not_cancelled_before(self) -> None:
         code = Code(swallows=0)
         await asyncio.sleep(0)
         cancelled(code.task, foreign=True)

@@ -29,7 +29,7 @@ def _makers(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("root", ROOTS, ids=lambda root: root.name)
 def test_tasks_are_made_in_one_place(root: Path) -> None:
-    """`stores.tasks.begin_soon`, wherever the loop may be somebody else's."""
+    """`stores.tasks.begin_soon`, wherever the event loop may be one of the application."""
     paths = [path for path in root.rglob("*.py") if path.relative_to(root).parts[0] not in OWN_LOOP]
     assert len(paths) > 20
     makers = [maker for path in paths for maker in _makers(path)]

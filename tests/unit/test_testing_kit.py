@@ -150,7 +150,7 @@ async def test_delayed_run_starts_when_its_time_has_come() -> None:
         assert run.status == "success"
 
 
-async def test_workers_share_threads_and_hear_each_other() -> None:
+async def test_workers_share_threads_and_receive_each_others_signals() -> None:
     async with testing.cluster(workers=2, assistants=AGENTS) as cluster:
         one, other = cluster.workers
         run = await one.create_or_reject("t", "sleeps", kwargs={"hours": 1})

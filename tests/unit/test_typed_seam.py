@@ -129,11 +129,11 @@ def errors(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, set[str]]:
     (folder / "pyrightconfig.json").write_text(json.dumps(settings))
     command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson", "-p", folder]
     checked = subprocess.run(command, stdout=subprocess.PIPE, check=False)
-    found: dict[str, set[str]] = {name: set() for name in CHANGES}
+    files_by_change: dict[str, set[str]] = {name: set() for name in CHANGES}
     for problem in json.loads(checked.stdout)["generalDiagnostics"]:
         number, _, *file = Path(problem["file"]).relative_to(folder).parts
-        found[copies[number]].add("/".join(file))
-    return found
+        files_by_change[copies[number]].add("/".join(file))
+    return files_by_change
 
 
 @pytest.mark.parametrize("name", CHANGES)

@@ -1,4 +1,4 @@
-"""What a report of an attempt may say."""
+"""What a report of an attempt may contain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many values a JSON text has, told from its bytes."""
+"""The number of values in a JSON text, counted in its bytes."""
 
 from __future__ import annotations
 

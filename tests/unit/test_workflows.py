@@ -27,7 +27,7 @@ def test_there_is_one_for_changes_and_one_for_releases() -> None:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_nothing_is_allowed_that_a_job_does_not_ask_for(path: Path) -> None:
+def test_nothing_is_allowed_that_a_job_does_not_request(path: Path) -> None:
     assert yaml.safe_load(path.read_text())["permissions"] == {}
 
 

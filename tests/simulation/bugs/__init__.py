@@ -37,7 +37,7 @@ FOUND_ELSEWHERE: Mapping[str, str] = {
     "the-tick-ignores-overdue-runs": _TESTS
     + "test_time_limits.py::test_tick_of_any_worker_ends_overdue_runs",
     "a-write-is-pending-for-ever": "tests/unit/"
-    "test_owed_writes.py::test_closed_outbox_accepts_no_pending_write",
+    "test_pending_writes.py::test_closed_outbox_accepts_no_pending_write",
     "put-resets-the-fence": _STORES
     + "rollbacks.py::test_a_record_put_back_on_a_deleted_thread_does_not_reset_its_fence",
     "sweep-leaves-what-is-beside": _STORES + "workers.py::test_a_run_beside_the_slot_ends_with_its_worker",

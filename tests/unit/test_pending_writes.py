@@ -1,4 +1,4 @@
-"""What is owed to the store is repeated until it is written, and not longer than the store is there."""
+"""Pending writes are repeated until the store accepts them, and not after it is closed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.waiting import wait_until
 
 
 async def test_closed_outbox_accepts_no_pending_write() -> None:
-    """A write that fails after the close would be repeated for ever, with nobody to end it."""
+    """A write that fails after the close would be repeated for ever, because no task would end it."""
     outbox, before = Outbox(), asyncio.all_tasks()
     await outbox.aclose()
 
@@ -34,15 +34,15 @@ async def test_closing_waits_for_writes_in_progress_and_then_writes_pending_ones
 
     under_way = outbox.post(long())
     disk.away = True
-    owed = deliver(outbox, disk, "owed")
-    await wait_until(lambda: len(outbox) == 1, description="it is owed")
+    pending = deliver(outbox, disk, "pending")
+    await wait_until(lambda: len(outbox) == 1, description="the write is pending")
     closing = asyncio.create_task(outbox.aclose())
     await asyncio.sleep(0)  # from here on nothing but the close repeats the write
     disk.away = False
     may_end.set()
     await closing
     assert under_way.done()
-    assert await owed == "owed"
+    assert await pending == "pending"
 
 
 # -- writes for which there is no room
@@ -95,7 +95,7 @@ async def test_writes_without_disk_space_do_not_block_later_pending_writes(outbo
     disk = Disk(*big)
     disk.away = True
     waiting = [deliver(outbox, disk, name) for name in [*big, "small", "smaller"]]
-    await wait_until(lambda: len(outbox) == len(waiting), description="all are owed")
+    await wait_until(lambda: len(outbox) == len(waiting), description="all writes are pending")
     disk.away = False
     assert await asyncio.gather(*waiting[-2:]) == ["small", "smaller"]
     assert len(outbox) == len(big)
@@ -120,9 +120,9 @@ async def test_write_of_cancelled_caller_does_not_block_later_pending_writes(
     disk = Disk()
     disk.away = True
     cancelled = deliver(outbox, disk, "cancelled")
-    await wait_until(lambda: len(outbox) == 1, description="the first write is owed")
+    await wait_until(lambda: len(outbox) == 1, description="the first write is pending")
     behind = deliver(outbox, disk, "behind")
-    await wait_until(lambda: len(outbox) == 2, description="the second write is owed")
+    await wait_until(lambda: len(outbox) == 2, description="the second write is pending")
     cancelled.cancel()
     disk.away = False
     async with asyncio.timeout(10):
