@@ -61,8 +61,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def _not_run(reporter: pytest.TerminalReporter) -> list[tuple[str, str]]:
     skipped = [report.longrepr for report in reporter.stats.get("skipped", [])]
-    told = [(str(where), str(reason)) for where, _, reason in skipped]
-    return [(where, reason) for where, reason in told if reason.removeprefix("Skipped: ").startswith(NOT_RUN)]
+    named = [(str(where), str(reason)) for where, _, reason in skipped]
+    return [
+        (where, reason) for where, reason in named if reason.removeprefix("Skipped: ").startswith(NOT_RUN)
+    ]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -82,15 +84,15 @@ def shared_valkey() -> Generator[ValkeyServer]:
 @pytest.fixture(scope="session")
 def shared_postgres() -> Generator[Database]:
     """One server for all tests that do it no harm. At the end it has seen no deadlock."""
-    with database() as found:
-        yield found
+    with database() as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
 def shared_pooler(shared_postgres: Database) -> Generator[Pooler]:
     """A PgBouncer in transaction mode before it."""
-    with pooler(shared_postgres) as found:
-        yield found
+    with pooler(shared_postgres) as made:
+        yield made
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 They are run against three workers, with a Redis of their own or with nothing but an SQLite file.
 
-The folder is somebody else's: tests that speak HTTP to the address in BASE_URL, with a configuration of their
-own. It is only read.
+The folder belongs to another project. Its tests send HTTP requests to the address in BASE_URL, and have a
+configuration of their own. The folder is only read.
 """
 
 from __future__ import annotations

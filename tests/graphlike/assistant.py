@@ -82,7 +82,7 @@ class GraphLikeAssistant:
     async def run(self, ctx: RunContext, request: RunRequest) -> Outcome:
         writer = Writer(ctx.run.thread_id, ctx.run.run_id, ctx.fence)
         point = await self._begin(ctx, request, writer)
-        asked = GraphLikeInput(**point.plan.get("asked", {}))
+        run_input = GraphLikeInput(**point.plan.get("input", {}))
         going_on = request.input is None  # past the place where it has paused
         while point.left:
             number: int = point.plan["next"]
@@ -90,10 +90,10 @@ class GraphLikeAssistant:
                 return Outcome(values=point.values, drained=True)
             if _named(request.interrupt_before) and not going_on:
                 return Outcome(values=point.values, paused=True)
-            if number in asked.ask and not point.answered:
-                return await self._ask(ctx, writer, point, number)
+            if number in run_input.ask and not point.answered:
+                return await self._pause_with_question(ctx, writer, point, number)
             going_on = False
-            point = await self._step(ctx, writer, point, asked)
+            point = await self._step(ctx, writer, point, run_input)
             if _named(request.interrupt_after) and point.left:
                 return Outcome(values=point.values, paused=True)
         return Outcome(values=point.values)
@@ -117,32 +117,34 @@ class GraphLikeAssistant:
             return point
         if request.input is None and base is not None:
             return base
-        asked = _parsed(request.input)
-        values = {**({} if base is None else base.values), "done": 0, "steps": asked.steps}
-        plan = {"next": 1, "steps": asked.steps, "asked": asked.model_dump()}
+        run_input = _parsed(request.input)
+        values = {**({} if base is None else base.values), "done": 0, "steps": run_input.steps}
+        plan = {"next": 1, "steps": run_input.steps, "input": run_input.model_dump()}
         return await self._new(ctx, writer, base, values, plan, source="input")
 
-    async def _ask(self, ctx: RunContext, writer: Writer, point: Checkpoint, number: int) -> Outcome:
+    async def _pause_with_question(
+        self, ctx: RunContext, writer: Writer, point: Checkpoint, number: int
+    ) -> Outcome:
         question = {"question": f"go on with step {number}?"}
         await self._write(ctx, writer, replace(point, question=question))
         interrupt = Interrupt(question, point.checkpoint_id)
         return Outcome(values=point.values, paused=True, interrupts=(interrupt,))
 
     async def _step(
-        self, ctx: RunContext, writer: Writer, point: Checkpoint, asked: GraphLikeInput
+        self, ctx: RunContext, writer: Writer, point: Checkpoint, run_input: GraphLikeInput
     ) -> Checkpoint:
         number: int = point.plan["next"]
-        await asyncio.sleep(asked.sleep)
-        if asked.thread or self.at_step is not None:
-            work = partial(self._in_thread, number, asked.thread)
+        await asyncio.sleep(run_input.sleep)
+        if run_input.thread or self.at_step is not None:
+            work = partial(self._in_thread, number, run_input.thread)
             await ctx.track(asyncio.get_running_loop().run_in_executor(None, work))
-        if asked.fail and number == point.plan["steps"]:
+        if run_input.fail and number == point.plan["steps"]:
             raise ValueError("demo failure requested")
-        noted = f"{asked.tag}:{number}" + (f":{point.answer}" if point.answered else "")
+        noted = f"{run_input.tag}:{number}" + (f":{point.answer}" if point.answered else "")
         log = [*point.values.get("log", []), noted]
         values = {**point.values, "done": number, "log": log}
         plan = {**point.plan, "next": number + 1}
-        after = await self._new(ctx, writer, point, values, plan, source="loop", slowly=asked.write)
+        after = await self._new(ctx, writer, point, values, plan, source="loop", slowly=run_input.write)
         await ctx.save(values)
         await ctx.emit("updates", {NODE: {"log": [noted]}})
         return after
@@ -196,8 +198,8 @@ class GraphLikeAssistant:
         user: User | None = None,
     ) -> StateView | None:
         del subgraphs, user
-        found = await self.states.get(thread_id, None if at is None else at.checkpoint_id)
-        return None if found is None else self._view(thread_id, found)
+        point = await self.states.get(thread_id, None if at is None else at.checkpoint_id)
+        return None if point is None else self._view(thread_id, point)
 
     async def history(
         self,
@@ -210,27 +212,27 @@ class GraphLikeAssistant:
     ) -> AsyncIterator[StateView]:
         del user
         until = None if before is None else before.checkpoint_id
-        for found in await self.states.all(thread_id):
-            view = self._view(thread_id, found)
-            if (until is None or found.checkpoint_id < until) and view.carries(metadata):
+        for point in await self.states.all(thread_id):
+            view = self._view(thread_id, point)
+            if (until is None or point.checkpoint_id < until) and view.carries(metadata):
                 if limit < 1:
                     return
                 limit -= 1
                 yield view
 
-    def _view(self, thread_id: str, found: Checkpoint) -> StateView:
-        asks = found.question is not None and not found.answered
-        interrupts = (Interrupt(found.question, found.checkpoint_id),) if asks else ()
+    def _view(self, thread_id: str, point: Checkpoint) -> StateView:
+        waits = point.question is not None and not point.answered
+        interrupts = (Interrupt(point.question, point.checkpoint_id),) if waits else ()
         listed = [{"value": one.value, "id": one.id} for one in interrupts]
-        task = {"id": found.checkpoint_id, "name": NODE, "error": None, "interrupts": listed}
+        task = {"id": point.checkpoint_id, "name": NODE, "error": None, "interrupts": listed}
         return StateView(
-            values=found.values,
-            next=(NODE,) if found.left else (),
-            checkpoint=CheckpointRef(found.checkpoint_id),
-            parent=None if found.parent_id is None else CheckpointRef(found.parent_id),
-            metadata={**found.metadata, "thread_id": thread_id, "graph_id": self.name},
-            created_at=iso(found.created_us),
-            tasks=(task,) if found.left else (),
+            values=point.values,
+            next=(NODE,) if point.left else (),
+            checkpoint=CheckpointRef(point.checkpoint_id),
+            parent=None if point.parent_id is None else CheckpointRef(point.parent_id),
+            metadata={**point.metadata, "thread_id": thread_id, "graph_id": self.name},
+            created_at=iso(point.created_us),
+            tasks=(task,) if point.left else (),
             interrupts=interrupts,
         )
 

@@ -2,7 +2,7 @@
 
 What is special about graphs is here on purpose. A resumed run writes onto a checkpoint of an earlier run. The
 newest checkpoint is the one with the greatest time-ordered id. Writes are jobs of a thread, and land after
-the await that asked for them was cancelled.
+the await of their caller was cancelled.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Writer(NamedTuple):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`plan`: what is left to do, and with what. `question`: what it asks, `answer`: what it was told."""
+    """`plan`: what is left to do, and with what. `question`: of its step, `answer`: the caller's to it."""
 
     checkpoint_id: str
     run_id: str
@@ -116,10 +116,10 @@ class CheckpointStates:
 
     async def get(self, thread_id: str, checkpoint_id: str | None = None) -> Checkpoint | None:
         """The newest one, or one of them."""
-        found = await self.all(thread_id)
+        checkpoints = await self.all(thread_id)
         if checkpoint_id is None:
-            return found[0] if found else None
-        return next((each for each in found if each.checkpoint_id == checkpoint_id), None)
+            return checkpoints[0] if checkpoints else None
+        return next((each for each in checkpoints if each.checkpoint_id == checkpoint_id), None)
 
     async def all(self, thread_id: str) -> list[Checkpoint]:
         """Newest first."""
@@ -153,16 +153,16 @@ class CheckpointStates:
 
     def _check(self, cx: sqlite3.Connection, writer: Writer) -> None:
         """In the transaction that writes: before it, it would be no fence."""
-        found = cx.execute("SELECT fence FROM fences WHERE thread_id = ?", (writer.thread_id,)).fetchone()
-        newest = 0 if found is None else found[0]
+        row = cx.execute("SELECT fence FROM fences WHERE thread_id = ?", (writer.thread_id,)).fetchone()
+        newest = 0 if row is None else row[0]
         if newest > writer.fence or self._open.get(writer.thread_id) != writer.fence:
             raise StaleFence(writer.thread_id, writer.fence)
 
     def _advance(self, thread_id: str, fence: int) -> Checkpoint | None:
         with self._transaction() as cx:
             _raise_fence(cx, thread_id, fence)
-            found = _rows(cx, thread_id)
-            return found[0] if found else None
+            checkpoints = _rows(cx, thread_id)
+            return checkpoints[0] if checkpoints else None
 
     def _restore(self, thread_id: str, run_id: str, fence: int) -> Json:
         with self._transaction() as cx:
@@ -176,8 +176,8 @@ class CheckpointStates:
                     cx.execute(_DELETE, (thread_id, checkpoint_id))
                 else:
                     _put(cx, thread_id, checkpoint_id, row)
-            found = _rows(cx, thread_id)
-            return found[0].values if found else None
+            checkpoints = _rows(cx, thread_id)
+            return checkpoints[0].values if checkpoints else None
 
     def _forget(self, run_ids: tuple[str, ...]) -> None:
         with self._transaction() as cx:

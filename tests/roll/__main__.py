@@ -17,7 +17,7 @@ from tests.roll.versions import BASELINE, NoBaseline, packages
 RED, PLAIN = "\x1b[1;31m", "\x1b[0m"
 
 
-def say(line: str | None) -> None:
+def write_line(line: str | None) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
@@ -25,13 +25,13 @@ def say(line: str | None) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--store", choices=STORES, action="append")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     try:
         packages()
     except NoBaseline as error:
-        say(f"{RED}THE ROLL WAS NOT RUN: {error}{PLAIN}")
+        write_line(f"{RED}THE ROLL WAS NOT RUN: {error}{PLAIN}")
         return 1 if os.environ.get("CI") else 0
-    return 1 if asyncio.run(all_of(asked.store or STORES)) else 0
+    return 1 if asyncio.run(all_of(arguments.store or STORES)) else 0
 
 
 async def all_of(kinds: Iterable[str]) -> int:
@@ -45,10 +45,10 @@ async def one(kind: str) -> int:
         answers = await roll(kind, Path(folder))
     failed = [answer for answer in answers if answer.wrong is not None]
     right = f"{len(answers) - len(failed)} of {len(answers)} right"
-    say(f"{kind}: {BASELINE[:7]} beside the working tree: {right}, {time.monotonic() - began:.0f} s")
+    write_line(f"{kind}: {BASELINE[:7]} beside the working tree: {right}, {time.monotonic() - began:.0f} s")
     for answer in failed:
-        say(f"{RED}wrong: {answer.question} ({answer.direction}, {answer.seconds:.1f} s){PLAIN}")
-        say(answer.wrong)
+        write_line(f"{RED}wrong: {answer.check} ({answer.direction}, {answer.seconds:.1f} s){PLAIN}")
+        write_line(answer.wrong)
     return len(failed)
 
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from coordinator.servers.postgres import PostgresServer
 from coordinator.servers.valkey import ValkeyServer
 from stores.sql.migration import migrations_of
-from tests.roll.questions import BOTH_WAYS, Pair, ended, equal, until
-from tests.roll.versions import ROOT, Asked, Worker, packages, worker
+from tests.roll.checks import BOTH_WAYS, Pair, ended, equal, until
+from tests.roll.versions import ROOT, RemoteError, Worker, packages, worker
 from tests.support.receiver import Receiver, receiving
 
 QUICK: dict[str, Any] = {
@@ -29,7 +29,7 @@ STORES = ("sqlite", "postgres", "redis")
 
 
 class Answer(NamedTuple):
-    question: str
+    check: str
     direction: str
     seconds: float
     wrong: str | None
@@ -50,7 +50,7 @@ def store(kind: str, folder: Path) -> Generator[dict[str, Any]]:
 
 
 class Roll:
-    """All questions of one store, each with its answer."""
+    """All checks of one store, and the answer to each."""
 
     def __init__(self, kind: str, settings: dict[str, Any], receiver: Receiver) -> None:
         self.kind, self.settings, self.receiver = kind, settings, receiver
@@ -61,11 +61,11 @@ class Roll:
         where = ROOT if label.startswith("new") else self.old_packages
         return worker(label, where, self.settings)
 
-    async def ask(self, name: str, direction: str, question: Callable[[], Awaitable[None]]) -> None:
+    async def check(self, name: str, direction: str, check: Callable[[], Awaitable[None]]) -> None:
         began, wrong = time.monotonic(), None
         try:
-            await question()
-        except Exception as error:  # noqa: BLE001 - the other questions are asked all the same
+            await check()
+        except Exception as error:  # noqa: BLE001 - the other checks run all the same
             wrong = "".join(traceback.format_exception(error, limit=-3))
         self.answers.append(Answer(name, direction, time.monotonic() - began, wrong))
 
@@ -77,37 +77,41 @@ class Roll:
             before = await old.do("return await begin(t, kwargs={'save': {'n': 1}, 'go': True})", t="before")
             await old.do("await m.wait(run, timeout=20)", run=before)
             new = await stack.enter_async_context(self.of("new"))
-            await self.ask("what was there before is there", "new", lambda: _history(new, before))
-            for question in BOTH_WAYS:
-                for here, there in ((old, new), (new, old)):
-                    pair = Pair(here, there, self.receiver, self.kind == "redis")
-                    await self.ask(
-                        question.__name__.replace("_", " "),
-                        f"{here.label} to {there.label}",
-                        lambda question=question, pair=pair: question(pair),
+            await self.check("what was there before is there", "new", lambda: _history(new, before))
+            for check in BOTH_WAYS:
+                for owner, other in ((old, new), (new, old)):
+                    pair = Pair(owner, other, self.receiver, self.kind == "redis")
+                    await self.check(
+                        check.__name__.replace("_", " "),
+                        f"{owner.label} to {other.label}",
+                        lambda check=check, pair=pair: check(pair),
                     )
-            await self.ask("a drain hands its waiting run over", "old to new", lambda: _handover(leaves, new))
-            await self.ask("a killed worker's run is ended", "old to new", lambda: _killed(dies, new))
-            await self.ask("a new worker drains when the old asks", "new to old", self._drained(stack, old))
-            await self.ask("an old worker that restarts comes in", "old", self._restarted)
+            await self.check(
+                "a drain hands its waiting run over", "old to new", lambda: _handover(leaves, new)
+            )
+            await self.check("a killed worker's run is ended", "old to new", lambda: _killed(dies, new))
+            await self.check(
+                "a new worker drains when the old requests it", "new to old", self._drained(stack, old)
+            )
+            await self.check("an old worker that restarts comes in", "old", self._restarted)
         return self.answers
 
     def _drained(self, stack: AsyncExitStack, old: Worker) -> Callable[[], Awaitable[None]]:
-        async def question() -> None:
+        async def check() -> None:
             leaves = await stack.enter_async_context(self.of("new-leaves"))
             await _handover(leaves, old)
 
-        return question
+        return check
 
     async def _restarted(self) -> None:
-        """Where no migration came with the new version; else it is refused with what to do. It is known
-        before it is asked which of the two is right."""
+        """A restarted old worker is accepted if the new version has no migration. Otherwise it is refused,
+        with what to do. Which of the two is right is known beforehand."""
         then, now = (_newest_migration(where, self.kind) for where in (self.old_packages, ROOT))
         try:
             async with self.of("old-again") as again:
                 equal(await again.do("return list((await m.worker.health()).why_not)"), [])
-        except Asked as refused:
-            if now == then or not _is_refusal(refused, found=now, knows=then):
+        except RemoteError as refused:
+            if now == then or not _is_refusal(refused, stored=now, knows=then):
                 raise
 
 
@@ -115,9 +119,9 @@ def _newest_migration(where: Path, kind: str) -> int:
     return migrations_of(where / "stores/sql" / ("postgres" if kind == "postgres" else "sqlite"))[-1].number
 
 
-def _is_refusal(refused: Asked, *, found: int, knows: int) -> bool:
+def _is_refusal(refused: RemoteError, *, stored: int, knows: int) -> bool:
     """Of a program that is older than the schema: both versions, and that it is to be upgraded."""
-    words = (f"version {found}", f"knows {knows}", "upgrade run-coordinator")
+    words = (f"version {stored}", f"knows {knows}", "upgrade run-coordinator")
     return refused.kind in {"StoreRefused", "SchemaTooNew"} and all(word in refused.text for word in words)
 
 
@@ -129,15 +133,15 @@ async def _history(new: Worker, run: str) -> None:
 
 
 async def _handover(leaves: Worker, stays: Worker) -> None:
-    """Its running run may finish, its waiting one goes on at another."""
+    """Its running run may finish; its waiting run continues at another worker."""
     thread = f"handover-{leaves.label}"
     running = await leaves.do("return await begin(t)", t=f"{thread}-running")
     holder = await stays.do("return await begin(t)", t=thread)
     waits = await leaves.do("return await admit(t, 'enqueue', kwargs={'go': True})", t=thread)
-    asked = await stays.do(
+    drained = await stays.do(
         "return [a.epoch for a in await m.worker.request_drain(e, grace=20)]", e=leaves.epoch
     )
-    equal(asked, [leaves.epoch])
+    equal(drained, [leaves.epoch])
 
     async def draining() -> bool:
         return await leaves.do("return m.worker.draining")

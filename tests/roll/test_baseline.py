@@ -1,4 +1,4 @@
-"""A clone without the last release's commit says so in red, and fails in CI."""
+"""A clone without the last release's commit reports that in red, and fails in CI."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.roll import versions
 
 
 @pytest.mark.parametrize(("ci", "code"), [("true", 1), ("", 0)])
-def test_clone_without_the_baseline_fails_in_ci_and_says_what_to_do(
+def test_clone_without_the_baseline_fails_in_ci_with_what_to_do(
     ci: str, code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CI", ci)
@@ -20,9 +20,9 @@ def test_clone_without_the_baseline_fails_in_ci_and_says_what_to_do(
     monkeypatch.setattr(versions, "BASELINE", "0" * 40)
     monkeypatch.setattr(versions, "BUILT", tmp_path)
     assert program.main() == code
-    said = capsys.readouterr().out
-    assert f"{program.RED}THE ROLL WAS NOT RUN" in said
-    assert "git fetch --unshallow" in said
+    output = capsys.readouterr().out
+    assert f"{program.RED}THE ROLL WAS NOT RUN" in output
+    assert "git fetch --unshallow" in output
 
 
 def test_baseline_names_a_whole_commit() -> None:

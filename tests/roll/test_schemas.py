@@ -54,16 +54,16 @@ def kept(before: Parts, after: Parts) -> None:
 
 def sqlite_parts(cx: sqlite3.Connection) -> Parts:
     """Indexes count as well: statements name them (INDEXED BY)."""
-    found: Parts = {}
+    parts: Parts = {}
     for kind, name, sql in cx.execute(
         "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL"
     ).fetchall():
         if kind == "table" and name != "schema_version":
             for _, column, type_, *_ in cx.execute(f"PRAGMA table_info({name})"):
-                found[f"{name}.{column}"] = type_
+                parts[f"{name}.{column}"] = type_
         elif kind == "index":
-            found[f"index {name}"] = re.sub(r"\s+", " ", sql)
-    return found
+            parts[f"index {name}"] = re.sub(r"\s+", " ", sql)
+    return parts
 
 
 def inserts_without(cx: sqlite3.Connection, known: Parts) -> list[str]:
@@ -89,7 +89,7 @@ def of_release(release: Path, path: Path) -> sqlite3.Connection:
 
 def test_sqlite_keeps_what_the_last_release_uses(release: Path, tmp_path: Path) -> None:
     if sqlite_schema.oldest() > migrations_of(release / SQLITE)[-1].number:
-        pytest.skip("a migration says that programs of the last release may not work on it")
+        pytest.skip("a migration states that programs of the last release may not work on it")
     with closing(of_release(release, tmp_path / "runs.db")) as cx:
         before = sqlite_parts(cx)
         assert "runs.status" in before
@@ -136,10 +136,10 @@ _TYPES = (
 
 
 async def postgres_parts(cx: asyncpg.Connection[asyncpg.Record], schema: str) -> Parts:
-    found: Parts = {}
+    parts: Parts = {}
     for query in (_COLUMNS, _FUNCTIONS, _TYPES):
-        found.update((row[0], row[1]) for row in await cx.fetch(query, schema))
-    return found
+        parts.update((row[0], row[1]) for row in await cx.fetch(query, schema))
+    return parts
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ async def test_postgres_keeps_what_the_last_release_uses(
     release: Path, shared_postgres: Database, schema: str
 ) -> None:
     if scripts.oldest() > migrations_of(release / POSTGRES)[-1].number:
-        pytest.skip("a migration says that programs of the last release may not work on it")
+        pytest.skip("a migration states that programs of the last release may not work on it")
     async with shared_postgres.connection() as cx:
         before = await postgres_parts(cx, schema)
         required = {name for (name,) in await cx.fetch(_REQUIRED, schema)}

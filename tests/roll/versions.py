@@ -26,8 +26,8 @@ class NoBaseline(Exception):
     """The commit is not in the history that is here."""
 
 
-class Asked(Exception):
-    """A worker's answer is an error: its class's name and its text."""
+class RemoteError(Exception):
+    """A worker's answer is an error: the name of its class and its text."""
 
     def __init__(self, kind: str, text: str) -> None:
         self.kind, self.text = kind, text
@@ -79,15 +79,15 @@ class Worker:
 
     def __init__(self, label: str, process: asyncio.subprocess.Process) -> None:
         self.label, self.process, self.epoch = label, process, 0
-        self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._answers: dict[int, asyncio.Future[Any]] = {}
         self.reading = asyncio.create_task(self._read())
 
     async def started(self) -> None:
         self.epoch = await self._answer(0)
 
     async def do(self, code: str, **values: Any) -> Any:
-        """What the body of a function answers there. Raises Asked."""
-        number = max(self._asked, default=0) + 1
+        """Returns what the body of a function returns in the worker. Raises RemoteError."""
+        number = max(self._answers, default=0) + 1
         answer = self._answer(number)
         line = json.dumps({"id": number, "code": code, "values": values})
         assert self.process.stdin is not None
@@ -95,23 +95,23 @@ class Worker:
         return await answer
 
     def _answer(self, number: int) -> Any:
-        self._asked[number] = asyncio.get_running_loop().create_future()
-        return asyncio.wait_for(self._asked[number], _WITHIN)
+        self._answers[number] = asyncio.get_running_loop().create_future()
+        return asyncio.wait_for(self._answers[number], _WITHIN)
 
     async def _read(self) -> None:
         assert self.process.stdout is not None
         while line := await self.process.stdout.readline():
-            said = json.loads(line)
-            answer = self._asked[said["id"]]
+            message = json.loads(line)
+            answer = self._answers[message["id"]]
             if answer.done():
                 continue
-            if "error" in said:
-                answer.set_exception(Asked(said["error"], said["text"]))
+            if "error" in message:
+                answer.set_exception(RemoteError(message["error"], message["text"]))
             else:
-                answer.set_result(said["answer"])
-        for answer in self._asked.values():
+                answer.set_result(message["answer"])
+        for answer in self._answers.values():
             if not answer.done():
-                answer.set_exception(Asked("Gone", f"worker {self.label} has ended"))
+                answer.set_exception(RemoteError("Gone", f"worker {self.label} has ended"))
 
     async def kill(self) -> None:
         self.process.kill()
@@ -128,7 +128,7 @@ class Worker:
             await self.kill()
             raise
         await self.reading
-        for answer in self._asked.values():  # nobody waits for what was asked last
+        for answer in self._answers.values():  # no caller waits for the last answers
             if answer.done() and not answer.cancelled():
                 answer.exception()
         return code

@@ -1,4 +1,4 @@
-"""A worker process of whichever version PYTHONPATH names: it does what its parent asks, in Python.
+"""A worker process of the version that PYTHONPATH names: it executes Python code of its parent.
 
     python tests/roll/worker.py '{"label": …, "settings": {…}}'
 
@@ -33,15 +33,15 @@ def event(events: dict[str, asyncio.Event], run_id: str) -> asyncio.Event:
 
 
 async def agent(ctx: RunContext) -> Any:
-    """Saves what it is told to, waits for its gate unless it may go, and answers who ran it."""
-    told = ctx.run.kwargs
-    if "save" in told:
-        await ctx.save(told["save"])
-    if "emit" in told:
-        await ctx.emit("values", told["emit"])
+    """Saves and emits as its kwargs request, waits for its gate unless `go` is set, returns its worker."""
+    kwargs = ctx.run.kwargs
+    if "save" in kwargs:
+        await ctx.save(kwargs["save"])
+    if "emit" in kwargs:
+        await ctx.emit("values", kwargs["emit"])
     event(begun, ctx.run.run_id).set()
     try:
-        if not told.get("go"):
+        if not kwargs.get("go"):
             await event(gates, ctx.run.run_id).wait()
     except asyncio.CancelledError:
         stops.append(ctx.run.run_id)
@@ -50,7 +50,7 @@ async def agent(ctx: RunContext) -> Any:
 
 
 class Helpers:
-    """What the code of questions may call."""
+    """What the code of checks may call."""
 
     def __init__(self, manager: Any) -> None:
         self.m = manager
@@ -71,21 +71,21 @@ class Helpers:
         event(gates, run_id).set()
 
     async def row(self, run_id: str) -> dict[str, Any]:
-        told = await self.m.runs.explain(run_id)
-        run = told.run
+        explained = await self.m.runs.explain(run_id)
+        run = explained.run
         return {
             "status": run.status.value,
-            "phase": told.phase.value,
+            "phase": explained.phase.value,
             "cause": run.cancel_cause and run.cancel_cause.value,
             "settled": run.settled_at is not None,
-            "position": told.position,
-            "steps": [step.what for step in told.transitions],
+            "position": explained.position,
+            "steps": [step.what for step in explained.transitions],
         }
 
 
 async def answer(helpers: Helpers, line: str) -> None:
-    asked = json.loads(line)
-    body = textwrap.indent(asked["code"], "    ")
+    request = json.loads(line)
+    body = textwrap.indent(request["code"], "    ")
     names: dict[str, Any] = {
         "CronRow": CronRow,
         "replace": replace,
@@ -95,16 +95,16 @@ async def answer(helpers: Helpers, line: str) -> None:
     }
     for name in ("admit", "begin", "release", "row", "m"):
         names[name] = getattr(helpers, name)
-    names |= asked["values"]
+    names |= request["values"]
     try:
-        exec(f"async def asked():\n{body}", names)  # noqa: S102 - the parent's own code
-        said = {"answer": await names["asked"]()}
+        exec(f"async def request():\n{body}", names)  # noqa: S102 - the parent's own code
+        reply = {"answer": await names["request"]()}
     except Exception as error:  # noqa: BLE001 - it is the parent's to judge
-        said = {"error": type(error).__name__, "text": str(error)}
-    say({"id": asked["id"], **said})
+        reply = {"error": type(error).__name__, "text": str(error)}
+    send({"id": request["id"], **reply})
 
 
-def say(line: dict[str, Any]) -> None:
+def send(line: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(line, default=str) + "\n")
     sys.stdout.flush()
 
@@ -120,7 +120,7 @@ async def main() -> None:
         create_gateway(manager, settings=gateway).running(),
     ):
         helpers, tasks = Helpers(manager), set[asyncio.Task[None]]()
-        say({"id": 0, "answer": helpers.m.worker.epoch})
+        send({"id": 0, "answer": helpers.m.worker.epoch})
         while line := await reader.readline():
             task = asyncio.create_task(answer(helpers, line.decode()))
             tasks.add(task)
@@ -131,5 +131,5 @@ if __name__ == "__main__":
     try:
         asyncio.run(main())
     except StoreRefused as refused:
-        say({"id": 0, "error": type(refused).__name__, "text": str(refused)})
+        send({"id": 0, "error": type(refused).__name__, "text": str(refused)})
         sys.exit(1)
