@@ -118,7 +118,7 @@ async def refuse(stage: Stage) -> Figures:
 
 
 @pytest.mark.multiprocess
-async def test_a_claim_that_lacks_a_package_is_skipped_and_says_so(
+async def test_a_claim_that_lacks_a_package_is_skipped_with_its_reason(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     lacking = dataclasses.replace(CLAIMS[6], needs=("json", "not_installed_at_all"))
@@ -154,11 +154,11 @@ async def test_with_a_redis_of_yours_the_kill_is_skipped_loudly(
     shared_valkey: ValkeyServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = await demonstrate(shared_valkey.url, as_json=True, claims=(CLAIMS[0], CLAIMS[5]))
-    said = capsys.readouterr()
-    report = json.loads(said.out)
+    output = capsys.readouterr()
+    report = json.loads(output.out)
     assert (code, [claim["ok"] for claim in report["claims"]]) == (0, [True, None])
     assert "SKIPPED" in report["claims"][1]["skipped"]
-    assert "SKIPPED" in said.err
+    assert "SKIPPED" in output.err
     assert shared_valkey.command("PING") == b"+PONG\r\n"
 
 
@@ -200,10 +200,10 @@ class Member:
     def _note(self, message: Message) -> None:
         self._stage.note(self._stage.forge.get(message["moment"], same)({**message, "worker": self.name}))
 
-    async def call(self, do: str, **about: Any) -> Message:
+    async def call(self, do: str, **arguments: Any) -> Message:
         if do == "state":
             return {"connectivity": "connected" if self._stage.up else "down"}
-        answer = self._stage.forge.get(do, same)(await self._worker.answer(do, **about))
+        answer = self._stage.forge.get(do, same)(await self._worker.answer(do, **arguments))
         if "refused" in answer:
             raise Refused(self.name, answer)
         return answer

@@ -1,4 +1,4 @@
-"""Streams while Redis is away, slow, emptied or lies: only completeness is lost, and every reader is told."""
+"""Streams while Redis is away, slow, emptied or lies: only completeness is lost, and readers learn that."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from coordinator.event_logs.redis import RedisEventLog
 from coordinator.redis.link import RedisLink
 from coordinator.servers.valkey import ValkeyServer
 from coordinator.testing.conformance.event_logs import entry, ids
-from tests.fundamentals.test_streams import Told, all_of, end_of, numbers
+from tests.fundamentals.test_streams import all_of, end_of, numbers
 from tests.support.agents import running
 from tests.support.inside import assembly_of, keeper_of, link_of
 from tests.support.linked import linked
@@ -25,19 +25,19 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
 
-def followed(manager: RunManager, run_id: str) -> tuple[list[Told], asyncio.Task[None]]:
-    """What a follower is told, as it comes, and the following itself."""
-    told: list[Told] = []
+def followed(manager: RunManager, run_id: str) -> tuple[list[Event | Gap | End], asyncio.Task[None]]:
+    """The items of a follower as they come, and the task that collects them."""
+    items: list[Event | Gap | End] = []
 
     async def follow() -> None:
         async for item in manager.follow(run_id):
-            told.append(item)  # noqa: PERF401 - it is looked at meanwhile
+            items.append(item)  # noqa: PERF401 - the list is read meanwhile
 
-    return told, asyncio.create_task(follow())
+    return items, asyncio.create_task(follow())
 
 
-async def followed_from_afar(told: list[Told], number: int) -> None:
-    await wait_until(lambda: len(told) >= number, description=f"{number} things were told")
+async def followed_from_afar(items: list[Event | Gap | End], number: int) -> None:
+    await wait_until(lambda: len(items) >= number, description=f"{number} items have come")
 
 
 # ---- one append ----------------------------------------------------------------------------------------
@@ -92,30 +92,30 @@ async def test_events_for_a_full_server_wait_for_room_and_the_run_goes_on(
         if emptied:
             own_valkey.command("CONFIG", "SET", "maxmemory", "0")
         agent.may_end.set()
-        told = await all_of(manager.follow(run.run_id))
-        assert numbers(told) == ([1] if emptied else [])
-        assert end_of(told).complete is emptied
+        items = await all_of(manager.follow(run.run_id))
+        assert numbers(items) == ([1] if emptied else [])
+        assert end_of(items).complete is emptied
         assert run.status is RunStatus.success
 
 
-# ---- while somebody follows ----------------------------------------------------------------------------
+# ---- while a follower reads ----------------------------------------------------------------------------
 
 
 async def test_emptied_while_followed(own_valkey: ValkeyServer, tmp_path: Path) -> None:
-    """Who was up to date has missed nothing; who comes later is told from where on the log is whole."""
+    """A follower that was up to date has missed nothing; a later one gets a gap at the start of the log."""
     async with team_of(2, tmp_path, redis=own_valkey.url) as (owner, other):
         run, agent = await running(owner, "t")
-        told, following = followed(other, run.run_id)
+        items, following = followed(other, run.run_id)
         for number in range(1, 6):
             await agent.ctx.emit("custom", number)
-        await followed_from_afar(told, 5)
+        await followed_from_afar(items, 5)
         own_valkey.command("FLUSHALL")
         for number in range(6, 11):
             await agent.ctx.emit("custom", number)
         agent.may_end.set()
         await following
-        assert numbers(told) == list(range(1, 11))
-        assert end_of(told).complete
+        assert numbers(items) == list(range(1, 11))
+        assert end_of(items).complete
         late = await all_of(other.follow(run.run_id))
         assert isinstance(late[0], Gap)
         assert late[0].after is None
@@ -148,14 +148,14 @@ async def test_an_expired_log_ends_with_a_gap(own_valkey: ValkeyServer, tmp_path
         agent.may_end.set()
         await owner.wait(run.run_id, timeout=20)
 
-        told = list[Event | Gap | End]()
+        items = list[Event | Gap | End]()
 
         async def of_a_gap() -> bool:
-            told[:] = await all_of(other.follow(run.run_id))
-            return any(isinstance(one, Gap) for one in told)
+            items[:] = await all_of(other.follow(run.run_id))
+            return any(isinstance(one, Gap) for one in items)
 
         await wait_until(of_a_gap, description="the log has expired, counted from the end of the run")
-        gap, end = told
+        gap, end = items
         assert gap == Gap(None, None)
         assert isinstance(end, End)
         assert not end.complete
@@ -165,10 +165,10 @@ async def test_restarted_while_followed(own_valkey: ValkeyServer, tmp_path: Path
     """What is emitted while it is away is kept and appended when it is back, in order."""
     async with team_of(2, tmp_path, redis=own_valkey.url) as (owner, other):
         run, agent = await running(owner, "t")
-        told, following = followed(other, run.run_id)
+        items, following = followed(other, run.run_id)
         for number in range(1, 4):
             await agent.ctx.emit("custom", number)
-        await followed_from_afar(told, 3)
+        await followed_from_afar(items, 3)
         own_valkey.kill()
         began = time.perf_counter()
         for number in range(4, 7):
@@ -184,10 +184,10 @@ async def test_restarted_while_followed(own_valkey: ValkeyServer, tmp_path: Path
         await agent.ctx.emit("custom", "last")
         agent.may_end.set()
         await following
-        assert numbers(told)[:6] == [1, 2, 3, 4, 5, 6]
-        assert numbers(told)[-1] == "last"
-        assert [item for item in told if isinstance(item, Gap)] == []
-        assert end_of(told).complete
+        assert numbers(items)[:6] == [1, 2, 3, 4, 5, 6]
+        assert numbers(items)[-1] == "last"
+        assert [item for item in items if isinstance(item, Gap)] == []
+        assert end_of(items).complete
 
 
 async def test_pause_of_redis_costs_streams_no_event(own_valkey: ValkeyServer, tmp_path: Path) -> None:
@@ -198,14 +198,14 @@ async def test_pause_of_redis_costs_streams_no_event(own_valkey: ValkeyServer, t
         for number in range(100):
             await asyncio.gather(*(agent.ctx.emit("custom", number) for _, agent in runs))
         own_valkey.resume()
-        for (_, agent), (told, _) in zip(runs, follows, strict=True):
+        for (_, agent), (items, _) in zip(runs, follows, strict=True):
             await agent.ctx.emit("custom", 100)
-            await wait_until(lambda told=told: len(told) == 101, description="all have arrived")
+            await wait_until(lambda items=items: len(items) == 101, description="all have arrived")
             agent.may_end.set()
-        for told, following in follows:
+        for items, following in follows:
             await following
-            assert numbers(told) == list(range(101))
-            assert end_of(told).complete
+            assert numbers(items) == list(range(101))
+            assert end_of(items).complete
 
 
 async def test_the_end_comes_also_while_redis_is_away(own_valkey: ValkeyServer, tmp_path: Path) -> None:
@@ -235,8 +235,8 @@ async def test_a_deaf_follower_finds_events_and_end_by_itself(
             for forged in ("log:", "log:1-1", "log:x-y:z", f"log:{'9' * 30}-1:{run.run_id}"):
                 own_valkey.command("PUBLISH", channel, forged)
             await agent.ctx.emit("custom", 1)
-            told = await anext(followed)
-            assert isinstance(told, Event)
+            item = await anext(followed)
+            assert isinstance(item, Event)
             agent.may_end.set()
             assert isinstance(await anext(followed), End)
 
@@ -250,27 +250,27 @@ async def test_many_followers_share_reads(own_valkey: ValkeyServer, tmp_path: Pa
         )
         followers = [followed(other, run.run_id) for _ in range(300)]
 
-        async def all_told(number: int) -> None:
+        async def all_received(number: int) -> None:
             """Side by side from event to event: who falls behind reads for itself, and may."""
             await wait_until(
-                lambda: all(len(told) > number for told, _ in followers),
-                description=f"all were told event {number}",
+                lambda: all(len(items) > number for items, _ in followers),
+                description=f"all have received event {number}",
             )
 
         await agent.ctx.emit("custom", 0)
-        await all_told(0)
+        await all_received(0)
         link = _bulk_link_of(other)
         before, rows_before = link.counters.sent, other.worker.store_counters()["reads"]
         for number in range(1, 21):
             await agent.ctx.emit("custom", number)
-            await all_told(number)
+            await all_received(number)
         assert link.counters.sent - before < 150, "and not 300 reads for each of 20 events"
         rows = other.worker.store_counters()["reads"] - rows_before
-        assert rows < 1500, "the row is asked where no event comes, and not 300 times for each of 20 events"
+        assert rows < 1500, "the row is read where no event comes, and not 300 times for each of 20 events"
         agent.may_end.set()
-        for told, following in followers:
+        for items, following in followers:
             await following
-            assert numbers(told) == list(range(21))
+            assert numbers(items) == list(range(21))
     assert not keys_without_ttl(own_valkey, "rc")
 
 

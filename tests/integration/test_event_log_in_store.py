@@ -45,26 +45,26 @@ async def until_written(manager: RunManager) -> None:
 async def test_a_store_that_is_away_for_a_second_costs_time_and_no_event(
     team: list[RunManager], tmp_path: Path
 ) -> None:
-    """The run goes on, its own worker's followers see it at once, the others when the store is back."""
+    """The run continues; followers on its own worker get events at once, others when the store is back."""
     owner, other = team
     run, agent = await running(owner, "t")
-    here, following_here = followed(owner, run.run_id)
-    there, following_there = followed(other, run.run_id)
+    local, following_locally = followed(owner, run.run_id)
+    remote, following_remotely = followed(other, run.run_id)
     await agent.ctx.emit("custom", 0)
-    await followed_from_afar(there, 1)
+    await followed_from_afar(remote, 1)
     with locked(tmp_path / "runs.db"):
         for number in range(1, 50):
             async with asyncio.timeout(1):
                 await agent.ctx.emit("custom", number)
-        await followed_from_afar(here, 50)
-        assert numbers(there) == [0]
+        await followed_from_afar(local, 50)
+        assert numbers(remote) == [0]
         await asyncio.sleep(1.0)  # the outage: its length is what is tested
-    await followed_from_afar(there, 50)
+    await followed_from_afar(remote, 50)
     agent.may_end.set()
-    await asyncio.gather(following_here, following_there)
-    for told in (here, there):
-        assert numbers(told) == list(range(50))
-        assert end_of(told).complete
+    await asyncio.gather(following_locally, following_remotely)
+    for items in (local, remote):
+        assert numbers(items) == list(range(50))
+        assert end_of(items).complete
 
 
 @pytest.mark.parametrize("fault", [StoreFull, StoreUnavailable])
@@ -87,10 +87,10 @@ async def test_a_store_without_room_is_tried_again_and_the_run_goes_on(
     assert await other.events(run.run_id) == []
     monkeypatch.setattr(store, "append_events", append)
     agent.may_end.set()
-    told = await all_of(other.follow(run.run_id))
-    assert numbers(told) == list(range(10))
-    assert end_of(told).complete
-    assert end_of(told).status is RunStatus.success
+    items = await all_of(other.follow(run.run_id))
+    assert numbers(items) == list(range(10))
+    assert end_of(items).complete
+    assert end_of(items).status is RunStatus.success
 
 
 async def newest_is_stored(manager: RunManager, run_id: str) -> bool:
@@ -98,7 +98,7 @@ async def newest_is_stored(manager: RunManager, run_id: str) -> bool:
     return numbers(await manager.events(run_id, after="1-999", limit=1)) == [999]
 
 
-async def test_what_a_full_store_never_takes_is_told_as_a_gap(
+async def test_events_that_a_full_store_never_takes_become_a_gap(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More than is kept: the oldest are dropped, each run's newest stay."""
@@ -119,10 +119,10 @@ async def test_what_a_full_store_never_takes_is_told_as_a_gap(
     agent.may_end.set()
     # A follower waits half a second for the end of a log after its run has settled: here it comes later.
     await wait_until(lambda: newest_is_stored(other, run.run_id), description="the newest event is stored")
-    told = await all_of(other.follow(run.run_id))
-    assert len([one for one in told if isinstance(one, Gap)]) == 1
-    assert numbers(told)[-1] == 999
-    assert not end_of(told).complete
+    items = await all_of(other.follow(run.run_id))
+    assert len([one for one in items if isinstance(one, Gap)]) == 1
+    assert numbers(items)[-1] == 999
+    assert not end_of(items).complete
 
 
 async def test_a_drain_leaves_the_log_closed(tmp_path: Path) -> None:
@@ -130,14 +130,14 @@ async def test_a_drain_leaves_the_log_closed(tmp_path: Path) -> None:
         async with team_of(1, tmp_path) as (owner,):
             run, agent = await running(owner, "t")
             await agent.ctx.emit("custom", 1)
-            told, following = followed(other, run.run_id)
+            items, following = followed(other, run.run_id)
             await owner.worker.drain(0.1)
         await following
-        assert numbers(told) == [1]
-        assert end_of(told).complete
+        assert numbers(items) == [1]
+        assert end_of(items).complete
 
 
-async def test_runs_that_nobody_follows_elsewhere_are_written_together(
+async def test_events_of_runs_without_remote_followers_are_written_together(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owner, _ = team
@@ -165,10 +165,10 @@ async def test_events_outlive_redis(tmp_path: Path, own_valkey: ValkeyServer) ->
     """A setting: then Redis only rings."""
     async with team_of(2, tmp_path, redis=own_valkey.url, event_log="store") as (owner, other):
         run, agent = await running(owner, "t")
-        told, following = followed(other, run.run_id)
+        items, following = followed(other, run.run_id)
         for number in range(10):
             await agent.ctx.emit("custom", number)
-        await followed_from_afar(told, 10)
+        await followed_from_afar(items, 10)
         own_valkey.command("FLUSHALL")
         agent.may_end.set()
         await following
@@ -205,7 +205,7 @@ async def test_followers_are_rung_and_do_not_poll(
         run, agent = await running(owner, "t")
 
         async def never(*args: Any) -> Any:
-            raise AssertionError("it asks for news")
+            raise AssertionError("the follower polls")
 
         monkeypatch.setattr(store_behind(log_of(other)), "log_tops", never)
         following = other.follow(run.run_id)
@@ -214,8 +214,8 @@ async def test_followers_are_rung_and_do_not_poll(
             for number in range(3):
                 await agent.ctx.emit("custom", number)
                 async with asyncio.timeout(10):
-                    told = await anext(following)
-                assert told.data == number
+                    item = await anext(following)
+                assert item.data == number
         agent.may_end.set()
 
 
@@ -238,8 +238,8 @@ async def test_without_a_bell_followers_look_for_themselves(
                 for number in range(3):
                     await agent.ctx.emit("custom", number)
                     async with asyncio.timeout(10):
-                        told: Any = await anext(following)
-                    assert told.data == number
+                        item: Any = await anext(following)
+                    assert item.data == number
             agent.may_end.set()
 
 
@@ -253,9 +253,9 @@ async def test_a_log_that_has_expired_is_a_gap(tmp_path: Path) -> None:
         await wait_until(
             lambda: not stored(path, "SELECT run_id FROM event_logs"), description="it has expired"
         )
-        told = await all_of(other.follow(run.run_id))
-        assert [type(one).__name__ for one in told] == ["Gap", "End"]
-        assert not end_of(told).complete
+        items = await all_of(other.follow(run.run_id))
+        assert [type(one).__name__ for one in items] == ["Gap", "End"]
+        assert not end_of(items).complete
 
 
 async def test_with_memory_nothing_is_stored(tmp_path: Path) -> None:
@@ -264,6 +264,6 @@ async def test_with_memory_nothing_is_stored(tmp_path: Path) -> None:
         await agent.ctx.emit("custom", 1)
         agent.may_end.set()
         assert numbers(await all_of(owner.follow(run.run_id))) == [1]
-        told = await all_of(other.follow(run.run_id))
-        assert isinstance(told[0], Gap)
+        items = await all_of(other.follow(run.run_id))
+        assert isinstance(items[0], Gap)
     assert stored(tmp_path / "runs.db", "SELECT run_id FROM run_events") == []

@@ -39,7 +39,7 @@ async def opened(path: Path) -> AsyncGenerator[None]:
 
 
 async def work(ctx: RunContext) -> None:
-    await ctx.save({"said": "hello"})
+    await ctx.save({"text": "hello"})
 
 
 async def test_a_new_sqlite_store_and_the_files_beside_it_are_private(tmp_path: Path, umask: int) -> None:
@@ -81,43 +81,43 @@ async def test_looking_makes_no_file(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path / ".coordinator"
 
 
-def test_the_data_folder_is_private(here: Path, umask: int) -> None:
+def test_the_data_folder_is_private(folder: Path, umask: int) -> None:
     data_folder()
-    assert stat.S_IMODE(here.stat().st_mode) == 0o700
-    assert data_folder() == here
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert data_folder() == folder
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
-def test_a_data_folder_that_is_open_to_others_is_refused(here: Path, mode: int) -> None:
-    here.mkdir()
-    here.chmod(mode)
+def test_a_data_folder_that_is_open_to_others_is_refused(folder: Path, mode: int) -> None:
+    folder.mkdir()
+    folder.chmod(mode)
     with pytest.raises(CannotServe, match=r"open to other users.*chmod 700"):
         data_folder()
-    assert list(here.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
-def test_a_link_in_place_of_the_data_folder_is_refused(here: Path, tmp_path: Path) -> None:
+def test_a_link_in_place_of_the_data_folder_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir(mode=0o700)
-    here.symlink_to("elsewhere")
+    folder.symlink_to("elsewhere")
     with pytest.raises(CannotServe, match="is not a folder"):
         data_folder()
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
-def test_a_data_folder_of_another_user_is_refused(here: Path) -> None:
-    here.mkdir(mode=0o700)
-    os.chown(here, 12345, -1)
+def test_a_data_folder_of_another_user_is_refused(folder: Path) -> None:
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 12345, -1)
     with pytest.raises(CannotServe, match="another user"):
         data_folder()
 
 
-async def test_a_server_says_what_to_do_about_its_data_folder(tmp_path: Path) -> None:
+async def test_a_server_that_refuses_its_data_folder_reports_what_to_do(tmp_path: Path) -> None:
     (tmp_path / ".coordinator").mkdir(mode=0o755)
     (tmp_path / ".coordinator").chmod(0o755)
     answer = await cli("serve", "--port", "0", cwd=tmp_path)

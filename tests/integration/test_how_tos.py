@@ -24,7 +24,7 @@ HOW_TOS = {  # patch: (product files at most, the tests of the walk that are abo
 
 LEFT_OUT = (
     ("add-a-field", "stores/sql/postgres/functions/3_admission.sql"),  # one engine of two
-    ("add-a-field", "coordinator/record.py"),  # a copy that nothing asks for
+    ("add-a-field", "coordinator/record.py"),  # a copy that nothing requires
     ("add-a-shown-field", "coordinator/gateway/wire/documents.py"),
 )
 """Those that are most easily forgotten: nothing but the walk notices."""
@@ -45,8 +45,8 @@ def patch_of(name: str) -> str:
 
 def parts(patch: str) -> dict[str, str]:
     """By file, its part of the patch."""
-    found = re.split(r"(?m)^(?=diff --git )", patch)[1:]
-    return {part.split()[2].removeprefix("a/"): part for part in found}
+    sections = re.split(r"(?m)^(?=diff --git )", patch)[1:]
+    return {part.split()[2].removeprefix("a/"): part for part in sections}
 
 
 def product(patch: str) -> list[str]:

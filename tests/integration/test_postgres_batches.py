@@ -27,7 +27,7 @@ USERS = (None, None, "u", "v")
 STRATEGIES = ("reject", "reject", "reject", "enqueue", "interrupt", "rollback")
 
 
-class _Asked(NamedTuple):
+class _Operation(NamedTuple):
     """One operation, as the port names it and as the engine makes it."""
 
     name: str
@@ -41,55 +41,56 @@ class Batches:
         self.twins: Any = twins  # what it answers is known by the name of the operation
         self.clock, self.left_out = clock, 0
 
-    def admit(self, thread_id: str, epoch: int, **fields: Any) -> _Asked:
+    def admit(self, thread_id: str, epoch: int, **fields: Any) -> _Operation:
         run = new_run(thread_id, **fields)
         call = admission.admit(self.clock(), run, epoch, Limits())
-        return _Asked("admit", (run,), {"epoch": epoch, "limits": Limits()}, call)
+        return _Operation("admit", (run,), {"epoch": epoch, "limits": Limits()}, call)
 
-    def insert(self, thread_id: str, epoch: int, **fields: Any) -> _Asked:
+    def insert(self, thread_id: str, epoch: int, **fields: Any) -> _Operation:
         run = new_run(thread_id, **fields)
-        return _Asked("insert", (run,), {"epoch": epoch}, admission.insert(self.clock(), run, epoch))
+        return _Operation("insert", (run,), {"epoch": epoch}, admission.insert(self.clock(), run, epoch))
 
-    def start(self, own: Ownership, ref: Any) -> _Asked:
-        return _Asked("start", (own, ref), {}, ownership.start(self.clock(), own, ref))
+    def start(self, own: Ownership, ref: Any) -> _Operation:
+        return _Operation("start", (own, ref), {}, ownership.start(self.clock(), own, ref))
 
-    def finish(self, own: Ownership, outcome: Outcome, *, hold: bool = False) -> _Asked:
+    def finish(self, own: Ownership, outcome: Outcome, *, hold: bool = False) -> _Operation:
         call = ownership.finish(self.clock(), own, outcome, hold=hold)
-        return _Asked("finish", (own, outcome), {"hold": hold}, call)
+        return _Operation("finish", (own, outcome), {"hold": hold}, call)
 
-    def decide(self, run_id: str, **how: Any) -> _Asked:
-        asked: dict[str, Any] = {
+    def decide(self, run_id: str, **how: Any) -> _Operation:
+        options: dict[str, Any] = {
             "action": CancelAction.interrupt,
             "cause": Cause.user,
             "reason": None,
-            "actor": "somebody",
+            "actor": "an operator",
         }
-        asked |= {"error": None, "while_waiting": False, "home": None, **how}
-        call = decisions.decide(self.clock(), run_id, RunStatus.interrupted, **asked)
-        return _Asked("decide", (run_id, RunStatus.interrupted), asked, call)
+        options |= {"error": None, "while_waiting": False, "home": None, **how}
+        call = decisions.decide(self.clock(), run_id, RunStatus.interrupted, **options)
+        return _Operation("decide", (run_id, RunStatus.interrupted), options, call)
 
-    async def make(self, batch: Sequence[_Asked]) -> list[Any]:
+    async def make(self, batch: Sequence[_Operation]) -> list[Any]:
         """What each was answered, None = refused: first those that the batch has made, then the others,
         alone; all of them as the reference answers them in that order."""
         function = batch[0].call.statement
         assert isinstance(function, BatchFunction)
         answers: list[Any] = [None] * len(batch)
         until = asyncio.get_running_loop().time() + 5
-        calls = function.batch([asked.call for asked in batch])
+        calls = function.batch([operation.call for operation in batch])
         rows: Rows = await batch_pool_of(self.twins.tested).rows_once(function.sql_of_batch, calls, until)
         made: dict[int, list[Any]] = {place: columns for place, *columns in rows}
         for place, columns in sorted(made.items()):
-            asked = batch[place - 1]
+            operation = batch[place - 1]
             error: CoordinatorError | None = None
             try:
-                answers[place - 1] = asked.call.answer([columns])
+                answers[place - 1] = operation.call.answer([columns])
             except CoordinatorError as refusal:
                 error = refusal
-            await self.twins.agrees(asked.name, asked.args, asked.kwargs, answers[place - 1], error)
+            name, args, kwargs, _ = operation
+            await self.twins.agrees(name, args, kwargs, answers[place - 1], error)
         for place in set(range(1, len(batch) + 1)) - made.keys():
             self.left_out += 1
-            asked = batch[place - 1]
-            answers[place - 1], _ = await answer_of(self.twins, asked.name, asked.args, asked.kwargs)
+            name, args, kwargs, _ = batch[place - 1]
+            answers[place - 1], _ = await answer_of(self.twins, name, args, kwargs)
         return answers
 
 
@@ -107,7 +108,7 @@ async def batches(shared_postgres: Database) -> AsyncGenerator[Batches]:
 
 
 class Life:
-    """Some threads, and batches of whatever may be asked of them."""
+    """Some threads, and random batches of operations on them."""
 
     def __init__(self, batches: Batches, seed: int, epochs: Sequence[int]) -> None:
         self.batches, self.random, self.epochs = batches, random.Random(seed), epochs
@@ -116,7 +117,7 @@ class Life:
         self.own: list[Ownership] = []
         self.admitted: list[str] = []
 
-    def any_admission(self) -> _Asked:
+    def any_admission(self) -> _Operation:
         pick, fields = self.random, dict[str, Any]()
         fields["user_id"], fields["adopt_thread"] = pick.choice(USERS), pick.random() < 0.3
         if pick.random() < 0.2:
@@ -152,9 +153,9 @@ class Life:
             interrupts=[{"value": "?"}] if paused else None,
         )
 
-    def any_decision(self) -> _Asked:
+    def any_decision(self) -> _Operation:
         pick = self.random
-        run_id = pick.choice(self.admitted) if pick.random() < 0.9 else "nobody's"
+        run_id = pick.choice(self.admitted) if pick.random() < 0.9 else "unknown"
         action = pick.choice((CancelAction.interrupt, CancelAction.rollback))
         home = pick.choice((None, None, *self.epochs))
         waits = pick.random() < 0.2
@@ -163,9 +164,9 @@ class Life:
     async def go(self, length: int) -> None:
         for _ in range(length):
             await self.trouble()
-            asked = [self.any_admission() for _ in range(self.random.randint(1, 8))]
-            answers = await self.batches.make(asked)
-            for one, answer in zip(asked, answers, strict=True):
+            operations = [self.any_admission() for _ in range(self.random.randint(1, 8))]
+            answers = await self.batches.make(operations)
+            for one, answer in zip(operations, answers, strict=True):
                 if isinstance(answer, Admission):
                     self.admitted.append(answer.run_id)
                 if isinstance(answer, Admission) and answer.holds:
@@ -219,12 +220,12 @@ async def test_a_batch_is_its_calls_one_after_another(batches: Batches) -> None:
     assert batches.left_out > ROUNDS
 
 
-async def test_of_several_for_one_thread_the_first_gets_it_and_the_others_are_told_who(
+async def test_of_several_for_one_thread_the_first_gets_it_and_the_others_get_its_run_id(
     batches: Batches,
 ) -> None:
     epoch = await batches.twins.register(new_worker())
-    asked = [batches.admit("t", epoch) for _ in range(5)]
-    won, *lost = await batches.make(asked)
+    operations = [batches.admit("t", epoch) for _ in range(5)]
+    won, *lost = await batches.make(operations)
     assert won.holds
     assert (lost, batches.left_out) == ([None] * 4, 0)
     with pytest.raises(ConflictError) as conflict:
@@ -232,7 +233,7 @@ async def test_of_several_for_one_thread_the_first_gets_it_and_the_others_are_to
     assert conflict.value.active_run_id == won.run_id
 
 
-async def test_a_batch_leaves_out_whatever_somebody_else_has_locked(
+async def test_a_batch_leaves_out_what_another_session_has_locked(
     batches: Batches, shared_postgres: Database
 ) -> None:
     twins = batches.twins
@@ -243,34 +244,34 @@ async def test_a_batch_leaves_out_whatever_somebody_else_has_locked(
     async with shared_postgres.connection() as stranger, stranger.transaction():
         await stranger.execute(f"SELECT FROM {schema}.threads WHERE thread_id = 'held' FOR UPDATE")
         await stranger.execute(f"SELECT FROM {schema}.runs WHERE run_id = $1 FOR UPDATE", held.run_id)
-        for asked in (
+        for operation in (
             batches.admit("held", epoch), batches.start(own, None), batches.finish(own, SUCCESS),
         ):  # fmt: skip
-            function = asked.call.statement
+            function = operation.call.statement
             assert isinstance(function, BatchFunction)
             until = asyncio.get_running_loop().time() + 5
-            calls = function.batch([asked.call])
+            calls = function.batch([operation.call])
             assert not await batch_pool_of(twins.tested).rows_once(function.sql_of_batch, calls, until)
 
 
 async def test_admissions_with_keys_are_made_in_a_batch(batches: Batches, shared_postgres: Database) -> None:
-    """But for one whose key somebody has in hand, has used, or has in the same batch before."""
+    """Except an admission whose key is locked, already used, or earlier in the same batch."""
     twins = batches.twins
     epoch = await twins.register(new_worker())
     schema = twins.tested.schema
 
-    def asked(thread_id: str, key: str) -> _Asked:
+    def with_key(thread_id: str, key: str) -> _Operation:
         return batches.admit(thread_id, epoch, idempotency_key=key, request_hash="h")
 
-    admissions = await batches.make([asked(f"t{number}", f"key {number}") for number in range(10)])
+    admissions = await batches.make([with_key(f"t{number}", f"key {number}") for number in range(10)])
     assert all(admission.holds for admission in admissions)
     assert batches.left_out == 0
-    again = asked("t0", "key 0")
-    (found,) = await batches.make([again])
-    assert (found.run_id, batches.left_out) == (admissions[0].run_id, 1)
-    first, _ = await batches.make([asked("u", "key"), asked("v", "key")])
+    again = with_key("t0", "key 0")
+    (repeated,) = await batches.make([again])
+    assert (repeated.run_id, batches.left_out) == (admissions[0].run_id, 1)
+    first, _ = await batches.make([with_key("u", "key"), with_key("v", "key")])
     assert (first.holds, batches.left_out) == (True, 2)
-    held = asked("w", "held")
+    held = with_key("w", "held")
     function = held.call.statement
     assert isinstance(function, BatchFunction)
     async with shared_postgres.connection() as stranger, stranger.transaction():

@@ -1,4 +1,4 @@
-"""The PostgreSQL store where several workers ask at the same moment, each on connections of its own."""
+"""Concurrent calls of several workers to the PostgreSQL store, each worker on connections of its own."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def opened(shared_postgres: Database) -> AsyncGenerator[Callable[[int], Aw
         yield open_
 
 
-async def test_of_many_that_ask_for_one_thread_one_gets_it(
+async def test_of_concurrent_admissions_to_one_thread_one_wins(
     opened: Callable[[int], Awaitable[Stores]],
 ) -> None:
     stores = await opened(5)
@@ -79,7 +79,7 @@ class Chaos:
     async def step(self) -> None:
         act = self.random.choice(
             (self.admit, self.admit, self.admit, self.start, self.finish, self.finish, self.cancel,
-             self.claim, self.claim, self.sweep, self.settle, self.bury, self.save)
+             self.claim, self.claim, self.sweep, self.settle, self.fence, self.save)
         )  # fmt: skip
         with suppress(ConflictError, EpochDead, ParentEnded, StaleFence):
             await act()
@@ -137,7 +137,7 @@ class Chaos:
         if self.runs:
             await cancel(self.random.choice(self.stores), self.one(self.runs))
 
-    async def bury(self) -> None:
+    async def fence(self) -> None:
         if self.random.random() < 0.1:
             (store, victim), (_, by) = self.one(self.epochs), self.one(self.epochs)
             await self.worker()
@@ -151,7 +151,7 @@ class Chaos:
 
 
 @pytest.mark.timeout(120)
-async def test_nothing_waits_in_a_circle_and_nobody_shares_a_thread(
+async def test_no_deadlock_occurs_and_no_thread_has_two_holders(
     opened: Callable[[int], Awaitable[Stores]], shared_postgres: Database
 ) -> None:
     stores = await opened(3)
@@ -164,10 +164,10 @@ async def test_nothing_waits_in_a_circle_and_nobody_shares_a_thread(
             await chaos.step()
 
     await asyncio.gather(*(act() for _ in range(16)))
-    ask = sql_of(stores[0])
+    query = sql_of(stores[0])
     # Of a thread, the fence of each claim is greater than that of the one before it.
     taken: dict[str, list[int]] = {}
-    for thread, fence in ask(
+    for thread, fence in query(
         "SELECT thread_id, fence FROM transitions"
         " WHERE what IN ('admitted', 'claimed', 'adopted') AND holds_thread ORDER BY id"
     ):
@@ -175,21 +175,21 @@ async def test_nothing_waits_in_a_circle_and_nobody_shares_a_thread(
     assert taken
     for fences in taken.values():
         assert fences == sorted(set(fences))
-    # Between two that take a thread, the first has let go of it.
+    # Between two holders of a thread, the first has released it.
     held: dict[str, str] = {}
-    for thread, run_id, holds in ask("SELECT thread_id, run_id, holds_thread FROM transitions ORDER BY id"):
+    for thread, run_id, holds in query("SELECT thread_id, run_id, holds_thread FROM transitions ORDER BY id"):
         if holds:
             assert held.setdefault(thread, run_id) == run_id
         elif held.get(thread) == run_id:
             del held[thread]
-    # Who was stopped has nobody in flight below, but for a child whose own admission has stopped it.
-    left = ask(
+    # A stopped run has no child in flight, except a child whose own admission has stopped it.
+    left = query(
         "SELECT c.run_id FROM runs c JOIN runs p ON c.parent_run_id = p.run_id"
         " WHERE c.status IN ('pending','running') AND p.status IN ('error','interrupted','timeout')"
         " AND p.ended_at <> (SELECT min(at) FROM transitions t WHERE t.run_id = c.run_id)"
     )
     assert left == []
-    decisions = ask(
+    decisions = query(
         "SELECT run_id FROM transitions WHERE from_status IN ('pending','running')"
         " AND to_status NOT IN ('pending','running') GROUP BY 1 HAVING count(*) > 1"
     )
@@ -199,7 +199,7 @@ async def test_nothing_waits_in_a_circle_and_nobody_shares_a_thread(
 
 
 async def test_decided_while_it_is_claimed(opened: Callable[[int], Awaitable[Stores]]) -> None:
-    """Whoever comes first, the run that was cancelled does not take the thread again."""
+    """Whichever call is first, the cancelled run does not take the thread again."""
     one, other = await opened(2)
     me = await one.register(new_worker())
     for _ in range(20):
@@ -250,10 +250,10 @@ async def test_one_key_on_two_threads_at_once(opened: Callable[[int], Awaitable[
         assert sorted(isinstance(answer, ConflictError) for answer in answers) == [False, True]
 
 
-async def test_a_buried_worker_is_refused_from_that_moment_on(
+async def test_writes_of_a_worker_are_refused_from_its_fencing_on(
     opened: Callable[[int], Awaitable[Stores]],
 ) -> None:
-    """What was under way when it was buried came before; nothing of it comes after."""
+    """Its writes in progress are committed before it is declared dead; no write of it is committed after."""
     one, other = await opened(2)
     for number in range(10):
         me, peer = await one.register(new_worker()), await other.register(new_worker())

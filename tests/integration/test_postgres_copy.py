@@ -1,4 +1,4 @@
-"""A deployment moves from a file to a server: all of it, once, and only while nobody works on it."""
+"""A deployment moves from a file to a server: all of it, once, and only while no worker uses the file."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ async def target(shared_postgres: Database) -> AsyncGenerator[PostgresStore]:
 
 @pytest.fixture
 async def path(tmp_path: Path) -> Path:
-    """A file with a bit of everything, and nobody who works on it."""
+    """A file with a bit of everything, and without a worker that uses it."""
     clock = StoreClock()
     store = SQLiteStore(tmp_path / "runs.db", clock=clock, synchronous="NORMAL")
     await store.open()
     epoch = await store.register(new_worker(assistants=("a", "b")))
     for number in range(30):
         own = await running(store, epoch, f"t{number % 7}", user_id="é", metadata={"x": ODD})
-        await store.save(own, {"said": ODD, "n": number})
+        await store.save(own, {"text": ODD, "n": number})
         clock.advance(1)
         await store.finish(own, Outcome(RunStatus.error, error=f"failed: {ODD}"))
     await admitted(store, epoch, "held", webhook="https://example.com/hook", idempotency_key="k")
@@ -92,7 +92,7 @@ async def everything(store: Any) -> dict[str, Any]:
     runs = sorted(await store.runs(limit=1000), key=lambda run: run.run_id)
     threads = [f"t{number}" for number in range(7)] + ["held", "rolled", "kept", "gone"]
     steps = [step for run in runs for step in await store.transitions(run.run_id)]
-    found = {
+    content = {
         "runs": runs,
         "threads": {name: await store.thread(name) for name in threads},
         "fences": {name: thread.fence for name in threads if (thread := await store.thread(name))},
@@ -102,7 +102,7 @@ async def everything(store: Any) -> dict[str, Any]:
         "webhooks": await store.webhooks(),
     }
     await store.aclose()
-    return found
+    return content
 
 
 async def test_an_interrupted_copy_is_no_store_and_goes_on(
@@ -187,15 +187,15 @@ async def test_a_schema_with_something_in_it_is_left_alone(path: Path, target: P
 
 
 async def test_from_the_command_line(path: Path, target: PostgresStore, shared_postgres: Database) -> None:
-    here = {"COORDINATOR_POSTGRES_SCHEMA": target.schema}
+    variables = {"COORDINATOR_POSTGRES_SCHEMA": target.schema}
     source = f"sqlite:///{path}"
-    answer = await cli("db", "copy", "--from", source, "--to", shared_postgres.url, "--json", env=here)
+    answer = await cli("db", "copy", "--from", source, "--to", shared_postgres.url, "--json", env=variables)
     assert answer.code == DONE, answer.err
     copied = answer.document["copy"]
     assert copied["tables"]["runs"]["rows"] == 33
     assert shared_postgres.url.split(":")[2].split("@")[0] not in answer.out + answer.err
-    again = await cli("db", "copy", "--from", source, "--to", shared_postgres.url, "--json", env=here)
+    again = await cli("db", "copy", "--from", source, "--to", shared_postgres.url, "--json", env=variables)
     assert (again.code, again.error["type"]) == (UNREACHABLE, "StoreRefused")
     for wrong in (("memory://", shared_postgres.url), (source, "sqlite:///other.db")):
-        refused = await cli("db", "copy", "--from", wrong[0], "--to", wrong[1], "--json", env=here)
+        refused = await cli("db", "copy", "--from", wrong[0], "--to", wrong[1], "--json", env=variables)
         assert (refused.code, refused.error["type"]) == (USAGE, "InvalidArgument")

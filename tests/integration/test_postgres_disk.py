@@ -1,5 +1,5 @@
-"""The PostgreSQL store where the server's disk is full: nothing is acknowledged that is not written, it is
-said what is wrong, and once there is room again everything goes on."""
+"""The PostgreSQL store where the server's disk is full: a write that is not durable is not acknowledged, the
+error names the full disk, and once there is room again all work continues."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class SmallDisk:
 def small_disk() -> Generator[SmallDisk]:
     with tempfile.TemporaryDirectory(prefix="rc-disk-") as name:
         folder = Path(name)
-        folder.chmod(0o711)  # the server may run as somebody else
+        folder.chmod(0o711)  # the server may run as another user
         mount = ["mount", "-t", "tmpfs", "-o", "size=160m,mode=711", "tmpfs", name]
         try:
             mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
@@ -81,7 +81,7 @@ async def there(small_disk: SmallDisk, no_task_left: None) -> AsyncGenerator[The
 
 
 async def admit_until_it_is_refused(there: There) -> tuple[list[str], StoreUnavailable]:
-    """The acknowledged ones, and what the first refusal said."""
+    """Ids of the acknowledged runs, and the first refusal."""
     acknowledged: list[str] = []
     for number in range(2000):
         run = new_run(f"t{number}", metadata={"x": secrets.token_hex(200)})
@@ -128,7 +128,7 @@ async def test_a_full_disk_acknowledges_nothing_that_is_not_written(
     assert "\n" not in str(error)
     cancelled = await try_to_cancel(store, acknowledged)
     with suppress(StoreUnavailable):
-        assert await store.beat(epoch), "whatever it says, it does not say that the worker was buried"
+        assert await store.beat(epoch), "the error may be any, but the worker is not reported as fenced"
     small_disk.make_room()
     took = await wait_until(lambda: takes_runs(store, epoch), description="runs are taken", timeout=10)
     assert took < 2
@@ -147,7 +147,7 @@ async def takes_runs(store: PostgresStore, epoch: int) -> bool:
 
 
 async def test_a_server_that_gives_up_on_a_full_disk(small_disk: SmallDisk, there: There) -> None:
-    """Without room for its log it ends all that it does. Whoever made room starts it again."""
+    """Without room for its log the server stops. After the disk has room again it is started."""
     store, epoch = there.store, there.epoch
     own = await running(store, epoch, "before")
     before = (await admitted(store, epoch, "cancelled")).run_id

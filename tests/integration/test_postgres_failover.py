@@ -75,7 +75,7 @@ async def test_task_whose_admission_was_lost_is_stopped_beside_its_heir() -> Non
                 heir, _ = await running(b, "t")
                 await wait_until(agent.stopped.is_set, description="the task is stopped", timeout=10)
                 assert "does not hold its thread" in (run.error or "")
-                assert known.running, "its worker is known, and what it is known to hold goes on"
+                assert known.running, "its worker is known, and the run that it is known to hold continues"
                 assert await b.store.holder("t") == heir.run_id
 
 
@@ -119,5 +119,5 @@ async def test_worker_whose_registration_was_lost_registers_anew_beside_one_with
                     assert heir.running
                     rows = {row.epoch for row in await b.worker.fleet()}
                     assert {first.worker.epoch, a.worker.epoch, b.worker.epoch} <= rows, (
-                        "nobody was retired for another"
+                        "no worker was retired for another"
                     )

@@ -1,7 +1,7 @@
 """The PostgreSQL store where the server, the network or a stranger is in the way.
 
-The promise in all cases: what is acknowledged is written once, the caller hears within a bound what is wrong,
-the heartbeat and cancels go on as long as there is a server, and the store works again by itself.
+The promise in all cases: an acknowledged write is made once, the caller gets an error within a bound,
+the heartbeat and cancels continue as long as there is a server, and the store works again by itself.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ async def test_what_may_have_been_written_is_not_refused(
     shared_postgres: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer to a save is lost after its commit, and when it is made again the run has been decided over:
-    a refusal would say that nothing was written."""
+    a refusal would mean that nothing was written."""
     async with shared_postgres.store() as store:
         own = await running(store, await store.register(new_worker()))
         once, lost = pool_of(store).rows_once, asyncio.Event()
@@ -175,7 +175,7 @@ async def test_a_storm_that_ends_every_session(shared_postgres: Database) -> Non
         with Beats(store, epoch) as beats:
             for _ in range(10):
                 seen = len(done)
-                await wait_until(lambda seen=seen: len(done) > seen + 8, description="work goes on")
+                await wait_until(lambda seen=seen: len(done) > seen + 8, description="work continues")
                 ended += await cx.fetchval(
                     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1",
                     store.schema,  # its role's name, too
@@ -207,11 +207,11 @@ async def test_a_crash_of_the_server_in_the_midst_of_work(own_postgres: Postgres
             assert (await row_of(store, run_id)).status is RunStatus.success
 
 
-async def test_a_server_that_is_away_is_said_so_within_the_bound(own_postgres: PostgresServer) -> None:
+async def test_a_server_that_is_away_is_reported_within_the_bound(own_postgres: PostgresServer) -> None:
     async with on(own_postgres, away_timeout=0.5) as store:
         epoch = await store.register(new_worker())
         own_postgres.stop("immediate")
-        for asked in (
+        for call in (
             lambda: admitted(store, epoch, "t"),
             lambda: cancel(store, "r"),
             lambda: store.tick(epoch),
@@ -219,13 +219,13 @@ async def test_a_server_that_is_away_is_said_so_within_the_bound(own_postgres: P
         ):
             began = time.monotonic()
             with pytest.raises(StoreUnavailable, match=r"reached|lost"):
-                await asked()
+                await call()
             assert time.monotonic() - began < 2
         own_postgres.start()
         assert (await admitted(store, epoch, "t")).holds
 
 
-async def test_a_server_that_stands_still_delays_nobody_for_ever(own_postgres: PostgresServer) -> None:
+async def test_a_server_that_is_paused_delays_no_caller_for_ever(own_postgres: PostgresServer) -> None:
     """Connections stand and nothing answers: the client's own clock ends the wait."""
     async with on(own_postgres, busy_timeout=1) as store:
         epoch = await store.register(new_worker())
@@ -242,10 +242,10 @@ async def test_a_server_that_stands_still_delays_nobody_for_ever(own_postgres: P
 
 
 @pytest.mark.parametrize("made_alone", [True, False])
-async def test_nobody_left_to_hear_of_a_refusal_is_no_complaint(
+async def test_refused_call_of_a_cancelled_caller_is_not_reported_as_unhandled(
     shared_postgres: Database, made_alone: bool
 ) -> None:
-    """The caller was cancelled: its call goes on, and is refused."""
+    """The call of the cancelled caller continues, and is refused."""
     complaints = list[dict[str, Any]]()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     async with shared_postgres.store() as store:
@@ -313,7 +313,7 @@ async def test_a_stranger_who_lets_go_after_five_seconds_is_outwaited(shared_pos
         assert beats.longest_pause < 1
 
 
-async def test_all_connections_busy_is_said_and_delays_no_cancel(shared_postgres: Database) -> None:
+async def test_all_connections_busy_is_reported_and_delays_no_cancel(shared_postgres: Database) -> None:
     async with shared_postgres.store(connections=2, busy_timeout=3.0) as store:
         epoch = await store.register(new_worker())
         own = await running(store, epoch)
@@ -374,7 +374,7 @@ async def test_a_standby_takes_no_writes_and_is_found_after_its_promotion(
                 own_postgres.stop("immediate")
                 asking = asyncio.create_task(admitted(store, epoch, "u"))
                 await asyncio.sleep(0.05)
-                assert not asking.done(), "there is nobody to take it"
+                assert not asking.done(), "there is no primary"
                 standby.promote()
                 assert (await asking).holds
                 assert (await store.finish(before, SUCCESS)).status is RunStatus.success
@@ -390,5 +390,5 @@ async def has_all(standby: PostgresServer, primary: PostgresServer) -> bool:
 
 async def _position(server: PostgresServer, which: str) -> int:
     async with Database(server.url()).connection() as cx:
-        found: int = await cx.fetchval(f"SELECT ({which} - '0/0')::bigint")
-        return found
+        position: int = await cx.fetchval(f"SELECT ({which} - '0/0')::bigint")
+        return position

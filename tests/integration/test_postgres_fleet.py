@@ -99,8 +99,8 @@ def _admit(run: AdmissionRequest, limits: Limits | None = None) -> Call[Any]:
 
 
 def _page(**narrowed: Any) -> Call[Any]:
-    asked: dict[str, Any] = {"statuses": (), "thread_id": None, "user_id": None, "after": "", "limit": 100}
-    return history.inflight_runs(**{**asked, **narrowed})
+    options: dict[str, Any] = {"statuses": (), "thread_id": None, "user_id": None, "after": "", "limit": 100}
+    return history.inflight_runs(**{**options, **narrowed})
 
 
 def _open(limit: int, **query: Any) -> Call[Any]:
@@ -108,7 +108,7 @@ def _open(limit: int, **query: Any) -> Call[Any]:
 
 
 OF_THREAD: dict[str, Any] = {"limit": 10, "offset": 0, "user_id": None}
-ASKED: dict[str, tuple[Call[Any], int]] = {
+CALLS: dict[str, tuple[Call[Any], int]] = {
     "tick": (reading.tick(EPOCH, None), 4),
     "sweep: orphans": (workers.orphaned(None), 1),
     "sweep: strays": (workers.settle_strays(None), 1),
@@ -137,17 +137,17 @@ ASKED: dict[str, tuple[Call[Any], int]] = {
     "one thread": (reading.thread(THREAD, None), 4),
     "a user's threads": (threads.threads(ThreadQuery(limit=10, sort_by="created_at"), "user7"), 10),
 }  # fmt: skip
-"""What is asked, and how many entries it may read for each row that it answers."""
+"""Each call, and how many entries it may read for each row of its result."""
 BESIDES = 60
 """Entries that one may read besides: of threads, of webhooks, of a run that is looked at more than once."""
 
 
-@pytest.mark.parametrize("asked", ASKED)
-async def test_statement_reads_what_it_answers_and_not_what_others_do(scene: Scene, asked: str) -> None:
-    call, factor = ASKED[asked]
+@pytest.mark.parametrize("name", CALLS)
+async def test_statement_reads_what_it_answers_and_not_what_others_do(scene: Scene, name: str) -> None:
+    call, factor = CALLS[name]
     read, rows = await scene.read_by(call)
     own = 2 * (FLEET.waiting // FLEET.in_flight + FLEET.finished // FLEET.threads)
-    users = FLEET.waiting // min(FLEET.threads, 1000) if "limit" in asked else 0
+    users = FLEET.waiting // min(FLEET.threads, 1000) if "limit" in name else 0
     assert read <= factor * len(rows) + own + users + BESIDES
 
 
@@ -157,12 +157,12 @@ async def test_sweep_finds_runs_of_dead_and_of_missing_workers(scene: Scene) -> 
         await scene.execute("UPDATE rc.workers SET state = 'dead' WHERE epoch = 2")
         await scene.execute("DELETE FROM rc.workers WHERE epoch = 4")
         await scene.execute("UPDATE rc.runs SET portable = false WHERE home_epoch = 4")
-        found = await scene.cx.fetch(
+        rows_of_dead = await scene.cx.fetch(
             named("SELECT run_id FROM rc.runs WHERE owner_epoch IN (2, 4) AND holds_thread"
                   " OR home_epoch = 4 AND status = 'pending'", scene.schema)
         )  # fmt: skip
         read, rows = await scene.read_by(workers.orphaned(None))
-        assert {row[0] for row in rows} == {row[0] for row in found}
+        assert {row[0] for row in rows} == {row[0] for row in rows_of_dead}
         waiting = FLEET.waiting // FLEET.workers  # of the other one: looked at, and left to be claimed
         assert read <= 4 * len(rows) + waiting + BESIDES
 

@@ -90,9 +90,9 @@ async def test_functions_of_an_earlier_revision_are_replaced_at_open(
         monkeypatch.setattr(module, "revisions", lambda: (*revisions, scripts.revision()))
     await opened(shared_postgres, name)
     async with shared_postgres.connection() as cx:
-        found = await installed.recorded(cx, name)
-    assert found is not None
-    assert found.revision == scripts.revision() != revisions[-1]
+        recorded = await installed.recorded(cx, name)
+    assert recorded is not None
+    assert recorded.revision == scripts.revision() != revisions[-1]
 
 
 async def test_older_program_leaves_the_functions_of_a_newer_one_alone(
@@ -115,7 +115,7 @@ async def test_older_program_leaves_the_functions_of_a_newer_one_alone(
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "reported"),
     [
         (OTHER_BODY, "function last_run(_thread_id text) was changed"),
         (
@@ -128,21 +128,21 @@ async def test_older_program_leaves_the_functions_of_a_newer_one_alone(
     ids=["other body", "other setting", "dropped", "of a migration"],
 )
 async def test_function_that_was_changed_by_hand_is_named_by_check_and_put_back_by_migrate(
-    shared_postgres: Database, name: str, damage: str, said: str
+    shared_postgres: Database, name: str, damage: str, reported: str
 ) -> None:
     async with shared_postgres.connection() as cx:
         before = await installed.recorded(cx, name)
     await run(shared_postgres, name, damage)
     check = await admin(shared_postgres, name, "db", "check")
-    assert (check.code, said in check.out) == (FAILED, True), check.out
+    assert (check.code, reported in check.out) == (FAILED, True), check.out
     repaired = await admin(shared_postgres, name, "db", "migrate", "--json")
-    assert [one in said for one in repaired.document["migrate"]["repaired"]] == [True]
+    assert [one in reported for one in repaired.document["migrate"]["repaired"]] == [True]
     assert (await admin(shared_postgres, name, "db", "check")).code == DONE
     async with shared_postgres.connection() as cx:
         assert await installed.recorded(cx, name) == before
 
 
-async def test_role_without_the_right_to_replace_functions_is_told_who_has_it(
+async def test_role_without_the_right_to_replace_functions_is_refused_with_who_has_it(
     shared_postgres: Database, name: str
 ) -> None:
     role = f"role_{uuid4().hex[:12]}"

@@ -34,7 +34,7 @@ async def main():
     receive()
 asyncio.run(main())
 """
-"""Registers, says its epoch, and lives on."""
+"""Registers, writes its epoch, and lives on."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Several servers in one URL, some of which say nothing, and what the network forgets."""
+"""Several servers in one URL, some of which are silent, and what the network forgets."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_silent_hosts_that_are_named_first_delay_the_start_once(
             async with asyncio.timeout(10):
                 await store.open()
                 epoch = await store.register(new_worker())
-            asked = hosts.attempts
+            attempts = hosts.attempts
             heart = store.heart()
             try:
                 assert await asyncio.to_thread(heart.beat, epoch)
@@ -81,7 +81,7 @@ async def test_silent_hosts_that_are_named_first_delay_the_start_once(
                 await store.tick(epoch)
             finally:
                 await asyncio.to_thread(heart.close)
-            assert hosts.attempts == asked, "the host that answered comes first from then on"
+            assert hosts.attempts == attempts, "the host that answered comes first from then on"
         finally:
             await store.aclose()
 
@@ -89,10 +89,10 @@ async def test_silent_hosts_that_are_named_first_delay_the_start_once(
 async def test_hints_find_the_host_that_answers(shared_postgres: Database) -> None:
     async with behind_silent_hosts(shared_postgres, 1) as hosts:
         notifier = PostgresNotifier(hosts.url, Options(schema=hosts.schema))
-        found = list[Connectivity]()
+        states = list[Connectivity]()
         try:
-            await notifier.start(1, ignore, lambda: None, found.append)
-            await wait_until(lambda: Connectivity.connected in found, description="it listens", timeout=10)
+            await notifier.start(1, ignore, lambda: None, states.append)
+            await wait_until(lambda: Connectivity.connected in states, description="it listens", timeout=10)
         finally:
             await notifier.aclose()
 
@@ -149,7 +149,7 @@ async def test_heart_waits_for_a_silent_server_no_longer_than_leases_have_room_f
             await store.aclose()
 
 
-async def test_no_host_that_answers_is_said_within_a_bound(
+async def test_no_host_that_answers_is_reported_within_a_bound(
     shared_postgres: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stores.postgres.store.CONNECT_WITHIN", 1.5)
@@ -161,7 +161,7 @@ async def test_no_host_that_answers_is_said_within_a_bound(
                 await store.open()
 
 
-async def test_refusal_of_one_host_says_more_than_the_silence_of_another(
+async def test_refusal_of_one_host_is_reported_before_the_silence_of_another(
     shared_postgres: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stores.postgres.store.CONNECT_WITHIN", 1.5)
@@ -313,20 +313,20 @@ async def test_call_that_waits_for_a_lock_is_not_taken_for_one_that_was_forgotte
             epoch = await store.register(new_worker())
             own = await running(store, epoch, "t")
             async with shared_postgres.connection() as stranger:
-                asked = asyncio.Event()
+                seen = asyncio.Event()
 
                 def examined(backends: list[int], busy: set[int]) -> None:
                     assert busy == set(backends), "it works for the call"
-                    asked.set()
+                    seen.set()
 
                 after_examinations_in(store, examined)
                 async with stranger.transaction():
                     await stranger.execute(f"LOCK TABLE {schema}.threads IN ACCESS EXCLUSIVE MODE")
                     waiting = begin_soon(store.thread("t"))
                     async with asyncio.timeout(10):
-                        await asked.wait()
-                        asked.clear()
-                        await asked.wait()
+                        await seen.wait()
+                        seen.clear()
+                        await seen.wait()
                         backend = await stranger.fetch(WAITING, f"%{schema}%")
                     assert len(backend) == 1, "it waits once, and is not made again"
                 assert await waiting is not None
@@ -338,7 +338,7 @@ async def test_call_that_waits_for_a_lock_is_not_taken_for_one_that_was_forgotte
 WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE $1"
 
 
-async def test_the_operating_system_is_asked_to_notice_lost_connections(shared_postgres: Database) -> None:
+async def test_keepalive_and_user_timeout_of_connections_are_set(shared_postgres: Database) -> None:
     async with shared_postgres.worker() as (url, schema), shared_postgres.proxied(url) as (proxy, through_it):
         store = PostgresStore(through_it, Options(schema=schema), migrate=False)
         await store.open()
@@ -357,7 +357,7 @@ async def test_the_operating_system_is_asked_to_notice_lost_connections(shared_p
 
 def connections_to(port: int) -> list[socket.socket]:
     """Of this process; each has to be closed."""
-    found: list[socket.socket] = []
+    ours: list[socket.socket] = []
     for descriptor in Path("/proc/self/fd").iterdir():
         with suppress(OSError):
             mine = socket.socket(fileno=os.dup(int(descriptor.name)))
@@ -366,10 +366,10 @@ def connections_to(port: int) -> list[socket.socket]:
             except OSError:
                 there = None
             if there == ("127.0.0.1", port):
-                found.append(mine)
+                ours.append(mine)
             else:
                 mine.close()
-    return found
+    return ours
 
 
 @pytest.mark.parametrize(

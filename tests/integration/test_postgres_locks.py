@@ -1,4 +1,4 @@
-"""A stranger holds one row: who needs it waits for it, and nobody else does."""
+"""A stranger holds one row: a call that needs it waits for it, and no other call does."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.support.inside_stores import urgent_pool_of
 from tests.support.postgres import Database
 from tests.support.waiting import wait_until
 
-SOON = 10  # s; less than busy_timeout, after which whoever waits gives up
+SOON = 10  # s; less than busy_timeout, after which a waiting call fails
 
 
 class Scene(NamedTuple):
@@ -265,7 +265,7 @@ async def test_drain_passes_a_waiting_run_that_a_stranger_holds(scene: Scene) ->
 
 
 async def dead_with_runs(scene: Scene, *threads: str) -> tuple[int, list[Ownership]]:
-    """A worker that was buried, and what it ran."""
+    """A worker that was declared dead, and its runs."""
     epoch = await scene.store.register(new_worker())
     owned = [await running(scene.store, epoch, thread) for thread in threads]
     await fence_epoch(scene.store, epoch, by=scene.me)
@@ -273,7 +273,7 @@ async def dead_with_runs(scene: Scene, *threads: str) -> tuple[int, list[Ownersh
 
 
 @pytest.mark.parametrize("table", ["threads", "runs"])
-async def test_sweep_ends_and_tells_of_all_that_nobody_has_locked(scene: Scene, table: str) -> None:
+async def test_sweep_ends_and_returns_all_runs_that_are_not_locked(scene: Scene, table: str) -> None:
     store, me = scene.store, scene.me
     parent = await running(store, me, "parent")
     epoch = await store.register(new_worker())
@@ -301,7 +301,7 @@ async def test_new_worker_admits_although_a_dead_workers_thread_is_locked(scene:
         await manager.create_or_reject("free", "agent", kwargs={})
 
 
-async def test_peer_whose_row_is_locked_keeps_no_other_from_being_buried(scene: Scene) -> None:
+async def test_peer_whose_row_is_locked_keeps_no_other_from_being_declared_dead(scene: Scene) -> None:
     url, schema = scene.url, scene.store.schema
     first, second = [await scene.store.register(new_worker(ttl_ms=1)) for _ in range(2)]
     async with (
@@ -314,15 +314,15 @@ async def test_peer_whose_row_is_locked_keeps_no_other_from_being_buried(scene: 
         async def second_is_dead() -> bool:
             return (await worker_row(scene.store, second)).state is WorkerState.dead
 
-        await wait_until(second_is_dead, description="the other worker is buried")
+        await wait_until(second_is_dead, description="the other worker is declared dead")
         assert (await worker_row(scene.store, first)).state is WorkerState.live
 
 
 # -- cancels
 
 
-async def test_cancels_of_locked_runs_keep_nobody_else_waiting(scene: Scene) -> None:
-    """More of them than there are connections, for cancels and for whatever may have to wait."""
+async def test_cancels_of_locked_runs_delay_no_other_call(scene: Scene) -> None:
+    """More of them than there are connections, for cancels and for other calls that may wait."""
     store, me = scene.store, scene.me
     locked = [await running(store, me, f"locked {number}") for number in range(24)]
     runs = [await running(store, me, f"free {number}") for number in range(3)]

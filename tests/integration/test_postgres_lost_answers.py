@@ -1,5 +1,5 @@
 """Every write of the store's ports, made again after the answer to any of its statements was lost: a reset of
-the connection that comes after the commit. What the caller hears is what it would have heard without.
+the connection that comes after the commit. The caller gets the same answer as without the loss.
 
 The writes are those of the protocols, so that a new one has to be added here.
 """
@@ -97,7 +97,7 @@ def _with(values: Any) -> Outcome:
 
 
 def scenario(act: Scenario) -> Scenario:
-    """What it answers is compared: what a caller hears, and what is written."""
+    """The result of the returned act is compared: the answer to the caller, and the rows written."""
     SCENARIOS[act.__name__] = act
     return act
 
@@ -281,7 +281,7 @@ async def beat(s: Stage) -> Act:
 
 @scenario
 async def drain(s: Stage) -> Act:
-    """Whom it has handed over is answered once: a lost answer leaves that to the ticks of the others."""
+    """The runs handed over are returned once: after a lost answer other workers find them by their ticks."""
     peer = await s.peer()
     await running(s.store, s.epoch, s.thread)
     run_id = await waiting(s.store, peer, s.thread, portable=True)
@@ -297,7 +297,7 @@ async def drain(s: Stage) -> Act:
 async def request_drain(s: Stage) -> Act:
     async def act() -> Any:
         peer = await s.peer()
-        return [asked.epoch == peer for asked in await s.store.request_drain(peer, grace=1.0)]
+        return [request.epoch == peer for request in await s.store.request_drain(peer, grace=1.0)]
 
     return act
 

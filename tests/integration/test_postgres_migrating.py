@@ -59,19 +59,19 @@ async def test_heartbeats_go_on_while_a_migration_waits_for_a_backup(
     await worker.open()
     epoch = await worker.register(new_worker())
     request.getfixturevalue("one_more")
-    told = list[str]()
-    heard = asyncio.Event()
+    lines = list[str]()
+    reported = asyncio.Event()
 
-    def tell(line: str) -> None:
-        told.append(line)
-        heard.set()
+    def report(line: str) -> None:
+        lines.append(line)
+        reported.set()
 
     store = PostgresStore(shared_postgres.url, Options(schema=name))
     async with dump(shared_postgres, name) as backup:
-        migrating = asyncio.create_task(store.migrate(report=tell))
-        await asyncio.wait_for(heard.wait(), 20)
+        migrating = asyncio.create_task(store.migrate(report=report))
+        await asyncio.wait_for(reported.wait(), 20)
         pid = backup.get_server_pid()
-        assert [f"session {pid} of 'postgres' ('a backup'" in line for line in told] == [True]
+        assert [f"session {pid} of 'postgres' ('a backup'" in line for line in lines] == [True]
         async with asyncio.timeout(20):  # behind each attempt it waits for at most two seconds
             for _ in range(3):
                 assert await worker.beat(epoch)
@@ -95,11 +95,11 @@ async def test_migration_that_gets_no_lock_in_time_names_who_has_it_and_changes_
 async def test_names_of_those_in_the_way_are_escaped(
     shared_postgres: Database, name: str, one_more: None
 ) -> None:
-    told = list[str]()
+    lines = list[str]()
     store = PostgresStore(shared_postgres.url, Options(schema=name))
     async with dump(shared_postgres, name) as backup:
         await backup.execute("SET application_name = 'evil\n\x1b[31m'")
-        migrating = asyncio.create_task(store.migrate(report=told.append))
-        await wait_until(lambda: bool(told), description="it says who is in the way")
+        migrating = asyncio.create_task(store.migrate(report=lines.append))
+        await wait_until(lambda: bool(lines), description="the session in the way is reported")
     await migrating
-    assert told[0].isprintable()
+    assert lines[0].isprintable()

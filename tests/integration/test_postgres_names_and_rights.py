@@ -46,12 +46,14 @@ async def test_schema_may_have_a_keyword_for_a_name(shared_postgres: Database, n
 
 @pytest.mark.parametrize("name", ["pg_runs", "pg_", "Runs", "a-b", ""])
 async def test_other_names_are_refused_before_anything_is_connected(name: str) -> None:
-    env = {"COORDINATOR_STORE": "postgresql://nobody@127.0.0.1:1/x", "COORDINATOR_POSTGRES_SCHEMA": name}
+    env = {"COORDINATOR_STORE": "postgresql://unknown@127.0.0.1:1/x", "COORDINATOR_POSTGRES_SCHEMA": name}
     answer = await cli("db", "migrate", env=env)
     assert (answer.code, "schema" in answer.err) == (USAGE, True), answer.err
 
 
-async def test_missing_function_is_told_with_what_finds_and_mends_it(shared_postgres: Database) -> None:
+async def test_missing_function_is_reported_with_what_finds_and_recreates_it(
+    shared_postgres: Database,
+) -> None:
     name = f"made_{uuid4().hex[:12]}"
     env = {"COORDINATOR_STORE": shared_postgres.url, "COORDINATOR_POSTGRES_SCHEMA": name}
     store = PostgresStore(shared_postgres.url, Options(schema=name))

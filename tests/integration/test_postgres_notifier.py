@@ -1,4 +1,4 @@
-"""The notifier on a server that goes away, on a network that says nothing, and with very much to say."""
+"""The notifier on a server that goes away, on a silent network, and with a full queue of notifications."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ async def test_a_reset_connection_is_made_again_and_all_is_read_again(
         await worker.start(1)
         async with worker.notifier.watch("t") as wakeup:
             proxy.reset()
-            await wait_until(lambda: worker.resyncs == 2, description="told to re-read everything")
+            await wait_until(lambda: worker.resyncs == 2, description="the second resync")
             assert await wakeup.wait(5), "a watcher looks again too"
             other.notifier.notify_thread("t", SETTLED)
             other.notifier.notify_worker(1, CLAIM)
@@ -192,7 +192,7 @@ async def test_the_server_away_and_back(own_postgres: PostgresServer, namespace:
         async with worker.notifier.watch("t") as wakeup:
             assert time.monotonic() - began < 0.5
             worker.notifier.notify_thread("t", SETTLED)
-            assert await wakeup.wait(1), "who is in this process hears it all the same"
+            assert await wakeup.wait(1), "a watcher in the same process is woken all the same"
         own_postgres.start()
         await until(worker, Connectivity.connected, timeout=10)
 
@@ -232,7 +232,7 @@ async def test_one_setting_chooses_it(shared_postgres: Database) -> None:
 async def test_a_queue_that_was_full_is_used_again_when_its_reader_has_gone(
     namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The reader listens, and stays in a transaction. That is said, and nobody has to do anything else."""
+    """The reader listens, and stays in a transaction. That is logged, and no other step is needed."""
     with PostgresServer(durable=False, settings=SMALL_QUEUE, programs=find_wheel()) as server:
         database = Database(server.url())
         async with (
@@ -249,14 +249,14 @@ async def test_a_queue_that_was_full_is_used_again_when_its_reader_has_gone(
                 with pytest.raises(asyncpg.ProgramLimitExceededError):
                     await fill_the_queue(sender)
                 one.notifier.notify_worker(2, CANCEL)
-                await wait_until(lambda: "queue of notifications" in caplog.text, description="it is said")
+                await wait_until(lambda: "queue of notifications" in caplog.text, description="it is logged")
                 assert "keeps a transaction open" in caplog.text
             await wait_until(
                 lambda: one.notifier.connectivity is Connectivity.connected, description="it is connected"
             )
             other.signals.clear()
             one.notifier.notify_worker(2, CLAIM)
-            await wait_until(lambda: CLAIM in other.signals, description="it is heard")
+            await wait_until(lambda: CLAIM in other.signals, description="the signal is received")
 
 
 SMALL_QUEUE = {"max_notify_queue_pages": "64"}

@@ -55,6 +55,6 @@ async def test_threads_are_searched_by_values_and_by_metadata(store: PostgresSto
         own = await running(store, epoch, f"t{number}")
         await store.finish(own, Outcome(RunStatus.success, values={"n": number}))
     for query in (ThreadQuery(values={"n": 3}), ThreadQuery(metadata={"n": 3})):
-        assert [found.thread_id for found in await store.threads(query, user_id=None)] == ["t3"]
+        assert [thread.thread_id for thread in await store.threads(query, user_id=None)] == ["t3"]
         assert await store.count_threads(query, user_id=None) == 1
     assert await store.count_threads(ThreadQuery(), user_id=None) == 5

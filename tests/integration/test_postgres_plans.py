@@ -1,4 +1,4 @@
-"""How the server finds what it is asked for where history is long: by an index, and no further."""
+"""How the server finds the rows of a query where history is long: by an index, and no further."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Scene(NamedTuple):
     store: PostgresStore
     cx: asyncpg.Connection[Any]
     schema: str
-    before: int  # rows of the table of runs that were read by whoever made the scene
+    before: int  # rows of the table of runs that were read while the scene was made
 
     async def rows_read(self) -> int:
         """Of the table of runs, by the store. Closes it: the last statistics of a session are written when it
@@ -40,8 +40,8 @@ class Scene(NamedTuple):
     async def plan(self, call: Call[Any]) -> list[dict[str, Any]]:
         """Its steps, as a prepared statement of a worker's session is planned."""
         query = f"EXPLAIN (FORMAT JSON) {named(call.statement.sql, self.schema)}"
-        (found,) = await self.cx.fetchrow(query, *call.args) or ("",)
-        return list(_steps(json.loads(found)[0]["Plan"]))
+        (plan,) = await self.cx.fetchrow(query, *call.args) or ("",)
+        return list(_steps(json.loads(plan)[0]["Plan"]))
 
 
 def _steps(plan: dict[str, Any]) -> Generator[dict[str, Any]]:
@@ -53,16 +53,16 @@ def _steps(plan: dict[str, Any]) -> Generator[dict[str, Any]]:
 async def _rows_read(cx: asyncpg.Connection[Any], schema: str) -> int:
     """When the last worker's session has ended: its role has the schema's name."""
 
-    async def nobody() -> bool:
+    async def sessions_ended() -> bool:
         return not await cx.fetchval("SELECT count(*) FROM pg_stat_activity WHERE usename = $1", schema)
 
-    await wait_until(nobody, description="the workers' sessions have ended")
-    found: int = await cx.fetchval(
+    await wait_until(sessions_ended, description="the workers' sessions have ended")
+    rows_read: int = await cx.fetchval(
         "SELECT pg_stat_get_tuples_returned(oid) + pg_stat_get_tuples_fetched(oid) FROM pg_class"
         " WHERE oid = to_regclass($1)",
         f"{schema}.runs",
     )
-    return found
+    return rows_read
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ async def scene(shared_postgres: Database) -> AsyncGenerator[Scene]:
         before = await _rows_read(cx, schema)
         async with _store(url, schema) as store:
             yield Scene(store, cx, schema, before)
-        await cx.execute(f"TRUNCATE {schema}.runs, {schema}.threads")  # nobody uses it again
+        await cx.execute(f"TRUNCATE {schema}.runs, {schema}.threads")  # the schema is not used again
 
 
 @asynccontextmanager
@@ -93,13 +93,13 @@ async def _store(url: str, schema: str) -> AsyncGenerator[PostgresStore]:
 
 
 async def _history(cx: asyncpg.Connection[Any], schema: str) -> None:
-    def here(statement: str) -> str:
+    def in_schema(statement: str) -> str:
         return statement.replace("coordinator.", f"{schema}.")
 
-    await cx.execute(here("ALTER TABLE coordinator.runs DISABLE TRIGGER USER"))
-    await cx.execute(here(THREADS), 100)
-    await cx.execute(here(HISTORY), ROWS, 100)
-    await cx.execute(here("ALTER TABLE coordinator.runs ENABLE TRIGGER USER"))
+    await cx.execute(in_schema("ALTER TABLE coordinator.runs DISABLE TRIGGER USER"))
+    await cx.execute(in_schema(THREADS), 100)
+    await cx.execute(in_schema(HISTORY), ROWS, 100)
+    await cx.execute(in_schema("ALTER TABLE coordinator.runs ENABLE TRIGGER USER"))
 
 
 async def _work(store: PostgresStore) -> None:
@@ -110,13 +110,13 @@ async def _work(store: PostgresStore) -> None:
         await admitted(store, epoch, f"later {number}", delay_ms=60_000)
 
 
-ANYBODY: dict[str, Any] = {"statuses": (), "limit": 50, "user_id": None}
-ASKED: dict[str, Call[Any]] = {
+OF_ANY_USER: dict[str, Any] = {"statuses": (), "limit": 50, "user_id": None}
+CALLS: dict[str, Call[Any]] = {
     "one run": reading.row("old7", None),
     "who holds": reading.holder("busy 1"),
     "who waits": reading.waiting_line("busy 1"),
     "tick": reading.tick(1, 1_000_000),
-    "newest of a thread": history.thread_runs("t7", offset=0, **ANYBODY),
+    "newest of a thread": history.thread_runs("t7", offset=0, **OF_ANY_USER),
     "newest of all": reading.runs(thread_id=None, statuses=(), limit=50, in_flight=False),
     "newest of a thread, as rows": reading.runs(thread_id="t7", statuses=(), limit=50, in_flight=False),
     "in flight": reading.runs(thread_id=None, statuses=(), limit=50, in_flight=True),
@@ -126,8 +126,8 @@ ASKED: dict[str, Call[Any]] = {
 
 
 async def test_nothing_reads_the_history_to_its_end(scene: Scene) -> None:
-    for name, asked in ASKED.items():
-        for step in await scene.plan(asked):
+    for name, call in CALLS.items():
+        for step in await scene.plan(call):
             if step.get("Relation Name") == "runs":
                 assert "Seq Scan" not in step["Node Type"], (name, step)
 
@@ -135,7 +135,7 @@ async def test_nothing_reads_the_history_to_its_end(scene: Scene) -> None:
 async def test_a_page_is_read_in_the_order_of_its_index(scene: Scene) -> None:
     """So that a page costs what is on it, however many rows there are."""
     for name in ("newest of a thread", "newest of a thread, as rows", "newest of all"):
-        plan = await scene.plan(ASKED[name])
+        plan = await scene.plan(CALLS[name])
         scans = [step for step in plan if step.get("Relation Name") == "runs"]
         index = "runs_recent" if name == "newest of all" else "runs_history"
         assert [(step["Node Type"], step["Index Name"]) for step in scans] == [("Index Scan", index)]
@@ -143,7 +143,7 @@ async def test_a_page_is_read_in_the_order_of_its_index(scene: Scene) -> None:
 
 
 async def test_a_tick_reads_what_is_in_flight_by_indexes_that_hold_nothing_else(scene: Scene) -> None:
-    plan = await scene.plan(ASKED["tick"])
+    plan = await scene.plan(CALLS["tick"])
     indexes = {
         step["Index Name"] for step in plan if step.get("Relation Name") == "runs" and "Index Name" in step
     }

@@ -50,7 +50,7 @@ async def test_many_clients_share_few_sessions(shared_pooler: Pooler, shared_pos
                 role,
             )
         assert 1 < sessions <= SHARED
-        assert held == 0, "a lock of a session would be somebody else's from now on"
+        assert held == 0, "the next client of the session would hold its lock"
 
 
 async def test_workers_that_start_at_once_migrate_once(
@@ -73,15 +73,15 @@ async def test_looking_at_the_schema_needs_no_session(shared_pooler: Pooler) -> 
     async with shared_pooler.store() as store:
         epoch = await store.register(new_worker())
         working = asyncio.gather(*(lives(store, epoch, f"t{at}", 3) for at in range(10)))
-        for found in await asyncio.gather(*(store.inspect() for _ in range(10))):
-            assert found.version == found.newest
+        for inspected in await asyncio.gather(*(store.inspect() for _ in range(10))):
+            assert inspected.version == inspected.newest
         await working
 
 
 # ---- a setting that was forgotten ----------------------------------------------------------------------
 
 
-async def test_a_pooler_that_refuses_the_sessions_settings_is_told_of_at_once(shared_pooler: Pooler) -> None:
+async def test_a_pooler_that_refuses_the_sessions_settings_is_reported_at_once(shared_pooler: Pooler) -> None:
     began = time.monotonic()
     with pytest.raises(StoreUnavailable, match=SETTING):
         async with shared_pooler.store(statement_cache=200) as store:
@@ -89,7 +89,7 @@ async def test_a_pooler_that_refuses_the_sessions_settings_is_told_of_at_once(sh
     assert time.monotonic() - began < 3
 
 
-async def test_a_pooler_that_forgets_prepared_statements_is_told_of(shared_postgres: Database) -> None:
+async def test_a_pooler_that_forgets_prepared_statements_is_reported(shared_postgres: Database) -> None:
     with (
         pooler(shared_postgres, ignore_startup_parameters=OURS) as forgetful,
         pytest.raises(StoreUnavailable, match=SETTING),
@@ -115,7 +115,7 @@ async def test_session_mode_that_takes_the_sessions_settings(shared_postgres: Da
             await asyncio.gather(*(lives(store, epoch, f"t{at}", 3) for at in range(10)))
 
 
-async def test_session_mode_that_refuses_the_sessions_settings_is_told_what_to_take(
+async def test_session_mode_that_refuses_the_sessions_settings_is_refused_with_the_setting_to_take(
     shared_postgres: Database,
 ) -> None:
     with (
@@ -156,7 +156,7 @@ async def agent(ctx: RunContext) -> None:
     await ctx.abort_event.wait()
 
 
-async def test_who_cannot_hear_through_it_says_so_once_and_looks_often(
+async def test_worker_without_hints_through_a_pooler_warns_once_and_polls_often(
     shared_pooler: Pooler, shared_postgres: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with shared_postgres.worker() as (url, schema), AsyncExitStack() as stack:
@@ -175,9 +175,9 @@ async def test_who_cannot_hear_through_it_says_so_once_and_looks_often(
             await wait_until(lambda: run.status is RunStatus.running, description="it runs")
             assert await other.cancel(run.run_id, wait=5), "the short tick finds it"
             await asyncio.sleep(2)  # its silence during further attempts is the subject
-        told = [record for record in caplog.records if "postgres_notify_url" in record.getMessage()]
-        assert len(told) == 2, [record.getMessage() for record in caplog.records]
-        assert {record.levelno for record in told} == {logging.WARNING}
+        warnings = [record for record in caplog.records if "postgres_notify_url" in record.getMessage()]
+        assert len(warnings) == 2, [record.getMessage() for record in caplog.records]
+        assert {record.levelno for record in warnings} == {logging.WARNING}
 
 
 async def test_hints_have_an_address_of_their_own(shared_pooler: Pooler, shared_postgres: Database) -> None:
@@ -190,7 +190,7 @@ async def test_hints_have_an_address_of_their_own(shared_pooler: Pooler, shared_
         for manager in (owner, other):
             await wait_until(
                 lambda manager=manager: manager.worker.connectivity is Connectivity.connected,
-                description="it hears",
+                description="it is connected",
             )
         run = await owner.create_or_reject("t")
         owner.launch(run, agent)
@@ -259,5 +259,5 @@ async def test_a_session_that_a_stopped_worker_keeps_is_given_back(shared_postgr
             began = time.monotonic()
             assert await store.register(new_worker())
             assert time.monotonic() - began < 4
-            assert await hanging is None, "it hears of that, and asks again"
+            assert await hanging is None, "the call notices that, and is repeated"
             await stopped.aclose()

@@ -46,7 +46,7 @@ WRITES: dict[str, Write] = {
 
 @pytest.mark.parametrize("write", WRITES)
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-async def test_write_of_a_worker_buried_meanwhile_is_refused_whatever_the_roles_isolation(
+async def test_write_of_a_worker_declared_dead_meanwhile_is_refused_at_any_isolation(
     shared_postgres: Database, level: str, write: str
 ) -> None:
     async with with_isolation(shared_postgres, level) as (url, name), shared_postgres.connection() as cx:
@@ -59,7 +59,9 @@ async def test_write_of_a_worker_buried_meanwhile_is_refused_whatever_the_roles_
                 await cx.execute(f"SELECT {name}.change_worker($1)", epoch)
                 writing = asyncio.ensure_future(WRITES[write](store, own))
                 waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-                await wait_until(lambda: cx.fetchval(waits), description="it waits for the burial")
+                await wait_until(
+                    lambda: cx.fetchval(waits), description="it waits for the change of the worker's row"
+                )
                 await cx.execute(f"UPDATE {name}.workers SET state = 'dead' WHERE epoch = $1", epoch)
             try:
                 answer = await writing

@@ -150,7 +150,7 @@ async def test_migrate_and_check_from_the_command_line(shared_postgres: Database
         assert password not in answer.out + answer.err
 
 
-async def test_who_finds_nothing_is_not_told_the_stores_password(
+async def test_errors_of_searches_without_result_do_not_show_the_password(
     shared_postgres: Database, name: str
 ) -> None:
     async with shared_postgres.connection() as cx:
@@ -180,7 +180,7 @@ async def test_what_has_no_roles_grants_nothing() -> None:
 
 async def echo(ctx: RunContext) -> Any:
     await ctx.save({"seen": ctx.run.kwargs})
-    return ctx.run.kwargs["say"]
+    return ctx.run.kwargs["text"]
 
 
 async def test_a_worker_runs_with_the_least_rights(shared_postgres: Database, name: str) -> None:
@@ -189,7 +189,7 @@ async def test_a_worker_runs_with_the_least_rights(shared_postgres: Database, na
     assert json.loads(granted.out)["migrate"]["granted_to"] == name
     url = shared_postgres.as_role(name)
     async with open_coordinator(url, postgres_schema=name) as manager:
-        run = await manager.create_or_reject("t", "a", kwargs={"say": "hello"})
+        run = await manager.create_or_reject("t", "a", kwargs={"text": "hello"})
         manager.launch(run, echo)
         assert await manager.wait(run.run_id, timeout=10) == "hello"
     cx = await asyncpg.connect(url)
@@ -221,7 +221,7 @@ async def test_what_a_later_migration_makes_is_the_workers_as_well(
         await cx.close()
 
 
-async def test_a_worker_without_the_right_to_migrate_says_who_has_to(
+async def test_a_worker_without_the_right_to_migrate_is_refused_with_the_command(
     shared_postgres: Database, name: str
 ) -> None:
     await shared_postgres.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")

@@ -19,7 +19,7 @@ def server() -> Generator[PostgresServer]:
         yield server
 
 
-async def ask(server: PostgresServer, query: str) -> Any:
+async def fetch_value(server: PostgresServer, query: str) -> Any:
     cx = await asyncpg.connect(server.url())
     try:
         return await cx.fetchval(query)
@@ -28,18 +28,18 @@ async def ask(server: PostgresServer, query: str) -> Any:
 
 
 async def test_what_was_committed_survives_a_crash(server: PostgresServer) -> None:
-    await ask(server, "CREATE TABLE kept AS SELECT 1 AS n")
+    await fetch_value(server, "CREATE TABLE kept AS SELECT 1 AS n")
     server.restart("immediate")
-    assert await ask(server, "SELECT n FROM kept") == 1
+    assert await fetch_value(server, "SELECT n FROM kept") == 1
     assert "not properly shut down" in server.log()
 
 
 async def test_a_standby_follows_and_is_promoted(server: PostgresServer) -> None:
     standby = server.standby()
     try:
-        assert await ask(standby, "SELECT pg_is_in_recovery()") is True
+        assert await fetch_value(standby, "SELECT pg_is_in_recovery()") is True
         standby.promote()
-        assert await ask(standby, "SELECT pg_is_in_recovery()") is False
+        assert await fetch_value(standby, "SELECT pg_is_in_recovery()") is False
     finally:
         standby.close()
 

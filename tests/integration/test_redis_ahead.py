@@ -82,11 +82,11 @@ async def test_forged_slot_without_a_time_to_live_ends_no_later_run(
     async with team_of(2, tmp_path, redis=own_valkey.url, event_budget=10.0) as (manager, other):
         run, agent = await running(manager, "t")
         own_valkey.command("HSET", "rc:{t:t}:slot", "fence", "999999")
-        await agent.ctx.emit("custom", "goes on")
+        await agent.ctx.emit("custom", "accepted")
         agent.may_end.set()
         await manager.wait(run.run_id, timeout=20)
         assert run.status is RunStatus.success
-        assert numbers(await all_of(other.follow(run.run_id))) == ["goes on"]
+        assert numbers(await all_of(other.follow(run.run_id))) == ["accepted"]
         for worker in (manager, other, manager):
             own_valkey.command("HSET", "rc:{t:t}:slot", "fence", "999999")
             assert await finished(worker) is RunStatus.success

@@ -137,7 +137,7 @@ async def test_replaced_connection_stays_suspected_until_a_message_has_arrived(
 async def test_own_channels_are_subscribed_to_before_all_others(
     proxy: Proxy, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many threads are watched, a worker hears its cancels as soon as it has connected."""
+    """However many threads are watched, a worker receives its cancels as soon as it has connected."""
     monkeypatch.setattr(listeners, "_BATCH", 50)
     async with notified(proxy.url, namespace) as worker, AsyncExitStack() as stack:
         await worker.start(1)
@@ -171,7 +171,7 @@ async def test_a_healthy_connection_is_left_alone(proxy: Proxy, namespace: str) 
         assert worker.connectivities == [Connectivity.connected]
 
 
-async def test_a_link_that_is_away_alone_is_told(proxy: Proxy, namespace: str) -> None:
+async def test_a_link_that_alone_is_away_is_reported(proxy: Proxy, namespace: str) -> None:
     async with notified(proxy.url, namespace) as worker:
         await worker.start(1)
         await until(worker, Connectivity.connected)
@@ -187,7 +187,7 @@ async def test_a_link_that_is_away_alone_is_told(proxy: Proxy, namespace: str) -
 # ---- away, and back ------------------------------------------------------------------------------------
 
 
-async def test_a_restart_is_healed_within_two_seconds_and_told(
+async def test_a_restart_is_healed_within_two_seconds_and_reported(
     own_valkey: ValkeyServer, namespace: str
 ) -> None:
     async with notified(own_valkey.url, namespace) as worker:
@@ -202,12 +202,12 @@ async def test_a_restart_is_healed_within_two_seconds_and_told(
             assert worker.resyncs == resyncs + 1
             assert await wakeup.wait(1), "a subscription anew wakes the watchers"
 
-            async def heard() -> bool:
+            async def received() -> bool:
                 worker.notifier.notify_worker(1, CANCEL)
                 worker.notifier.notify_thread("t", SETTLED)
                 return CANCEL in worker.signals and await wakeup.wait(0)
 
-            await wait_until(heard, description="signals travel again", timeout=HEALS_WITHIN)
+            await wait_until(received, description="signals travel again", timeout=HEALS_WITHIN)
 
 
 async def test_each_loss_of_the_connection_is_followed_by_a_resync(
@@ -231,12 +231,12 @@ async def test_it_starts_while_redis_is_away(namespace: str) -> None:
         async with worker.notifier.watch("t") as wakeup:
             worker.notifier.notify_thread("t", SETTLED)
             assert not await wakeup.wait(0)
-        assert time.perf_counter() - began < 0.1, "nobody waits for a subscription that cannot stand"
+        assert time.perf_counter() - began < 0.1, "no caller waits for a subscription that cannot stand"
         with ValkeyServer(port=port):
             await until(worker, Connectivity.connected, HEALS_WITHIN)
 
 
-async def test_a_server_that_lets_nobody_subscribe_is_down(own_valkey: ValkeyServer, namespace: str) -> None:
+async def test_a_server_that_refuses_subscriptions_is_down(own_valkey: ValkeyServer, namespace: str) -> None:
     async with notified(own_valkey.url, namespace) as worker:
         await worker.start(1)
         own_valkey.command("ACL", "SETUSER", "default", "resetchannels")

@@ -107,11 +107,11 @@ async def test_no_key_is_left_without_a_ttl(own_valkey: ValkeyServer, namespace:
         lock.bind("t0", "again", epoch=1, fence=2)
         lock.release("t1", "r", fence=1)
         assert await link.call(enlist(link.keys.workers, epoch=1, ttl_ms=15_000)) == 1
-        found = [name for name in own_valkey.command("KEYS", "*").split(b"\r\n") if b"{" in name]
-        names = [name for name in found if b":probe" not in name]
+        keys = [name for name in own_valkey.command("KEYS", "*").split(b"\r\n") if b"{" in name]
+        names = [name for name in keys if b":probe" not in name]
         assert len(names) == 5  # slots of t0 and t2, reservations of t3 and t4, the workers
-        assert len(found) > 5
-        for name in found:
+        assert len(keys) > 5
+        for name in keys:
             ttl = int(own_valkey.command("PTTL", name.decode())[1:])
             assert 0 < ttl <= 15 * 60 * 1000, name
         assert 0 < int(own_valkey.command("PTTL", link.keys.thread("t3").reservation.decode())[1:]) <= 5000
@@ -154,7 +154,7 @@ def test_loop_that_stood_still_before_a_call_left_loses_no_answer(
 ) -> None:
     """Its time is over when it is sent; uvloop knows no timers in the past."""
 
-    async def ask() -> tuple[bool, list[Any]]:
+    async def ping_after_stall() -> tuple[bool, list[Any]]:
         failures = list[Any]()
         asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
         async with linked(shared_valkey.url, namespace) as link:
@@ -164,4 +164,4 @@ def test_loop_that_stood_still_before_a_call_left_loses_no_answer(
             time.sleep(0.6)  # noqa: ASYNC251 - the stall is what is tested
             return await asking, failures
 
-    assert run(ask()) == (True, [])
+    assert run(ping_after_stall()) == (True, [])

@@ -41,7 +41,7 @@ async def test_watches_entered_in_one_turn_are_one_write(proxy: Proxy, namespace
         await asyncio.gather(*tasks)
 
 
-async def test_channels_are_left_when_nobody_watches(own_valkey: ValkeyServer, namespace: str) -> None:
+async def test_channels_are_left_when_no_watcher_is_left(own_valkey: ValkeyServer, namespace: str) -> None:
     def channels() -> bytes:
         return own_valkey.command("PUBSUB", "CHANNELS")
 

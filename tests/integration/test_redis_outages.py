@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("no_task_left")
 # ---- away, and back ------------------------------------------------------------------------------------
 
 
-async def test_away_is_said_at_once_and_ends_within_two_seconds(
+async def test_outage_is_reported_at_once_and_ends_within_two_seconds(
     own_valkey: ValkeyServer, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="coordinator")
@@ -39,7 +39,7 @@ async def test_away_is_said_at_once_and_ends_within_two_seconds(
             lock.bind("t", f"r{number}", epoch=1, fence=1)
             lock.release("t", f"r{number}", fence=1)
         assert time.perf_counter() - began < 0.5
-        assert link.counters.dropped >= 2000  # the lock does not even ask for the admissions
+        assert link.counters.dropped >= 2000  # the lock does not even send the admissions
         assert not await link.ping()
         own_valkey.start()
         await wait_until(link.ping, description="healed", timeout=HEALS_WITHIN)
@@ -58,7 +58,7 @@ async def test_it_heals_after_an_outage_of_any_length(own_valkey: ValkeyServer, 
             await wait_until(link.ping, description="healed", timeout=HEALS_WITHIN)
 
 
-async def test_nobody_listening_is_said_within_the_budget(namespace: str) -> None:
+async def test_port_without_a_listener_is_reported_within_the_budget(namespace: str) -> None:
     link = RedisLink(f"redis://127.0.0.1:{free_port()}/0", namespace=namespace)
     began = time.perf_counter()
     assert (await RedisSlotLock(link).admit("t", "r")).state is SlotState.unknown
@@ -83,17 +83,17 @@ async def test_a_black_hole_costs_the_budget_and_then_nothing(proxy: Proxy, name
         proxy.black_hole()
         began = time.perf_counter()
         while not link.away:
-            asked = time.perf_counter()
+            called_at = time.perf_counter()
             answers = await asyncio.gather(*(lock.admit("t", f"r{number}") for number in range(10)))
             assert {answer.state for answer in answers} == {SlotState.unknown}
-            assert time.perf_counter() - asked < 0.35
+            assert time.perf_counter() - called_at < 0.35
         assert time.perf_counter() - began < 1.0
         assert (await lock.admit("t", "r")).state is SlotState.unknown
         proxy.restore()
         await wait_until(link.ping, description="healed", timeout=HEALS_WITHIN)
 
 
-async def test_calls_that_nobody_awaits_find_a_black_hole_too(proxy: Proxy, namespace: str) -> None:
+async def test_calls_that_no_caller_awaits_find_a_black_hole_too(proxy: Proxy, namespace: str) -> None:
     async with linked(proxy.url, namespace) as link:
         lock = RedisSlotLock(link)
         proxy.black_hole()
@@ -156,7 +156,7 @@ async def test_a_call_whose_reply_was_lost_is_not_made_again(proxy: Proxy, names
         assert await link.call(Command(None, pack(b"GETDEL", channel))) == b"1"
 
 
-async def test_a_reset_is_healed_without_anybody_noticing(
+async def test_a_reset_is_healed_without_an_outage(
     proxy: Proxy, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("coordinator.redis.keeper._STABLE_AFTER", 0.0)
@@ -172,11 +172,11 @@ async def test_a_stalled_event_loop_is_not_blamed_on_redis(
     shared_valkey: ValkeyServer, namespace: str
 ) -> None:
     async with linked(shared_valkey.url, namespace) as link:
-        asked = asyncio.create_task(link.ping())
+        pinging = asyncio.create_task(link.ping())
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         time.sleep(0.4)  # noqa: ASYNC251 - the stall is what is tested
-        assert await asked
+        assert await pinging
         assert link.counters.timed_out == 0
 
 

@@ -68,11 +68,11 @@ async def test_one_bad_sentinel_in_first_place_costs_nothing(
             made[0].answer = lambda: named("127.0.0.1", made[0].port)
         link = RedisLink(sentinel_url(*made), namespace=namespace)
         await wait_until(link.ping, description="connected", timeout=HEALS_WITHIN + 3)
-        asked = made[0].questions
+        questions = made[0].questions
         for _ in range(3):
             keeper_of(link).drop("by the test")
             await wait_until(link.ping, description="connected again", timeout=HEALS_WITHIN)
-        assert made[0].questions == asked, "it is asked last from then on"
+        assert made[0].questions == questions, "it is queried last from then on"
         await link.aclose()
 
 
@@ -84,7 +84,7 @@ async def test_replica_named_by_a_sentinel_is_not_kept(own_valkey: ValkeyServer,
             await link.aclose()
 
 
-async def test_no_sentinel_is_said_in_few_words(namespace: str) -> None:
+async def test_missing_sentinels_are_reported_in_few_words(namespace: str) -> None:
     ports = [free_port() for _ in range(2)]
     hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
     link = RedisLink(f"redis+sentinel://{hosts}/service", namespace=namespace)
@@ -129,8 +129,8 @@ async def test_sentinel_outvoted_by_the_others_moves_nothing(
     right, wrong = Naming(own_valkey), Naming(own_valkey)
     async with sentinels(wrong, right, right) as made, linked(sentinel_url(*made), namespace) as link:
         wrong.server = shared_valkey
-        asked = made[0].questions
-        await wait_until(lambda: made[0].questions > asked + 3, description="it was asked again")
+        questions = made[0].questions
+        await wait_until(lambda: made[0].questions > questions + 3, description="it was queried again")
         assert keeper_of(link).connects == 1
 
 
@@ -141,10 +141,10 @@ async def test_name_that_moves_is_followed(
 ) -> None:
     with ValkeyServer("--bind", "127.0.0.1", "127.0.0.2") as server:
         look_up, current = socket.getaddrinfo, ["127.0.0.1"]
-        asked: list[str] = []
+        hosts: list[str] = []
 
         def getaddrinfo(host: str, port: int, **options: Any) -> Any:
-            asked.append(host)
+            hosts.append(host)
             if host != "redis.test":
                 return look_up(host, port, **options)
             return [entry for address in current for entry in look_up(address, port, **options)]
@@ -159,8 +159,8 @@ async def test_name_that_moves_is_followed(
                 assert wire is not None
                 assert wire.opened.address == "127.0.0.2"
             else:
-                before = len(asked)
-                await wait_until(lambda: len(asked) > before + 3, description="looked up again")
+                before = len(hosts)
+                await wait_until(lambda: len(hosts) > before + 3, description="looked up again")
                 assert keeper_of(link).connects == 1
 
 
@@ -181,7 +181,7 @@ async def test_worker_that_no_hint_reaches_is_warned_of_once(
 
         monkeypatch.setattr(notifiers, "_UNRECEIVED_FOR", 0.01)
         notifier.notify_worker(2, CANCEL)
-        await wait_until(lambda: epochs_without_receiver(notifier), description="nobody received it")
+        await wait_until(lambda: epochs_without_receiver(notifier), description="no receiver was found")
         assert warnings() == []
         await asyncio.sleep(0.02)
         for _ in range(3):
@@ -196,7 +196,7 @@ async def test_worker_that_no_hint_reaches_is_warned_of_once(
 # ---- a name server that hangs ---------------------------------------------------------------------------
 
 
-async def test_look_up_that_hangs_holds_up_nobody_else(
+async def test_look_up_that_hangs_delays_no_other_call(
     namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))  # one look-up would fill it
@@ -259,7 +259,7 @@ async def test_tls_context_is_made_once_and_anew_for_new_files(
         await wrong.aclose()
 
 
-async def test_port_without_tls_is_said_in_words(
+async def test_port_without_tls_is_reported_in_words(
     shared_valkey: ValkeyServer, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeper, "CONNECT_LIMIT", 0.3)
@@ -300,7 +300,7 @@ def provider() -> Rotating:
 
 
 @pytest.mark.parametrize("make", [Rotating, RotatingAsync])
-async def test_credentials_are_asked_for_at_each_connect(
+async def test_credentials_are_requested_at_each_connect(
     own_valkey: ValkeyServer, namespace: str, make: type[Rotating | RotatingAsync]
 ) -> None:
     own_valkey.command("CONFIG", "SET", "requirepass", "first")

@@ -1,4 +1,4 @@
-"""A Redis that answers and refuses: noticed, said with the server's own reason, and nothing but speed is
+"""A Redis that answers and refuses: noticed, reported with the server's own reason, and nothing but speed is
 lost."""
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ALL = (
     " +publish +subscribe +unsubscribe +get +del +hget +hmget +hset +pexpire +zadd +zremrangebyscore"
     " +zcard +time +xadd +xrange +xrevrange"
 )
-"""What the README tells to allow."""
+"""The rights that the README lists."""
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def reasons(caplog: pytest.LogCaptureFixture) -> list[str]:
 @pytest.mark.parametrize(
     ("use", "right"), [(Use.hints, right) for right in HINTS] + [(Use.events, right) for right in EVENTS]
 )
-async def test_missing_right_is_said_once_with_its_name(
+async def test_missing_right_is_logged_once_with_its_name(
     guarded: ValkeyServer, caplog: pytest.LogCaptureFixture, use: Use, right: str
 ) -> None:
     link = RedisLink(allow(guarded, less=right), use=use, budget=5.0)
@@ -173,7 +173,7 @@ async def test_node_of_a_cluster_is_recognised_whichever_slots_it_has(
         assert len(reasons(caplog)) == 2
 
 
-# ---- what operators ask ---------------------------------------------------------------------------------
+# ---- what operators see ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("right", ["publish", "xadd", "channels"])
@@ -188,7 +188,7 @@ async def test_db_check_tries_what_workers_use(guarded: ValkeyServer, tmp_path: 
     allow(guarded)
 
 
-async def test_health_says_why_event_logs_take_nothing_and_the_owner_tells_the_gap(
+async def test_health_has_the_reason_why_event_logs_take_nothing_and_followers_get_the_gap(
     own_valkey: ValkeyServer, tmp_path: Path
 ) -> None:
     url = allow(own_valkey, less="xadd")
@@ -202,13 +202,13 @@ async def test_health_says_why_event_logs_take_nothing_and_the_owner_tells_the_g
         assert health.transport_error.startswith("event logs: the account lacks a permission")
         assert health.connectivity is Connectivity.connected, "hints travel all the same"
         agent.may_end.set()
-        told = await all_of(manager.follow(run.run_id))
-        assert told[0] == Gap(None, None)
-        assert isinstance(told[1], End)
-        assert not told[1].complete
+        items = await all_of(manager.follow(run.run_id))
+        assert items[0] == Gap(None, None)
+        assert isinstance(items[1], End)
+        assert not items[1].complete
 
 
-async def test_followers_elsewhere_are_told_of_a_gap_where_the_log_took_no_event(
+async def test_followers_elsewhere_get_a_gap_where_the_log_took_no_event(
     own_valkey: ValkeyServer, tmp_path: Path
 ) -> None:
     async with team_of(2, tmp_path, redis=allow(own_valkey, less="xadd")) as (owner, other):
@@ -216,19 +216,21 @@ async def test_followers_elsewhere_are_told_of_a_gap_where_the_log_took_no_event
         following = asyncio.create_task(all_of(other.follow(run.run_id)))
         await agent.ctx.emit("custom", 1)
         agent.may_end.set()
-        for told in (await following, await all_of(other.follow(run.run_id))):
-            assert told[0] == Gap(None, None)
-            assert isinstance(told[1], End)
-            assert not told[1].complete
+        for items in (await following, await all_of(other.follow(run.run_id))):
+            assert items[0] == Gap(None, None)
+            assert isinstance(items[1], End)
+            assert not items[1].complete
 
 
-async def test_health_says_why_hints_do_not_travel(own_valkey: ValkeyServer, tmp_path: Path) -> None:
+async def test_health_has_the_reason_why_hints_do_not_travel(
+    own_valkey: ValkeyServer, tmp_path: Path
+) -> None:
     async with team_of(1, tmp_path, redis=allow(own_valkey)) as (manager,):
         allow(own_valkey, less="publish")
 
-        async def said() -> bool:
+        async def reported() -> bool:
             return "'publish'" in ((await manager.worker.health()).transport_error or "")
 
-        await wait_until(said, description="said", timeout=NOTICED_WITHIN)
+        await wait_until(reported, description="reported", timeout=NOTICED_WITHIN)
         assert manager.worker.connectivity is not Connectivity.connected
         allow(own_valkey)

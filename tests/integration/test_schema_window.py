@@ -157,7 +157,7 @@ async def test_breaking_migration_is_done_unasked_when_no_worker_lives(case: Cas
     await migrated(case, BREAKS.format(case.newest + 1))
 
 
-def test_migration_that_says_nothing_keeps_the_oldest_program() -> None:
+def test_migration_without_the_line_keeps_the_oldest_program() -> None:
     first, breaks, adds = (Migration(n, "m", sql) for n, sql in ((1, ADDS), (2, BREAKS.format(2)), (3, ADDS)))
     assert oldest_program([first]) == 1
     assert oldest_program([first, breaks]) == 2

@@ -1,4 +1,4 @@
-"""Searches and counts that would go on for long: stopped at their deadline, and when nobody waits for them;
+"""Searches and counts that would take long: stopped at their deadline, and when their caller is cancelled;
 no other read waits for them, and no user's for another's."""
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ async def on_postgres(database: Database, **options: Any) -> AsyncGenerator[Post
         yield store
 
 
-async def found(store: Any, user_id: str | None = "u") -> list[str]:
+async def matching_threads(store: Any, user_id: str | None = "u") -> list[str]:
     return [row.thread_id for row in await store.threads(ThreadQuery(metadata={"a": 1}), user_id=user_id)]
 
 
@@ -74,16 +74,16 @@ async def test_sqlite_stops_a_search_at_its_deadline(tmp_path: Path, statement: 
     async with on_sqlite(tmp_path, search_timeout=0.1) as store, asyncio.timeout(SOON):
         with pytest.raises(SearchTooLong, match=r"0\.1 s"):
             await search_of(store)(endless, statement, "u")
-        assert await found(store) == ["t"]
+        assert await matching_threads(store) == ["t"]
 
 
 @pytest.mark.parametrize("statement", ENDLESS.values(), ids=ENDLESS)
-async def test_sqlite_stops_a_search_that_nobody_waits_for(tmp_path: Path, statement: str) -> None:
+async def test_sqlite_stops_a_search_whose_caller_is_cancelled(tmp_path: Path, statement: str) -> None:
     async with on_sqlite(tmp_path, search_timeout=3600) as store, asyncio.timeout(SOON):
         reads = store.reads
         search = asyncio.ensure_future(search_of(store)(endless, statement, "u"))
         await wait_until(lambda: store.reads > reads, description="the search is on its way")
-        waiting = asyncio.ensure_future(found(store))
+        waiting = asyncio.ensure_future(matching_threads(store))
         assert await store.thread("t") is not None, "other reads do not wait"
         search.cancel()
         assert await waiting == ["t"]
@@ -93,14 +93,14 @@ async def test_sqlite_stops_a_search_that_nobody_waits_for(tmp_path: Path, state
 async def test_sqlite_searches_of_one_user_do_not_keep_another_from_searching(tmp_path: Path) -> None:
     async with on_sqlite(tmp_path, search_timeout=1.0) as store, asyncio.timeout(SOON):
         searches = [search_of(store)(endless, COUNTED, "alice") for _ in range(6)]
-        *answers, threads = await asyncio.gather(*searches, found(store), return_exceptions=True)
+        *answers, threads = await asyncio.gather(*searches, matching_threads(store), return_exceptions=True)
         assert threads == ["t"]
         assert isinstance(answers[0], SearchTooLong)
         assert isinstance(answers[-1], StoreUnavailable), "her own wait too long"
         assert {type(answer) for answer in answers} == {SearchTooLong, StoreUnavailable}
 
 
-async def test_sqlite_searches_of_crons_are_in_nobodys_way(tmp_path: Path) -> None:
+async def test_sqlite_searches_of_crons_delay_no_other_read(tmp_path: Path) -> None:
     async with on_sqlite(tmp_path, search_timeout=3600) as store, asyncio.timeout(SOON):
         search = asyncio.ensure_future(search_of(store)(endless, COUNTED, "u"))
         waiting = asyncio.ensure_future(store.count_crons(CronQuery(metadata={"a": 1}), user_id="u"))
@@ -116,7 +116,7 @@ async def test_memory_stops_a_search_at_its_deadline() -> None:
     for statement in ENDLESS.values():
         with pytest.raises(SearchTooLong):
             await search_of(store)(endless, statement, "u")
-    assert await found(store) == ["t"]
+    assert await matching_threads(store) == ["t"]
 
 
 # -- PostgreSQL
@@ -132,7 +132,7 @@ async def test_postgres_stops_a_search_at_its_deadline(
     ):
         with pytest.raises(SearchTooLong, match=r"0\.1 s"):
             await search_of(store)(asleep, 3600, "u")
-        assert await found(store) == ["t"]
+        assert await matching_threads(store) == ["t"]
         async with store.connection() as cx:
             asleep_still = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'"
             assert await cx.fetchval(f"{asleep_still} AND state = 'active'") == 0
@@ -151,7 +151,7 @@ async def test_a_search_takes_one_core_of_the_server(shared_postgres: Database) 
         assert elsewhere != "0", "the limit is that of the search alone"
 
 
-async def test_postgres_stops_a_search_that_nobody_waits_for(shared_postgres: Database) -> None:
+async def test_postgres_stops_a_search_whose_caller_is_cancelled(shared_postgres: Database) -> None:
     async with (
         on_postgres(shared_postgres, search_timeout=3600, connections=1) as store,
         asyncio.timeout(SOON),
@@ -169,7 +169,7 @@ async def test_postgres_stops_a_search_that_nobody_waits_for(shared_postgres: Da
 
             await wait_until(asleep_now, description="the server is at it")
             search.cancel()
-            assert await found(store) == ["t"]
+            assert await matching_threads(store) == ["t"]
             assert not await asleep_now()
 
 
@@ -184,4 +184,4 @@ async def test_postgres_keeps_connections_from_searches(shared_postgres: Databas
         for search in searches:
             search.cancel()
         await asyncio.wait(searches)
-        assert await found(store) == ["t"]
+        assert await matching_threads(store) == ["t"]

@@ -1,7 +1,7 @@
 """The SQLite store where the file, the disk or another process is in the way.
 
 The promise in all cases: nothing is acknowledged that is not written, nothing is half-written, the
-caller hears StoreUnavailable within the busy time-out, and the store works again by itself.
+caller gets StoreUnavailable within the busy time-out, and the store works again by itself.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.support.builders import (
 from tests.support.children import SQLITE_WRITER, Child
 from tests.support.inside_stores import break_reads_of_one_row, reader_of, writer_of
 
-NOBODY = 65534
+UNPRIVILEGED_ID = 65534
 UNPRIVILEGED = f"""
 import asyncio, os
 from stores.errors import StoreFull, StoreUnavailable
@@ -44,8 +44,8 @@ async def main():
     migrations()  # read while the program's own files can be
     if os.getuid() == 0:  # file modes do not bind root
         os.setgroups([])
-        os.setgid({NOBODY})
-        os.setuid({NOBODY})
+        os.setgid({UNPRIVILEGED_ID})
+        os.setuid({UNPRIVILEGED_ID})
     try:
         await store.open()
         await store.register(NewWorker("w", "here", "boot", 1, "0", 15000))
@@ -59,13 +59,13 @@ asyncio.run(main())
 """
 
 
-async def told(store: SQLiteStore, pragma: str) -> None:
-    """Say something to the connection that writes."""
+async def set_pragma(store: SQLiteStore, pragma: str) -> None:
+    """Execute the pragma on the connection that writes."""
 
-    def tell(cx: sqlite3.Connection) -> None:
+    def execute(cx: sqlite3.Connection) -> None:
         cx.execute(pragma).fetchall()
 
-    await writer_of(store).submit(tell)
+    await writer_of(store).submit(execute)
 
 
 # -- read-only
@@ -86,7 +86,7 @@ def shared(tmp_path: Path) -> Generator[Path]:
 
 
 def spare(database: Path, what: str) -> None:
-    """Let everybody write everything but that."""
+    """Let all users write everything but that."""
     gate = database.with_name("runs.db-gate")
     for file in (database, gate):
         file.chmod(0o666)
@@ -134,11 +134,11 @@ async def test_a_file_that_becomes_read_only_is_unavailable_and_heals(
 ) -> None:
     store = await open_sqlite()
     me = await store.register(new_worker())
-    await told(store, "PRAGMA query_only = ON")
+    await set_pragma(store, "PRAGMA query_only = ON")
     with pytest.raises(StoreUnavailable, match="read-only"):
         await admitted(store, me)
     assert stored(sqlite_path) == []
-    await told(store, "PRAGMA query_only = OFF")
+    await set_pragma(store, "PRAGMA query_only = OFF")
     assert (await admitted(store, me)).holds
 
 
@@ -147,7 +147,7 @@ async def test_a_file_that_becomes_read_only_is_unavailable_and_heals(
 
 @pytest.fixture
 def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Generator[Path]:
-    """A real file system of 1 MiB, unless the test asks for another size."""
+    """A real file system of 1 MiB, unless the test requests another size."""
     folder = tmp_path / "small"
     folder.mkdir()
     size = getattr(request, "param", "1m")
@@ -163,7 +163,7 @@ def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Generator[Path
 
 
 async def fill_up(store: SQLiteStore, epoch: int) -> list[str]:
-    """Admit until the store says no; which ones it acknowledged."""
+    """Admit until the store refuses; returns the ids of the acknowledged runs."""
     acknowledged: list[str] = []
     for number in range(200):
         runs = [new_run(f"t{number}-{n}", metadata={"x": "x" * 8_000}) for n in range(5)]
@@ -209,12 +209,12 @@ async def test_a_file_at_its_limit_acknowledges_nothing_that_is_not_written(
 ) -> None:
     store = await open_sqlite()
     me = await store.register(new_worker())
-    await told(store, "PRAGMA max_page_count = 100")
+    await set_pragma(store, "PRAGMA max_page_count = 100")
     acknowledged = await fill_up(store, me)
     assert_whole(sqlite_path, acknowledged)
     own = [await row_of(store, run_id) for run_id in acknowledged]
     assert all(row.open for row in own)
-    await told(store, "PRAGMA max_page_count = 100000")
+    await set_pragma(store, "PRAGMA max_page_count = 100000")
     acknowledged.append((await admitted(store, me, "after")).run_id)
     assert_whole(sqlite_path, acknowledged)
 
@@ -247,7 +247,7 @@ async def test_the_writes_that_share_a_batch_with_one_past_the_file_limit_are_wr
     open_sqlite: Callable[..., Any],
 ) -> None:
     store = await open_sqlite()
-    await told(store, "PRAGMA max_page_count = 200")
+    await set_pragma(store, "PRAGMA max_page_count = 200")
     await assert_only_the_big_one_is_refused(store)
 
 
@@ -265,7 +265,7 @@ async def assert_only_the_big_one_is_refused(store: SQLiteStore) -> None:
 
 
 class FailsOnce(sqlite3.Connection):
-    """A connection whose next commit meets a full disk, when told so."""
+    """A connection whose next commit meets a full disk, if `fail` is set."""
 
     fail = False
 
@@ -309,7 +309,7 @@ async def test_a_commit_that_fails_is_not_acknowledged_and_may_be_repeated(
 async def test_a_registration_that_fails_leaves_its_number_to_others(
     fragile: None, open_sqlite: Callable[..., Any], sqlite_path: Path
 ) -> None:
-    """The number is issued again: whoever gets it must be able to prove that it lives."""
+    """The number is issued again: the worker that gets it must be able to prove that it lives."""
     store = await open_sqlite()
     await failing(store)
     with pytest.raises(StoreUnavailable):
@@ -338,27 +338,27 @@ async def test_a_registration_whose_caller_goes_away_still_counts(open_sqlite: C
 # -- a look at one row
 
 
-async def test_a_look_at_one_row_waits_for_nobody(open_sqlite: Callable[..., Any]) -> None:
-    """A cancel on its way stands behind no long read, and a file that is locked for a moment behind no
-    look: that one is taken by the reader, who waits."""
+async def test_read_of_one_row_waits_for_no_other_read(open_sqlite: Callable[..., Any]) -> None:
+    """A cancel waits behind no long read. A file that is locked for a moment delays no read of one row: the
+    reader, which waits, takes that read over."""
     store = await open_sqlite()
     me = await store.register(new_worker())
     run_id = (await admitted(store, me)).run_id
-    let_go = threading.Event()
+    may_end = threading.Event()
 
     def long(_: sqlite3.Connection) -> bool:
-        return let_go.wait(20)
+        return may_end.wait(20)
 
     long_read = reader_of(store).submit(long)
-    found = await store.standing(run_id)
-    assert found is not None
-    assert found.run_id == run_id
+    standing = await store.standing(run_id)
+    assert standing is not None
+    assert standing.run_id == run_id
     assert not long_read.done()
-    let_go.set()
+    may_end.set()
     await long_read
 
     break_reads_of_one_row(store, sqlite3.connect(":memory:"))  # as a file that cannot be read at this moment
-    assert await store.standing(run_id) == found
+    assert await store.standing(run_id) == standing
 
     await store.aclose()
     with pytest.raises(StoreUnavailable):

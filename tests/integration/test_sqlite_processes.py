@@ -1,6 +1,6 @@
 """The SQLite store where other processes hold the file, stop in mid-transaction, or die.
 
-The promise in all cases: nothing is acknowledged that is not written, the caller hears
+The promise in all cases: nothing is acknowledged that is not written, the caller gets
 StoreUnavailable within the busy time-out, and the store works again by itself.
 """
 
@@ -48,7 +48,7 @@ receive()
 async def test_a_lock_held_by_a_stranger_is_waited_out(
     open_sqlite: Callable[..., Any], sqlite_path: Path
 ) -> None:
-    """Nobody hears "database is locked" below the busy time-out, and no transition is lost."""
+    """No caller gets "database is locked" below the busy time-out, and no transition is lost."""
     store = await open_sqlite(busy_timeout=20)
     me = await store.register(new_worker())
     owns = [await running(store, me, f"t{n}") for n in range(5)]
@@ -107,11 +107,11 @@ async def test_a_store_closes_within_a_bound_behind_a_paused_writer(
     with Child(SQLITE_WRITER, sqlite_path) as other:
         assert other.receive()
         other.pause()
-        asked = asyncio.ensure_future(admitted(store, me))
+        admitting = asyncio.ensure_future(admitted(store, me))
         await asyncio.sleep(0)
         await asyncio.wait_for(store.aclose(), 10)
         with pytest.raises(StoreUnavailable):
-            await asked
+            await admitting
         await store.aclose()
         with pytest.raises(StoreUnavailable, match="not open"):
             await admitted(store, me)
@@ -120,9 +120,7 @@ async def test_a_store_closes_within_a_bound_behind_a_paused_writer(
     assert stored(sqlite_path) == []
 
 
-async def test_closing_answers_everybody_who_queued(
-    open_sqlite: Callable[..., Any], sqlite_path: Path
-) -> None:
+async def test_closing_answers_all_queued_callers(open_sqlite: Callable[..., Any], sqlite_path: Path) -> None:
     store = await open_sqlite()
     me = await store.register(new_worker())
     calls = [asyncio.ensure_future(admitted(store, me, f"t{n}")) for n in range(300)]

@@ -109,7 +109,7 @@ LOST = [delete_the_file, delete_the_database, empty]
 
 
 @pytest.mark.parametrize("change", LOST)
-async def test_the_next_process_is_told_who_still_works_on_the_old_file(
+async def test_the_next_process_gets_the_process_that_uses_the_old_file(
     tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
     database = tmp_path / "runs.db"

@@ -1,4 +1,4 @@
-"""`keys revoke` says what goes on for a user who has no key left, and by which commands it stops."""
+"""`keys revoke` states what continues for a user without a key, and by which commands it is stopped."""
 
 from __future__ import annotations
 

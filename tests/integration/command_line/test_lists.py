@@ -19,11 +19,11 @@ def plain(shown: str) -> list[str]:
 
 async def test_runs_on_a_terminal_of_80_columns(busy: Busy) -> None:
     async def broken(ctx: Any) -> None:
-        raise ValueError("the model said no, and went on to say why at great length")
+        raise ValueError("the model refused, and explained the reasons at great length")
 
     failed = await busy.manager.create_or_reject("t2", "an-assistant-with-a-long-name", user_id="u")
     busy.manager.launch(failed, broken)
-    with pytest.raises(Exception, match="the model said no"):
+    with pytest.raises(Exception, match="the model refused"):
         await busy.manager.wait(failed.run_id, timeout=20)
     answer = await on_a_terminal("runs", "list", env={"COORDINATOR_STORE": busy.url})
     assert answer.code == DONE, answer.out

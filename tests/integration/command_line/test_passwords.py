@@ -124,7 +124,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def output_without_password(
     words: list[str], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> str:
-    """All that the command says, checked."""
+    """The whole output of the command, checked."""
     caplog.clear()
     with caplog.at_level(logging.DEBUG):
         code = app.run(words)

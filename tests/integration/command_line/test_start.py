@@ -1,4 +1,4 @@
-"""What it says of itself, and what it imports to do so."""
+"""The command line's texts about itself, and what it imports to print them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The traceback of a run that failed is in a log: `runs show` and `explain` say in which."""
+"""The traceback of a failed run is in a log: `runs show` and `explain` name that log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.command_line import Busy
 
 
 async def fails(ctx: RunContext) -> None:
-    raise ValueError("the model said boom")
+    raise ValueError("the model failed")
 
 
 @pytest.mark.parametrize("command", [("runs", "show"), ("explain",)], ids=" ".join)
