@@ -1,7 +1,7 @@
 """The tests on every supported Python that this machine has: `make matrix`, and `make agents` for those alone
 that depend on how a Python cancels tasks.
 
-A Python that is absent is named as skipped in the summary; it is no error, since nobody has them all.
+The summary lists each missing Python as skipped; that is no error, because few machines have all of them.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class GraphSuite(AssistantSuite):
 
     async def test_a_paused_run_is_a_success_and_its_thread_interrupted(self, team: list[RunManager]) -> None:
         a, b = team
-        run = await self.begun(a, steps=2, tag="q", ask=[2])
+        run = await self.begun(a, steps=2, tag="q", pause_before=[2])
         assert (await a.wait(run.run_id, timeout=20))["log"] == ["q:1"]
         row = (await b.runs.explain(run.run_id)).run
         assert (row.status, row.paused) == (RunStatus.success, True)
@@ -82,7 +82,7 @@ class GraphSuite(AssistantSuite):
 
     async def test_an_answer_resumes_it_anywhere(self, team: list[RunManager]) -> None:
         a, b = team
-        await self.done(a, steps=3, tag="q", ask=[2, 3])
+        await self.done(a, steps=3, tag="q", pause_before=[2, 3])
         assert (await self.done(b, command={"resume": "yes"}))["log"] == ["q:1", "q:2:yes"]
         assert (await self.done(a, command={"resume": "no"}))["log"] == ["q:1", "q:2:yes", "q:3:no"]
         thread = await b.threads.get("t")
@@ -93,7 +93,7 @@ class GraphSuite(AssistantSuite):
     async def test_a_rollback_of_the_answer_asks_again(self, team: list[RunManager]) -> None:
         """It was written onto a checkpoint of an earlier run: that is put back, row for row."""
         a, b = team
-        await self.done(a, steps=100_000, tag="q", ask=[2], sleep=0.01)
+        await self.done(a, steps=100_000, tag="q", pause_before=[2], sleep=0.01)
         before, rows = await self.view(a), self.rows(a)
         resumed = await self.begun(b, command={"resume": "yes"})
         await self.steps(a, 3)
@@ -265,7 +265,7 @@ class GraphSuite(AssistantSuite):
         """A retried answer would answer the next question, too."""
         a, _ = team
         graph = self.graph(a)
-        await self.done(a, steps=3, tag="q", ask=[2, 3])
+        await self.done(a, steps=3, tag="q", pause_before=[2, 3])
         record = await a.create_or_reject(
             "t", self.name, kwargs={"input": None, "command": {"resume": "yes"}}
         )

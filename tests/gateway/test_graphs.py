@@ -71,7 +71,7 @@ async def test_a_write_that_lands_after_the_cancel_is_rolled_back_as_well(graphs
 async def test_interrupt_resume_and_completion(graphs: Pair) -> None:
     here, there = graphs
     thread = await new_thread(here.sdk)
-    run_input = {"steps": 3, "ask": [2], "tag": "a"}
+    run_input = {"steps": 3, "pause_before": [2], "tag": "a"}
     paused = await here.sdk.runs.wait(thread, "agent", input=run_input)
     assert paused["log"] == ["a:1"]
     (question,) = paused["__interrupt__"]
@@ -89,7 +89,9 @@ async def test_rolled_back_resume_restores_the_interrupt(graphs: Pair) -> None:
     """The resumed run has written after a checkpoint of the run before."""
     here, there = graphs
     thread = await new_thread(here.sdk)
-    await here.sdk.runs.wait(thread, "agent", input={"steps": 50, "ask": [2], "sleep": 0.05, "tag": "a"})
+    await here.sdk.runs.wait(
+        thread, "agent", input={"steps": 50, "pause_before": [2], "sleep": 0.05, "tag": "a"}
+    )
     before = await history_of(graphs, thread)
     run = (await here.sdk.runs.create(thread, "agent", command={"resume": "no"}))["run_id"]
 

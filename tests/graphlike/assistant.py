@@ -32,8 +32,8 @@ _Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 
 
 class GraphLikeInput(BaseModel):
-    """What the demo takes, and: `ask`: the steps before which it pauses with a question. `thread`: seconds
-    that each step works in a thread, which nothing can cancel. `write`: seconds that each write of a
+    """The input of the demo, and: `pause_before`: the steps before which it pauses with a question. `thread`:
+    how long (s) each step works in a thread, which nothing can cancel. `write`: how long (s) each write of a
     checkpoint takes, in a thread as well."""
 
     model_config = ConfigDict(extra="ignore")
@@ -42,7 +42,7 @@ class GraphLikeInput(BaseModel):
     steps: Annotated[int, Field(ge=0, le=100_000)] = 1
     fail: bool = False
     tag: Annotated[str, Field(max_length=1_000)] = "run"
-    ask: list[int] = []
+    pause_before: list[int] = []
     thread: _Seconds = 0
     write: _Seconds = 0
 
@@ -90,7 +90,7 @@ class GraphLikeAssistant:
                 return Outcome(values=point.values, drained=True)
             if _named(request.interrupt_before) and not going_on:
                 return Outcome(values=point.values, paused=True)
-            if number in run_input.ask and not point.answered:
+            if number in run_input.pause_before and not point.answered:
                 return await self._pause_with_question(ctx, writer, point, number)
             going_on = False
             point = await self._step(ctx, writer, point, run_input)
