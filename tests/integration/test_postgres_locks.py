@@ -181,7 +181,7 @@ async def test_start_that_waited_for_its_row_succeeds_when_the_row_is_released(s
 
 
 async def test_finish_that_waited_for_its_row_writes_what_the_run_returned(scene: Scene) -> None:
-    """As the batch would have: the run, its thread and who is next."""
+    """It writes what the batch would have written: the run, its thread and the home of the next run."""
     store, me = scene.store, scene.me
     held = await running(store, me, "held", user_id="u")
     child = await running(store, me, "child", user_id="u", parent_run_id=held.run_id)

@@ -1,4 +1,4 @@
-"""Who has the next place, where there are few."""
+"""Which user gets the next place, where there are few."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Group commit: who shares a commit, who is answered, who is not run."""
+"""Group commit: which transactions share a commit, which callers are answered, what is not executed."""
 
 from __future__ import annotations
 

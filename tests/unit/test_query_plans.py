@@ -1,4 +1,4 @@
-"""What must stay cheap however many runs have finished: every statement is looked at and explained."""
+"""What must stay cheap however many runs have finished: the plan of every statement is checked."""
 
 from __future__ import annotations
 

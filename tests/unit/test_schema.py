@@ -153,7 +153,7 @@ def test_a_migration_that_ends_in_mid_statement_is_refused() -> None:
 
 
 def test_a_file_that_is_being_created_is_never_taken_for_a_foreign_one(path: Path) -> None:
-    """The tables of another process appear between our two looks at the file."""
+    """The tables of another process appear between two reads of the file."""
 
     class Overtaken(sqlite3.Connection):
         overtaken = False

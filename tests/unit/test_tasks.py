@@ -1,4 +1,4 @@
-"""Who makes tasks, and when they begin."""
+"""Where tasks are created, and when they begin."""
 
 from __future__ import annotations
 
