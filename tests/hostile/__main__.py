@@ -18,11 +18,11 @@ from tests.hostile.crowd import crowd
 from tests.hostile.siege import besiege
 
 WARM_UP = 1500
-"""Requests and connections that come first, beside as many slow ones as later: each worker has imported what
-they take, and its memory has been as full as that makes it."""
+"""Requests and connections that are sent before the measurement, beside as many slow connections: afterwards
+each worker has imported what they need and has reached its usual memory."""
 GROWTH = 20 << 20
 FLOOD, CUT, FLOOD_GROWTH = 60 << 20, 1 << 20, 5 << 20
-BYTES_SHARE = 4  # one in so many is a connection of the byte half
+BYTES_SHARE = 4  # one connection in so many belongs to the byte half
 
 
 async def campaign(seed: int, count: int, crowd_size: int) -> int:
@@ -38,7 +38,9 @@ async def campaign(seed: int, count: int, crowd_size: int) -> int:
                 report = await attack(attacked, seed=seed, count=count - of_bytes, of_bytes=of_bytes)
             took = time.monotonic() - began
             report.failures += slow.failures
-            left = await attacked.without_connections() - descriptors  # without what is fewer
+            left = (
+                await attacked.without_connections() - descriptors
+            )  # Counter drops the kinds that are fewer
             after = attacked.memory()
             await _flooded(attacked, report)
     if left["socket"]:

@@ -39,9 +39,9 @@ class Report:
     statuses: Counter[str] = field(default_factory=Counter[str])
     failures: list[str] = field(default_factory=list[str])
     slowest: float = 0.0
-    """Seconds until an answer began, less what this process was late itself."""
+    """The longest time (s) until a response began, less the lag of this process."""
     slow: list[str] = field(default_factory=list[str])
-    """What was answered later than `SLOW`."""
+    """The requests whose response took longer than `SLOW`."""
 
     def note(self, number: int, sent: Hostile, status: str, answer: bytes, took: float) -> None:
         what = f"#{number} {sent.kind}: {status}: {sent.sent[:300]!r}"
@@ -55,7 +55,7 @@ class Report:
         order = [made.answers.index(one) for one in outcome.ids if one in made.answers]
         missing = made.whole and order != [*range(len(order))]
         if made.kind == BENT and any(f"Request-Id: {one}\r\n".encode() not in sent for one in made.answers):
-            return  # an id was bent, perhaps into another's
+            return  # a request id was changed, perhaps into that of another request
         if len(outcome.statuses) > len(made.answers) + 1 or order != sorted(set(order)) or missing:
             self.failures.append(f"{what}: answers to {outcome.ids} where {made.answers[:5]} were expected")
 
@@ -81,7 +81,8 @@ class Target:
         self.server, self._made, self.known, self.folder = server, made, known, folder
         self._client = made()
         self._workers = dict(server.workers)
-        self._begun = len(server.lines)  # what is said while the description of the API is made is no trouble
+        # Lines that the server logs while it builds the OpenAPI document do not count as problems.
+        self._begun = len(server.lines)
 
     async def aclose(self) -> None:
         await self._client.aclose()

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 
 EVERY = 5.0  # s between two bytes
-AGAIN = 2.0  # s until one that was closed is made again
+AGAIN = 2.0  # s until a closed connection is opened again
 LIVES = 80.0
 """Seconds that the server may keep one: 75, and what a machine that is busy adds."""
 

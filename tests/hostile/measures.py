@@ -23,7 +23,7 @@ def descriptors(pids: Iterable[int]) -> Counter[str]:
     counts: Counter[str] = Counter()
     for pid in pids:
         for one in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(OSError):  # it was closed meanwhile
+            with suppress(OSError):  # closed meanwhile
                 counts[str(one.readlink()).partition(":[")[0]] += 1
     return counts
 

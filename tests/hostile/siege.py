@@ -87,7 +87,7 @@ async def _new_clients(target: Target, result: SiegeResult, until: float, lag: L
     loop = asyncio.get_running_loop()
     while loop.time() < until:
         began = loop.time()
-        answer = await _ask(target, result, "GET", "/ok")
+        answer = await _send(target, result, "GET", "/ok")
         took = loop.time() - began - lag.since(began)
         result.new_clients += 1
         result.slowest = max(result.slowest, took)
@@ -97,7 +97,7 @@ async def _new_clients(target: Target, result: SiegeResult, until: float, lag: L
         await asyncio.sleep(0.5)  # the pace of the new clients
 
 
-async def _ask(
+async def _send(
     target: Target, result: SiegeResult, method: str, path: str, body: Any = None
 ) -> httpx.Response | None:
     """Sends a request; retries once, as clients do, if the connection ends before the response."""
@@ -117,14 +117,14 @@ async def _runs(target: Target, result: SiegeResult, until: float) -> None:
     run = {"assistant_id": "agent", "input": {"steps": 10, "sleep": 0.3}}
     loop = asyncio.get_running_loop()
     while loop.time() < until:
-        ended = await _ask(target, result, "POST", "/runs/wait", run)
+        ended = await _send(target, result, "POST", "/runs/wait", run)
         result.runs += 1
         if ended is None or ended.status_code != 200 or ended.json().get("done") != 10:
             result.failures.append(f"a run: {ended and ended.text[:200]}")
 
 
 async def _heartbeats(target: Target, result: SiegeResult, until: float) -> None:
-    """Returns the heartbeats of the store."""
+    """Measures the longest time (s) without a heartbeat in the store."""
     loop = asyncio.get_running_loop()
     store = Settings(store=f"sqlite:///{target.folder / 'runs.db'}")
     async with open_observer(store) as seen:
