@@ -13,10 +13,10 @@ class SlowNames:
     def __init__(self, address: str = "127.0.0.1") -> None:
         self.address = address
         self.released = threading.Event()
-        self.asked: list[str] = []
+        self.queried: list[str] = []
 
     def __call__(self, host: str, port: int) -> list[str]:
-        self.asked.append(host)
+        self.queried.append(host)
         if "slow" in host and not self.released.wait(60):
             raise OSError("timed out")
         return [self.address]
@@ -24,7 +24,7 @@ class SlowNames:
 
 @contextmanager
 def slow_names() -> Generator[SlowNames]:
-    """No thread is left waiting at the end of the block."""
+    """Releases the threads that still wait at the end of the block."""
     names = SlowNames()
     try:
         yield names

@@ -1,4 +1,4 @@
-"""One request to one receiver: it goes where it was checked to go, and no answer keeps it."""
+"""One request to one receiver: it goes to the address that was checked, and no response holds it up."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ BODY = b'{"a":1}'
 
 
 class Names:
-    """A name server that answers as it is told, the last answer for ever."""
+    """A name server that returns `answers` in order, and the last of them for every further query."""
 
     def __init__(self, *answers: Sequence[str]) -> None:
         self.answers = list(answers)
-        self.asked: list[str] = []
+        self.queried: list[str] = []
 
     def __call__(self, host: str, port: int) -> list[str]:
-        self.asked.append(host)
+        self.queried.append(host)
         return list(self.answers.pop(0) if len(self.answers) > 1 else self.answers[0])
 
 
@@ -66,7 +66,9 @@ async def test_connects_to_the_checked_address_with_the_name_in_the_host_header(
     (got,) = receiver.received
     assert got.server_name == "hooks.example.com"
     assert got.headers["host"] == f"hooks.example.com:{receiver.port}"
-    assert names.asked == ["hooks.example.com"], "asked once: what was checked is what is connected to"
+    assert names.queried == ["hooks.example.com"], (
+        "one query: the client connects to the address that was checked"
+    )
 
 
 async def test_the_certificate_must_be_for_the_name() -> None:
@@ -86,7 +88,7 @@ async def test_name_rebound_to_loopback_is_not_connected_to() -> None:
         await targets.addresses(targets.parse(url))
         with pytest.raises(TargetRefused):
             await Client(targets, timeout=5).post(url, HEADERS, BODY)
-    assert (receiver.connections, len(names.asked)) == (0, 2)
+    assert (receiver.connections, len(names.queried)) == (0, 2)
 
 
 async def test_forbidden_literal_address_is_not_connected_to() -> None:
@@ -120,7 +122,7 @@ async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.Monke
 
 
 async def test_response_body_is_read_after_the_status() -> None:
-    """A receiver whose connection is closed while it answers may take that for its own failure."""
+    """A receiver may take a connection that closes during its response for a failure of its own."""
     begun, may_go_on, complete = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def in_two_parts(writer: asyncio.StreamWriter) -> None:
@@ -142,7 +144,7 @@ async def test_response_body_is_read_after_the_status() -> None:
         assert complete.is_set()
 
 
-# -- receivers that do harm
+# -- hostile receivers
 
 
 async def test_huge_response_body_is_aborted() -> None:
@@ -174,13 +176,13 @@ async def test_endless_response_body_is_bounded(monkeypatch: pytest.MonkeyPatch)
         assert await client().post(receiver.url, HEADERS, BODY) == 200
 
 
-@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nx: "])
-async def test_slow_receiver_times_out(said: bytes) -> None:
+@pytest.mark.parametrize("response", [b"", b"HTTP/1.1 200 OK\r\nx: "])
+async def test_slow_receiver_times_out(response: bytes) -> None:
     async def slow(writer: asyncio.StreamWriter) -> None:
-        writer.write(said)
+        writer.write(response)
         while True:
             await asyncio.sleep(0.01)
-            if said:
+            if response:
                 writer.write(b"x")
 
     async with receiving(slow) as receiver:
@@ -205,7 +207,7 @@ async def test_receiver_that_does_not_read_times_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "response",
     [
         b"",
         b"220 mail.example.com ESMTP\r\n",
@@ -214,12 +216,12 @@ async def test_receiver_that_does_not_read_times_out() -> None:
         b"HTTP/1.1 200 OK\r\nx: " + b"y" * 200_000,
     ],
 )
-async def test_invalid_response_raises_not_reached(said: bytes) -> None:
-    async def say(writer: asyncio.StreamWriter) -> None:
-        writer.write(said)
+async def test_invalid_response_raises_not_reached(response: bytes) -> None:
+    async def respond(writer: asyncio.StreamWriter) -> None:
+        writer.write(response)
         await writer.drain()
 
-    async with receiving(say) as receiver:
+    async with receiving(respond) as receiver:
         with pytest.raises(NotReached):
             await client().post(receiver.url, HEADERS, BODY)
 
@@ -241,7 +243,7 @@ async def test_waiting_for_a_look_up_thread_does_not_count_against_the_attempt()
         lookups = Lookups(names, threads=1, per_user=1)
         targets = Targets(allow_private=True, lookups=lookups)
         other = asyncio.create_task(lookups.addresses("slow.example.com", 443, user_id="alice"))
-        await wait_until(lambda: bool(names.asked), description="the thread is taken")
+        await wait_until(lambda: bool(names.queried), description="the thread is taken")
         async with receiving() as receiver:
             url = f"http://hooks.example.com:{receiver.port}/"
             attempt = asyncio.create_task(

@@ -47,7 +47,7 @@ def quick(**overrides: Any) -> WebhookSettings:
 
 @pytest.fixture(autouse=True)
 async def nothing_left(no_task_left: None) -> None:
-    """Nobody leaves a task behind."""
+    """No delivery leaves a task behind."""
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def events() -> list[Event]:
 
 async def agent(ctx: RunContext) -> dict[str, Any]:
     if ctx.run.kwargs.get("fail"):
-        raise ValueError("as asked")
+        raise ValueError("as requested")
     return {"answer": 42}
 
 
@@ -122,7 +122,7 @@ async def test_webhook_of_failed_run_has_its_error(manager: RunManager) -> None:
     async with receiving() as receiver, Deliverer(manager.webhooks, manager.assistants, quick()).running():
         await ended(manager, await run(manager, receiver.url, fail=True))
     document = receiver.received[0].document
-    assert (document["status"], document["error"]) == ("error", "ValueError: as asked")
+    assert (document["status"], document["error"]) == ("error", "ValueError: as requested")
     assert document["values"] is None
 
 
@@ -148,15 +148,15 @@ async def test_webhook_of_cancelled_run_has_its_reason(manager: RunManager) -> N
 async def test_webhook_of_paused_run_has_its_interrupts(manager: RunManager) -> None:
     from coordinator import Interrupt, Outcome
 
-    async def asks(ctx: RunContext) -> Outcome:
+    async def pauses(ctx: RunContext) -> Outcome:
         return Outcome(values={"n": 1}, paused=True, interrupts=(Interrupt("go on?", "i1"),))
 
     async with receiving() as receiver, Deliverer(manager.webhooks, manager.assistants, quick()).running():
         record = await manager.create_or_reject("t", webhook=receiver.url)
-        manager.launch(record, asks)
+        manager.launch(record, pauses)
         await ended(manager, record.run_id)
-    asked = [{"value": "go on?", "id": "i1"}]
-    assert receiver.received[0].document["values"] == {"n": 1, "__interrupt__": asked}
+    interrupts = [{"value": "go on?", "id": "i1"}]
+    assert receiver.received[0].document["values"] == {"n": 1, "__interrupt__": interrupts}
 
 
 async def test_webhook_without_secret_is_sent_unsigned(manager: RunManager) -> None:
@@ -248,7 +248,7 @@ def test_backoff_grows_with_attempts() -> None:
 
 
 async def test_claim_beyond_the_last_attempt_is_not_sent(manager: RunManager) -> None:
-    """A webhook that takes its worker along each time would do so for ever."""
+    """Otherwise a webhook that kills its worker would be claimed for ever."""
     async with receiving() as receiver:
         deliverer = Deliverer(manager.webhooks, manager.assistants, quick())
         report = await attempt_of(deliverer, ClaimedWebhook("r", 4, receiver.url, {}))
@@ -329,7 +329,7 @@ async def of_user(manager: RunManager, user_id: str, url: str, thread: str) -> s
 
 
 async def test_hanging_receivers_of_one_user_do_not_delay_other_users(manager: RunManager) -> None:
-    """As many receivers as there are places, and each in nobody's way by itself."""
+    """There are as many receivers as slots, and none of them exceeds `webhook_per_receiver`."""
 
     async def silent(writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
@@ -391,12 +391,14 @@ async def test_slow_names_of_one_user_cost_other_users_no_attempt(manager: RunMa
         ):
             for number in range(40):
                 await of_user(manager, "alice", f"http://slow{number}.example.com/", f"a{number}")
-            await wait_until(lambda: len(names.asked) == 2, description="alice has a quarter of the threads")
+            await wait_until(
+                lambda: len(names.queried) == 2, description="alice has a quarter of the threads"
+            )
             url = f"http://hooks.example.com:{receiver.port}/"
             for number in range(10):
                 row = await ended(manager, await of_user(manager, "bob", url, f"b{number}"))
                 assert (row.state, row.attempts) == (WebhookState.delivered, 1)
-            assert sum("slow" in host for host in names.asked) == 2
+            assert sum("slow" in host for host in names.queried) == 2
             names.released.set()
 
 
@@ -434,7 +436,7 @@ async def test_two_workers_deliver_each_webhook_once(tmp_path: Path) -> None:
 
 
 async def test_any_live_worker_delivers(tmp_path: Path) -> None:
-    """The run was admitted where nobody delivers."""
+    """The run was admitted on a worker without deliverer."""
     async with team_of(2, tmp_path) as (one, other), receiving() as receiver:
         run_id = await run(one, receiver.url)
         await one.wait(run_id)
@@ -443,7 +445,7 @@ async def test_any_live_worker_delivers(tmp_path: Path) -> None:
     assert row.claimed_by == other.worker.epoch
 
 
-# -- the store, and leaving
+# -- store outages, and stopping
 
 
 class Interrupted:
@@ -452,10 +454,10 @@ class Interrupted:
     def __init__(self, webhooks: Webhooks) -> None:
         self._webhooks = webhooks
         self.failing: set[str] = set()
-        self.asked: list[str] = []
+        self.calls: list[str] = []
 
     def _at(self, name: str) -> None:
-        self.asked.append(name)
+        self.calls.append(name)
         if name in self.failing:
             raise StoreUnavailable("away")
 
@@ -481,7 +483,7 @@ async def test_store_outage_delays_webhooks_but_loses_none(
     outbox.failing.add(what)
     async with receiving() as receiver, Deliverer(outbox, manager.assistants, quick()).running():
         run_id = await run(manager, receiver.url)
-        await wait_until(lambda: outbox.asked.count(what) > 1, description="it is asked again")
+        await wait_until(lambda: outbox.calls.count(what) > 1, description="the call is retried")
         outbox.failing.clear()
         row = await ended(manager, run_id)
     assert (row.state, row.attempts) == (WebhookState.delivered, 1)
@@ -498,7 +500,9 @@ async def test_unreported_webhook_is_delivered_again(
     async with receiving() as receiver:
         async with Deliverer(outbox, manager.assistants, quick()).running():
             run_id = await run(manager, receiver.url)
-            await wait_until(lambda: outbox.asked.count("report") == 5, description="it gives up reporting")
+            await wait_until(
+                lambda: outbox.calls.count("report") == 5, description="the deliverer gives up reporting"
+            )
         async with Deliverer(manager.webhooks, manager.assistants, quick()).running():
             row = await ended(manager, run_id)
     assert (row.state, row.attempts) == (WebhookState.delivered, 2)
@@ -516,8 +520,8 @@ async def test_fenced_worker_claims_no_webhook_until_it_registers_again(
         (me,) = await manager.worker.fleet()
         assert await store.fence_worker(me, by=epoch, proven=True)
         async with Deliverer(manager.webhooks, manager.assistants, quick()).running():
-            await wait_until(lambda: "no longer live" in caplog.text, description="it is refused")
-            assembly_of(manager).shared.worker.fenced(epoch, "buried")
+            await wait_until(lambda: "no longer live" in caplog.text, description="the claim is refused")
+            assembly_of(manager).shared.worker.fenced(epoch, "declared dead")
             row = await ended(manager, run_id)
     assert row.claimed_by != epoch
 
@@ -553,12 +557,12 @@ async def test_stopping_does_not_wait_for_hanging_receivers(
             run_id = await run(manager, receiver.url)
             await receiver.arrived.wait()
         under_way = [task for task in asyncio.all_tasks() if task.get_name() == f"webhook of run {run_id!r}"]
-        assert under_way == [], "a delivery that was left to others goes on"
+        assert under_way == [], "a delivery continues although the deliverer has stopped"
         (row,) = await manager.webhooks.search(run_id=run_id)
-    assert row.state is WebhookState.due, "left to whoever claims it when the lease is over"
+    assert row.state is WebhookState.due, "another worker claims it when the lease has expired"
 
 
-# -- asking for one
+# -- registering a webhook
 
 
 @pytest.mark.parametrize("url", ["", "x" * 2049, "https://exämple.com/", "https://example.com/ ", "a\nb", 7])

@@ -1,4 +1,4 @@
-"""How many attempts go to one receiver at once, and when the others are due again."""
+"""How many attempts run to one receiver at once, and when the others are due again."""
 
 from __future__ import annotations
 

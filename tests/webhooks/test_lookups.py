@@ -1,4 +1,4 @@
-"""Look-ups of names: which of them may go on at once, and who waits for whom."""
+"""Look-ups of names: how many run at once, and in which order the others wait for a thread."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def names() -> Generator[SlowNames]:
         yield names
 
 
-def asking(lookups: Lookups, host: str, user_id: str | None = None) -> asyncio.Task[list[str]]:
+def lookup_task(lookups: Lookups, host: str, user_id: str | None = None) -> asyncio.Task[list[str]]:
     return asyncio.create_task(lookups.addresses(host, 443, user_id=user_id))
 
 
@@ -37,19 +37,19 @@ async def test_look_ups_execute_in_their_own_threads() -> None:
 
 async def test_slow_names_of_one_user_leave_look_up_threads_for_others(names: SlowNames) -> None:
     lookups = Lookups(names, threads=4, per_user=2)
-    slow = [asking(lookups, f"slow{number}", "alice") for number in range(10)]
-    await wait_until(lambda: len(names.asked) == 2, description="alice has her share of the threads")
+    slow = [lookup_task(lookups, f"slow{number}", "alice") for number in range(10)]
+    await wait_until(lambda: len(names.queried) == 2, description="alice has a full share of the threads")
     assert await lookups.addresses("quick", 443, user_id="bob") == ["127.0.0.1"]
     assert await lookups.addresses("quick", 443) == ["127.0.0.1"]
-    assert names.asked == ["slow0", "slow1", "quick", "quick"]
+    assert names.queried == ["slow0", "slow1", "quick", "quick"]
     names.released.set()
     assert await asyncio.gather(*slow) == [["127.0.0.1"]] * 10
 
 
 async def test_look_up_occupies_its_thread_after_its_caller_is_cancelled(names: SlowNames) -> None:
     lookups = Lookups(names, threads=4, per_user=2, patience=0.01)
-    given_up = [asking(lookups, f"slow{number}", "alice") for number in range(2)]
-    await wait_until(lambda: len(names.asked) == 2, description="both are looked up")
+    given_up = [lookup_task(lookups, f"slow{number}", "alice") for number in range(2)]
+    await wait_until(lambda: len(names.queried) == 2, description="both are looked up")
     for task in given_up:
         task.cancel()
     await asyncio.wait(given_up)
@@ -63,8 +63,8 @@ async def test_look_up_occupies_its_thread_after_its_caller_is_cancelled(names: 
         except Full:
             return False
 
-    await wait_until(free, description="the threads have come back")
-    assert "slow2" not in names.asked
+    await wait_until(free, description="the threads are free again")
+    assert "slow2" not in names.queried
 
 
 async def test_waiting_for_a_look_up_thread_is_bounded(names: SlowNames) -> None:
@@ -84,28 +84,28 @@ async def test_waiting_for_a_look_up_thread_is_bounded(names: SlowNames) -> None
 
 async def test_free_thread_goes_to_the_first_waiter_within_its_share(names: SlowNames) -> None:
     lookups = Lookups(names, threads=2, per_user=1)
-    tasks = [asking(lookups, "slow-a", "alice"), asking(lookups, "slow-b", "bob")]
-    await wait_until(lambda: len(names.asked) == 2, description="all threads are taken")
+    tasks = [lookup_task(lookups, "slow-a", "alice"), lookup_task(lookups, "slow-b", "bob")]
+    await wait_until(lambda: len(names.queried) == 2, description="all threads are taken")
     tasks += [
-        asking(lookups, "second-a", "alice"),
-        asking(lookups, "third-a", "alice"),
-        asking(lookups, "c", "carol"),
+        lookup_task(lookups, "second-a", "alice"),
+        lookup_task(lookups, "third-a", "alice"),
+        lookup_task(lookups, "c", "carol"),
     ]
-    left = asking(lookups, "left", "dave")
+    left = lookup_task(lookups, "left", "dave")
     await asyncio.sleep(0)
     left.cancel()
     await asyncio.wait((left,))
     names.released.set()
     assert await asyncio.gather(*tasks) == [["127.0.0.1"]] * 5
-    assert "left" not in names.asked
-    assert names.asked.index("second-a") < names.asked.index("third-a")
+    assert "left" not in names.queried
+    assert names.queried.index("second-a") < names.queried.index("third-a")
 
 
 async def test_thread_acquired_by_cancelled_waiter_goes_to_the_next(names: SlowNames) -> None:
     lookups = Lookups(names, threads=1, per_user=1)
-    first = asking(lookups, "slow", "alice")
-    await wait_until(lambda: names.asked == ["slow"], description="the thread is taken")
-    leaves, stays = asking(lookups, "leaves", "bob"), asking(lookups, "stays", "carol")
+    first = lookup_task(lookups, "slow", "alice")
+    await wait_until(lambda: names.queried == ["slow"], description="the thread is taken")
+    leaves, stays = lookup_task(lookups, "leaves", "bob"), lookup_task(lookups, "stays", "carol")
     await asyncio.sleep(0)
     after_release_of(lookups, leaves.cancel)
     names.released.set()
@@ -113,4 +113,4 @@ async def test_thread_acquired_by_cancelled_waiter_goes_to_the_next(names: SlowN
     with pytest.raises(asyncio.CancelledError):
         await leaves
     assert await stays == ["127.0.0.1"]
-    assert names.asked == ["slow", "stays"]
+    assert names.queried == ["slow", "stays"]

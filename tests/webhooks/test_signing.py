@@ -1,4 +1,4 @@
-"""Signatures: what a receiver can rely on, also one that uses a library for Standard Webhooks."""
+"""Signatures: what a receiver can rely on, also if it uses a library for Standard Webhooks."""
 
 from __future__ import annotations
 

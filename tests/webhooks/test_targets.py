@@ -1,4 +1,4 @@
-"""Where a webhook may go: every spelling that we know of an address that is none of the caller's business."""
+"""Which targets a webhook may have: every known spelling of an address that is not public is refused."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from coordinator.webhooks.targets import IPAddress, NameUnknown, TargetRefused, 
 
 
 def refused_hosts() -> dict[str, list[str]]:
-    """By kind."""
-    found: dict[str, list[str]] = {}
+    """The hosts of refused_hosts.txt by kind."""
+    hosts: dict[str, list[str]] = {}
     kind: list[str] = []
     for line in Path(__file__).with_name("refused_hosts.txt").read_text("ascii").splitlines():
         if line.startswith("## "):
-            kind = found.setdefault(line[3:], [])
+            kind = hosts.setdefault(line[3:], [])
         elif not line.startswith("#"):
             kind += [host.encode().decode("unicode_escape") for host in line.split()]
-    return found
+    return hosts
 
 
 REFUSED = refused_hosts()
@@ -139,14 +139,14 @@ ALLOWED = {
 
 
 class Names:
-    """A name server that answers as it is told, in order, the last answer for ever."""
+    """A name server that returns `answers` in order, and the last of them for every further query."""
 
     def __init__(self, *answers: Sequence[str] | Exception) -> None:
         self.answers = list(answers)
-        self.asked: list[str] = []
+        self.queried: list[str] = []
 
     def __call__(self, host: str, port: int) -> list[str]:
-        self.asked.append(host)
+        self.queried.append(host)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
@@ -217,26 +217,26 @@ async def test_name_that_resolves_to_forbidden_address_is_refused(address: str) 
 
 
 @pytest.mark.parametrize(
-    "found", [["8.8.8.8", "127.0.0.1"], ["10.0.0.1", "8.8.8.8"], ["2606:4700::1", "::1"]]
+    "addresses", [["8.8.8.8", "127.0.0.1"], ["10.0.0.1", "8.8.8.8"], ["2606:4700::1", "::1"]]
 )
-async def test_one_forbidden_address_refuses_the_name(found: list[str]) -> None:
+async def test_one_forbidden_address_refuses_the_name(addresses: list[str]) -> None:
     with pytest.raises(TargetRefused):
-        await resolved(Targets(lookups=Lookups(Names(found))), "https://example.com/")
+        await resolved(Targets(lookups=Lookups(Names(addresses))), "https://example.com/")
 
 
 async def test_name_is_resolved_without_search_domains() -> None:
     names = Names(["8.8.8.8", "2606:4700:4700::1111", "8.8.8.8"])
     targets = Targets(lookups=Lookups(names))
-    found = await targets.addresses(targets.parse("https://db.prod/"))
-    assert found == [ip_address("8.8.8.8"), ip_address("2606:4700:4700::1111")]
-    assert names.asked == ["db.prod."]
+    addresses = await targets.addresses(targets.parse("https://db.prod/"))
+    assert addresses == [ip_address("8.8.8.8"), ip_address("2606:4700:4700::1111")]
+    assert names.queried == ["db.prod."]
 
 
 async def test_literal_address_is_not_resolved() -> None:
-    names = Names(OSError("asked"))
+    names = Names(OSError("was queried"))
     targets = Targets(lookups=Lookups(names))
     assert await targets.addresses(targets.parse("https://8.8.8.8/")) == [ip_address("8.8.8.8")]
-    assert names.asked == []
+    assert names.queried == []
 
 
 @pytest.mark.parametrize("answer", [OSError("no such name"), UnicodeError("label too long"), []])
