@@ -1,1 +1,1 @@
-"""What the run manager promises to callers of the registry that it grew from, noun by noun."""
+"""The contracts of the run manager towards callers of the registry that it replaces, one file per noun."""

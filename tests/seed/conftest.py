@@ -1,4 +1,4 @@
-"""Managers over every store that an existing caller may bring."""
+"""Managers over every kind of store that an existing caller may pass."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RECORDED = [name for name in STORES if name != "no store"]
 
 @pytest.fixture(params=STORES)
 async def manager(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[RunManager]:
-    """Over no store, a gateway's record store, the memory store and SQLite."""
+    """A manager without a store, over a gateway's record store, over the memory store and over SQLite."""
     async with managing(STORES[request.param](tmp_path), settings=Settings(force_after=5)) as made:
         await made.open()
         yield made
@@ -32,7 +32,7 @@ async def manager(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenera
 
 @pytest.fixture(params=RECORDED)
 async def recorded(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[RunManager]:
-    """As `manager`, where there are rows to look at."""
+    """As `manager`, over those stores that have rows."""
     async with managing(STORES[request.param](tmp_path), settings=Settings(force_after=5)) as made:
         await made.open()
         yield made
@@ -45,6 +45,6 @@ def store() -> MemoryRunStore:
 
 @pytest.fixture
 async def plain(store: MemoryRunStore) -> AsyncGenerator[RunManager]:
-    """Over `store`, a record store whose methods a test may replace."""
+    """A manager over `store`, a record store whose methods a test may replace."""
     async with managing(store) as made:
         yield made

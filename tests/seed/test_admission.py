@@ -1,4 +1,4 @@
-"""create_or_reject: one run at a time on a thread, and nothing stranded by whoever goes away."""
+"""create_or_reject: a thread has one run at a time, and no run is orphaned if the caller is cancelled."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.runs import managing, row, running, working
 REPLACING = ["interrupt", "rollback"]
 
 
-async def test_an_admitted_run_is_pending_and_written(recorded: RunManager) -> None:
+async def test_admitted_run_is_pending_and_stored(recorded: RunManager) -> None:
     record = await recorded.create_or_reject("t", "lead", model_name="m-1", metadata={"k": "v"})
     stored = await row(recorded, record.run_id)
     assert record.status is RunStatus.pending
@@ -44,7 +44,7 @@ async def test_reject_refuses_while_a_run_is_in_flight(manager: RunManager) -> N
     await manager.create_or_reject("another thread")
 
 
-async def test_of_many_at_the_same_moment_one_wins(manager: RunManager) -> None:
+async def test_one_of_many_concurrent_admissions_succeeds(manager: RunManager) -> None:
     answers = await asyncio.gather(
         *(manager.create_or_reject("t") for _ in range(20)), return_exceptions=True
     )
@@ -53,21 +53,23 @@ async def test_of_many_at_the_same_moment_one_wins(manager: RunManager) -> None:
     assert len(await manager.list_by_thread("t")) == 1
 
 
-async def test_a_refused_run_leaves_no_row(recorded: RunManager) -> None:
+async def test_refused_run_has_no_row(recorded: RunManager) -> None:
     await recorded.create_or_reject("t", user_id="ann")
-    asked: list[dict[str, Any]] = [
+    requests: list[dict[str, Any]] = [
         {},
         {"user_id": "bob"},
         {"user_id": "bob", "multitask_strategy": "interrupt"},
     ]
-    for fields in asked:
+    for fields in requests:
         with pytest.raises(CoordinatorError):
             await recorded.create_or_reject("t", **fields)
     assert len(await recorded.store.list_by_thread("t")) == 1
 
 
 @pytest.mark.parametrize("strategy", ["nonsense", "", None, 3])
-async def test_an_unknown_strategy_names_the_supported_ones(manager: RunManager, strategy: Any) -> None:
+async def test_refusal_of_unknown_strategy_lists_the_supported_ones(
+    manager: RunManager, strategy: Any
+) -> None:
     with pytest.raises(UnsupportedStrategyError, match=r"not yet supported.*supported strategies") as refused:
         await manager.create_or_reject("t", multitask_strategy=strategy)
     assert set(refused.value.supported) == {"reject", "interrupt", "rollback", "enqueue"}
@@ -87,14 +89,14 @@ async def test_runs_in_flight_are_cancelled_with_the_action(recorded: RunManager
 
 
 @pytest.mark.parametrize("strategy", REPLACING)
-async def test_on_an_idle_thread_replacing_is_admitting(manager: RunManager, strategy: str) -> None:
+async def test_replacing_strategies_admit_runs_on_idle_threads(manager: RunManager, strategy: str) -> None:
     record = await manager.create_or_reject("t", multitask_strategy=strategy)
     await manager.set_status(record.run_id, RunStatus.running)
     assert record.status is RunStatus.running
 
 
 @pytest.mark.parametrize("strategy", REPLACING)
-async def test_admission_does_not_wait_for_the_old_task_and_the_new_run_does(
+async def test_new_run_waits_for_the_replaced_task_but_its_admission_does_not(
     manager: RunManager, strategy: str
 ) -> None:
     old = await running(manager)
@@ -131,7 +133,7 @@ async def test_queued_runs_begin_in_the_order_of_their_admission(manager: RunMan
     assert order == [record.run_id for record in queued]
 
 
-async def test_runs_that_were_marked_running_by_hand_are_replaced_too(manager: RunManager) -> None:
+async def test_run_whose_status_the_caller_set_to_running_is_replaced(manager: RunManager) -> None:
     old = [await manager.create("t"), await manager.create("t")]
     for record in old:
         record.status = RunStatus.running
@@ -140,7 +142,7 @@ async def test_runs_that_were_marked_running_by_hand_are_replaced_too(manager: R
     assert new.status is RunStatus.pending
 
 
-async def test_a_thread_belongs_to_the_first_user_who_was_admitted(manager: RunManager) -> None:
+async def test_thread_belongs_to_the_user_of_its_first_run(manager: RunManager) -> None:
     record = await manager.create_or_reject("t", user_id="ann")
     await manager.set_status(record.run_id, RunStatus.success)
     with pytest.raises(ThreadNotFound):
@@ -148,7 +150,7 @@ async def test_a_thread_belongs_to_the_first_user_who_was_admitted(manager: RunM
     await manager.create_or_reject("t")  # system scope
 
 
-async def test_an_idempotency_key_gives_the_same_run_marked_as_admitted_before(manager: RunManager) -> None:
+async def test_repeated_idempotency_key_returns_the_first_run(manager: RunManager) -> None:
     first = await manager.create_or_reject("t", kwargs={"q": 1}, idempotency_key="k")
     again = await manager.create_or_reject("t", kwargs={"q": 1}, idempotency_key="k")
     assert again.run_id == first.run_id
@@ -161,7 +163,7 @@ async def test_an_idempotency_key_gives_the_same_run_marked_as_admitted_before(m
     [("t", {"kwargs": {"q": 2}}), ("u", {"kwargs": {"q": 1}}), ("u", {"kwargs": {"q": 1}, "user_id": "ann"})],
     ids=["another body", "another thread", "another thread of the user"],
 )
-async def test_the_same_key_for_something_else_is_a_conflict(
+async def test_idempotency_key_of_another_request_is_a_conflict(
     manager: RunManager, thread_id: str, fields: dict[str, Any]
 ) -> None:
     user = fields.get("user_id")
@@ -175,7 +177,7 @@ async def test_the_same_key_for_something_else_is_a_conflict(
 
 @pytest.mark.parametrize("strategy", REPLACING)
 @pytest.mark.parametrize("failure", [RuntimeError("the database is gone"), asyncio.CancelledError()])
-async def test_a_failed_insert_leaves_the_old_run_untouched(
+async def test_failed_insert_leaves_the_replaced_run_unchanged(
     plain: RunManager, store: MemoryRunStore, strategy: str, failure: BaseException
 ) -> None:
     old = await running(plain)
@@ -196,7 +198,7 @@ async def test_a_failed_insert_leaves_the_old_run_untouched(
     assert [stored["status"] for stored in await store.list_by_thread("t")] == ["running"]
 
 
-async def test_a_unique_violation_is_tried_three_times_and_is_a_conflict_then(
+async def test_unique_violation_is_a_conflict_after_three_attempts(
     plain: RunManager, store: MemoryRunStore
 ) -> None:
     calls = 0
@@ -215,9 +217,7 @@ async def test_a_unique_violation_is_tried_three_times_and_is_a_conflict_then(
     assert not await plain.has_inflight("t")
 
 
-async def test_a_unique_violation_that_passes_is_no_conflict(
-    plain: RunManager, store: MemoryRunStore
-) -> None:
+async def test_transient_unique_violation_is_no_conflict(plain: RunManager, store: MemoryRunStore) -> None:
     put, failures = store.put, [1, 2]
 
     class Violation(Exception):
@@ -271,7 +271,7 @@ def _while_the_old_run_is_written(store: MemoryRunStore, reached: asyncio.Event)
 
 @pytest.mark.parametrize("strategy", REPLACING)
 @pytest.mark.parametrize("point", [_before_put, _after_put, _while_the_old_run_is_written])
-async def test_a_cancelled_admission_strands_nothing(
+async def test_cancelled_admission_leaves_no_run_in_flight(
     plain: RunManager, store: MemoryRunStore, point: Point, strategy: str
 ) -> None:
     old = await running(plain)
@@ -285,7 +285,7 @@ async def test_a_cancelled_admission_strands_nothing(
     store.put, store.update_status = put, update_status
 
     new = [record for record in await plain.list_by_thread("t") if record is not old]
-    stored = {found["run_id"]: found["status"] for found in await store.list_by_thread("t")}
+    stored = {each["run_id"]: each["status"] for each in await store.list_by_thread("t")}
     if point is _before_put:
         assert new == []
         assert old.status is RunStatus.running
@@ -300,7 +300,7 @@ async def test_a_cancelled_admission_strands_nothing(
         await plain.create_or_reject("t")
 
 
-async def test_cancelled_again_during_its_clean_up_it_still_finishes_it(
+async def test_repeated_cancellation_does_not_stop_the_cleanup_of_an_admission(
     plain: RunManager, store: MemoryRunStore
 ) -> None:
     old = await running(plain)
@@ -330,7 +330,7 @@ async def test_cancelled_again_during_its_clean_up_it_still_finishes_it(
     assert not await plain.has_inflight("t")
 
 
-async def test_a_cleanup_write_that_fails_keeps_the_cancellation_and_is_repeated(
+async def test_failed_cleanup_write_keeps_the_cancellation_and_is_retried(
     plain: RunManager, store: MemoryRunStore
 ) -> None:
     original, put, reached, written = store.update_status, store.put, asyncio.Event(), asyncio.Event()
@@ -362,7 +362,7 @@ async def test_a_cleanup_write_that_fails_keeps_the_cancellation_and_is_repeated
 
 @pytest.mark.parametrize("turns", range(12))
 @pytest.mark.parametrize("strategy", ["reject", "interrupt"])
-async def test_cancelled_after_any_number_of_turns_the_thread_is_free(
+async def test_admission_that_is_cancelled_after_some_loop_turns_frees_its_thread(
     manager: RunManager, turns: int, strategy: str
 ) -> None:
     if strategy == "interrupt":

@@ -1,4 +1,4 @@
-"""cancel: idempotent, decided once, told once."""
+"""cancel: idempotent; committed once, delivered to the task once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def test_cancel_interrupts_and_persists(recorded: RunManager) -> None:
     assert (await row(recorded, record.run_id))["status"] == "interrupted"
 
 
-async def test_a_pending_run_is_cancelled_and_the_thread_is_free(manager: RunManager) -> None:
+async def test_cancelling_a_pending_run_frees_its_thread(manager: RunManager) -> None:
     record = await manager.create_or_reject("t")
     assert await manager.cancel(record.run_id) is True
     assert record.status is RunStatus.interrupted
@@ -33,14 +33,14 @@ async def test_cancel_is_idempotent(manager: RunManager) -> None:
     assert [await manager.cancel(record.run_id) for _ in range(3)] == [True] * 3
 
 
-async def test_also_after_the_record_has_left_memory(recorded: RunManager) -> None:
+async def test_cancel_is_idempotent_after_the_record_was_evicted(recorded: RunManager) -> None:
     record = await running(recorded)
     await recorded.cancel(record.run_id)
     records_of(recorded).clear()
     assert await recorded.cancel(record.run_id) is True
 
 
-async def test_also_after_its_coordination_was_forgotten(store: MemoryRunStore) -> None:
+async def test_cancel_is_idempotent_after_the_coordination_row_was_evicted(store: MemoryRunStore) -> None:
     async with managing(store, settings=Settings(keep_finished=0)) as manager:
         record = await running(manager, user_id="ann")
         await manager.cancel(record.run_id)
@@ -55,16 +55,14 @@ async def test_also_after_its_coordination_was_forgotten(store: MemoryRunStore) 
         assert await manager.wait(record.run_id, timeout=5) is None
 
 
-async def test_a_run_of_the_past_that_nobody_owns_is_cancelled_in_its_row(
-    plain: RunManager, store: MemoryRunStore
-) -> None:
+async def test_orphaned_run_is_cancelled_in_its_row(plain: RunManager, store: MemoryRunStore) -> None:
     await store.put("past", thread_id="t", status="running")
     assert await plain.cancel("past") is True
     assert (await row(plain, "past"))["status"] == "interrupted"
     assert await plain.cancel("past") is True
 
 
-async def test_a_record_store_that_cannot_be_read_knows_no_run(
+async def test_cancel_returns_false_if_the_record_store_cannot_be_read(
     plain: RunManager, store: MemoryRunStore
 ) -> None:
     async def get(run_id: str, *, user_id: str | None = None) -> None:
@@ -74,14 +72,14 @@ async def test_a_record_store_that_cannot_be_read_knows_no_run(
     assert await plain.cancel("past") is False
 
 
-async def test_a_run_that_was_set_to_interrupted_counts_as_cancelled(manager: RunManager) -> None:
+async def test_run_whose_status_was_set_to_interrupted_counts_as_cancelled(manager: RunManager) -> None:
     record = await running(manager)
     await manager.set_status(record.run_id, RunStatus.interrupted)
     assert await manager.cancel(record.run_id) is True
 
 
 @pytest.mark.parametrize("end", ["success", "error", "timeout"])
-async def test_another_end_is_not_cancelled(manager: RunManager, end: str) -> None:
+async def test_finished_run_cannot_be_cancelled(manager: RunManager, end: str) -> None:
     record = await running(manager)
     await manager.set_status(record.run_id, end)
     assert await manager.cancel(record.run_id) is False
@@ -90,24 +88,24 @@ async def test_another_end_is_not_cancelled(manager: RunManager, end: str) -> No
 
 
 async def test_an_unknown_run_is_not_cancelled(manager: RunManager) -> None:
-    assert await manager.cancel("nobody") is False
+    assert await manager.cancel("unknown") is False
 
 
-async def test_the_run_of_another_user_looks_unknown(manager: RunManager) -> None:
+async def test_run_of_another_user_is_not_cancelled(manager: RunManager) -> None:
     record = await manager.create_or_reject("t", user_id="ann")
     assert await manager.cancel(record.run_id, user_id="bob") is False
     assert record.status is RunStatus.pending
     assert await manager.cancel(record.run_id, user_id="ann") is True
 
 
-async def test_the_first_action_stays(manager: RunManager) -> None:
+async def test_first_cancel_action_is_kept(manager: RunManager) -> None:
     record = await running(manager)
     await manager.cancel(record.run_id, action="rollback")
     await manager.cancel(record.run_id, action="interrupt")
     assert record.abort_action == "rollback"
 
 
-async def test_the_task_is_cancelled_once_however_often_it_is_asked(manager: RunManager) -> None:
+async def test_repeated_cancels_cancel_the_task_once(manager: RunManager) -> None:
     record = await running(manager)
     work = await working(record)
     assert await manager.cancel(record.run_id) is True
@@ -121,7 +119,9 @@ async def test_the_task_is_cancelled_once_however_often_it_is_asked(manager: Run
     await asyncio.wait([work.task])
 
 
-async def test_a_task_that_ends_with_success_after_its_cancel_stays_interrupted(recorded: RunManager) -> None:
+async def test_run_stays_interrupted_if_its_task_reports_success_after_the_cancel(
+    recorded: RunManager,
+) -> None:
     record = await running(recorded)
 
     async def stubborn() -> None:
@@ -139,7 +139,7 @@ async def test_a_task_that_ends_with_success_after_its_cancel_stays_interrupted(
     assert (await row(recorded, record.run_id))["status"] == "interrupted"
 
 
-async def test_a_waiting_run_ends_at_once_without_having_begun(manager: RunManager) -> None:
+async def test_cancelled_queued_run_ends_without_starting(manager: RunManager) -> None:
     first = await running(manager)
     waiting = await manager.create_or_reject("t", multitask_strategy="enqueue")
     began = False
@@ -160,7 +160,7 @@ async def test_a_waiting_run_ends_at_once_without_having_begun(manager: RunManag
     assert first.status is RunStatus.running
 
 
-async def test_wait_returns_only_when_the_task_has_stopped(manager: RunManager) -> None:
+async def test_cancel_with_wait_returns_after_the_task_has_stopped(manager: RunManager) -> None:
     record = await running(manager)
     work = await working(record)
     cancelling = asyncio.create_task(manager.cancel(record.run_id, wait=10))
@@ -173,7 +173,7 @@ async def test_wait_returns_only_when_the_task_has_stopped(manager: RunManager) 
     assert not await manager.has_inflight("t")
 
 
-async def test_a_cancel_by_another_manager_reaches_the_task(store: MemoryRunStore) -> None:
+async def test_cancel_by_another_manager_reaches_the_task(store: MemoryRunStore) -> None:
     async with managing(store) as owner, managing(store) as other:
         record = await running(owner)
         work = await working(record)
@@ -184,7 +184,7 @@ async def test_a_cancel_by_another_manager_reaches_the_task(store: MemoryRunStor
         await asyncio.wait([work.task])
 
 
-async def test_the_owners_own_cancel_delivers_what_a_peer_decided(store: MemoryRunStore) -> None:
+async def test_cancel_by_the_owner_delivers_the_action_that_a_peer_committed(store: MemoryRunStore) -> None:
     async with managing(store) as owner, managing(store) as other:
         record = await running(owner)
         work = await working(record)
@@ -196,7 +196,7 @@ async def test_the_owners_own_cancel_delivers_what_a_peer_decided(store: MemoryR
         await asyncio.wait([work.task])
 
 
-async def test_a_caller_who_goes_away_does_not_stop_the_cancel(
+async def test_cancel_completes_after_its_caller_is_cancelled(
     plain: RunManager, store: MemoryRunStore
 ) -> None:
     record = await running(plain)
@@ -215,7 +215,7 @@ async def test_a_caller_who_goes_away_does_not_stop_the_cancel(
     assert (await row(plain, record.run_id))["status"] == "interrupted"
 
 
-async def test_a_store_that_cancels_by_itself_does_not_save_the_task(
+async def test_task_is_cancelled_although_the_store_raises_cancelled_error(
     plain: RunManager, store: MemoryRunStore
 ) -> None:
     record = await running(plain)

@@ -1,4 +1,4 @@
-"""cleanup, and how long finished records stay in memory."""
+"""cleanup, and how long finished records are kept in memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.inside import records_of
 from tests.support.runs import managing, row, running, working
 
 
-async def test_without_a_store_a_cleaned_up_run_is_gone() -> None:
+async def test_cleanup_without_a_store_removes_the_run() -> None:
     async with managing() as manager:
         record = await manager.create("t")
         await manager.cleanup(record.run_id, delay=0)
@@ -22,16 +22,16 @@ async def test_without_a_store_a_cleaned_up_run_is_gone() -> None:
 
 
 @pytest.mark.parametrize("recorded", ["records", "sqlite"], indirect=True)
-async def test_with_a_store_its_row_is_left(recorded: RunManager) -> None:
+async def test_cleanup_with_a_store_keeps_the_row(recorded: RunManager) -> None:
     record = await running(recorded)
     await recorded.set_status(record.run_id, RunStatus.success)
     await recorded.cleanup(record.run_id, delay=0)
-    found = await recorded.get(record.run_id)
-    assert found is not None
-    assert (found.status, found.store_only) == (RunStatus.success, True)
+    stored = await recorded.get(record.run_id)
+    assert stored is not None
+    assert (stored.status, stored.store_only) == (RunStatus.success, True)
 
 
-async def test_the_record_stays_until_the_delay_is_over(manager: RunManager) -> None:
+async def test_record_is_kept_until_the_delay_is_over(manager: RunManager) -> None:
     record = await manager.create("t")
     cleaning = asyncio.create_task(manager.cleanup(record.run_id, delay=0.02))
     await asyncio.sleep(0)
@@ -40,18 +40,18 @@ async def test_the_record_stays_until_the_delay_is_over(manager: RunManager) -> 
     assert record.run_id not in records_of(manager)
 
 
-async def test_an_unknown_run_is_no_error(manager: RunManager) -> None:
-    await manager.cleanup("nobody", delay=0)
+async def test_cleanup_of_unknown_run_is_no_error(manager: RunManager) -> None:
+    await manager.cleanup("unknown", delay=0)
 
 
-async def test_a_run_that_was_not_over_is_ended_and_frees_its_thread(manager: RunManager) -> None:
+async def test_cleanup_of_unfinished_run_ends_it_and_frees_its_thread(manager: RunManager) -> None:
     record = await running(manager)
     await manager.cleanup(record.run_id, delay=0)
     assert record.status is RunStatus.interrupted
     await manager.create_or_reject("t")
 
 
-async def test_a_run_that_still_works_frees_its_thread_when_it_stops(manager: RunManager) -> None:
+async def test_cleanup_of_working_run_frees_its_thread_when_the_task_stops(manager: RunManager) -> None:
     record = await running(manager)
     work = await working(record)
     await manager.cleanup(record.run_id, delay=0)
@@ -63,7 +63,7 @@ async def test_a_run_that_still_works_frees_its_thread_when_it_stops(manager: Ru
     assert new.status is RunStatus.running
 
 
-async def test_a_waiting_run_that_is_cleaned_up_leaves_the_line(manager: RunManager) -> None:
+async def test_cleanup_of_queued_run_removes_it_from_the_queue(manager: RunManager) -> None:
     first = await running(manager)
     waiting = await manager.create_or_reject("t", multitask_strategy="enqueue")
     await manager.cleanup(waiting.run_id, delay=0)
@@ -72,7 +72,7 @@ async def test_a_waiting_run_that_is_cleaned_up_leaves_the_line(manager: RunMana
     assert not await manager.has_inflight("t")
 
 
-# -- finished records leave by themselves
+# -- eviction of finished records
 
 
 async def _finished(manager: RunManager, thread_id: str) -> str:
@@ -81,41 +81,41 @@ async def _finished(manager: RunManager, thread_id: str) -> str:
     return record.run_id
 
 
-async def test_finished_records_stay_for_a_while(manager: RunManager) -> None:
+async def test_finished_record_is_kept_in_memory(manager: RunManager) -> None:
     run_id = await _finished(manager, "t")
     await manager.create_or_reject("u")
     assert run_id in records_of(manager)
 
 
-async def test_the_default_is_300_seconds_and_10000_records() -> None:
+async def test_300_seconds_and_10000_records_are_the_default() -> None:
     assert (Settings().keep_finished, Settings().keep_finished_max) == (300, 10_000)
 
 
-async def test_they_leave_when_their_time_is_over() -> None:
+async def test_finished_record_is_evicted_after_keep_finished() -> None:
     async with managing(MemoryRunStore(), settings=Settings(keep_finished=0)) as manager:
         run_id = await _finished(manager, "t")
         in_flight = await manager.create_or_reject("u")
-        found = await manager.get(run_id)
-        assert found is not None
-        assert found.store_only
+        stored = await manager.get(run_id)
+        assert stored is not None
+        assert stored.store_only
         assert list(records_of(manager)) == [in_flight.run_id]
 
 
-async def test_also_without_another_admission() -> None:
+async def test_finished_record_is_evicted_without_another_admission() -> None:
     async with managing(settings=Settings(keep_finished=0)) as manager:
         run_id = await _finished(manager, "t")
         assert await manager.get(run_id) is None
         assert records_of(manager) == {}
 
 
-async def test_of_too_many_the_oldest_leave_first() -> None:
+async def test_oldest_finished_records_are_evicted_first() -> None:
     async with managing(MemoryRunStore(), settings=Settings(keep_finished_max=3)) as manager:
         finished = [await _finished(manager, f"t{number}") for number in range(6)]
         in_flight = await manager.create_or_reject("u")
         assert set(records_of(manager)) == {*finished[-3:], in_flight.run_id}
 
 
-async def test_the_coordination_of_a_plain_store_forgets_them_too() -> None:
+async def test_coordination_row_of_finished_run_of_a_plain_store_is_evicted() -> None:
     async with managing(MemoryRunStore(), settings=Settings(keep_finished=0)) as manager:
         run_id = await _finished(manager, "t")
         await manager.create_or_reject("u")

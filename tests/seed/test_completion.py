@@ -1,4 +1,4 @@
-"""update_run_completion and update_model_name: best effort towards the caller, and not lost."""
+"""update_run_completion and update_model_name: a failed write is not raised but retried."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIELDS: dict[str, Any] = {
 
 
 class Counting(MemoryRunStore):
-    """Says False to the first `missing` completions."""
+    """Returns False for the first `missing` completions."""
 
     def __init__(self, missing: int) -> None:
         super().__init__()
@@ -46,20 +46,20 @@ async def test_known_fields_reach_the_record_and_the_row(recorded: RunManager) -
     assert not hasattr(record, "unknown")
 
 
-async def test_fields_that_are_none_stay(manager: RunManager) -> None:
+async def test_fields_that_are_none_are_not_changed(manager: RunManager) -> None:
     record = await manager.create("t")
     await manager.update_run_completion(record.run_id, status="success", total_tokens=3, last_ai_message="a")
     await manager.update_run_completion(record.run_id, status="success", total_tokens=None, message_count=2)
     assert (record.total_tokens, record.message_count, record.last_ai_message) == (3, 2, "a")
 
 
-async def test_the_status_of_the_record_is_not_touched(manager: RunManager) -> None:
+async def test_completion_does_not_change_the_status_of_the_record(manager: RunManager) -> None:
     record = await manager.create("t")
     await manager.update_run_completion(record.run_id, status="success", total_tokens=1)
     assert record.status is RunStatus.pending
 
 
-async def test_counters_without_a_status_are_written_too(recorded: RunManager) -> None:
+async def test_counters_without_a_status_are_written(recorded: RunManager) -> None:
     record = await running(recorded)
     await recorded.update_run_completion(record.run_id, total_tokens=5)
     stored = await row(recorded, record.run_id)
@@ -73,7 +73,7 @@ async def test_counters_of_a_running_run_are_accepted(recorded: RunManager) -> N
     assert (stored["total_tokens"], stored["status"]) == (5, "running")
 
 
-async def test_another_terminal_status_is_never_replaced(recorded: RunManager) -> None:
+async def test_terminal_status_is_not_replaced_by_another(recorded: RunManager) -> None:
     record = await running(recorded)
     await recorded.set_status(record.run_id, RunStatus.error, error="boom")
     await recorded.update_run_completion(record.run_id, status="success", error="other", total_tokens=5)
@@ -81,7 +81,7 @@ async def test_another_terminal_status_is_never_replaced(recorded: RunManager) -
     assert (stored["status"], stored["error"]) == ("error", "boom")
 
 
-async def test_a_row_that_vanished_is_recreated_and_the_update_repeated(recorded: RunManager) -> None:
+async def test_missing_row_is_recreated_and_the_update_retried(recorded: RunManager) -> None:
     record = await running(recorded, metadata={"k": "v"}, kwargs={"q": 1}, user_id="ann")
     await recorded.set_status(record.run_id, RunStatus.success)
     await recorded.store.delete(record.run_id)
@@ -93,7 +93,7 @@ async def test_a_row_that_vanished_is_recreated_and_the_update_repeated(recorded
     assert stored["created_at"] == record.created_at
 
 
-async def test_it_is_recreated_with_the_status_and_error_of_that_call(
+async def test_missing_row_is_recreated_with_the_status_and_error_of_the_call(
     plain: RunManager, store: MemoryRunStore
 ) -> None:
     record = await plain.create("t")
@@ -110,7 +110,7 @@ async def counting() -> AsyncGenerator[tuple[RunManager, Counting]]:
         yield manager, store
 
 
-async def test_a_plain_store_sees_two_calls_where_the_row_was_gone(
+async def test_plain_store_receives_two_calls_if_the_row_is_missing(
     counting: tuple[RunManager, Counting],
 ) -> None:
     manager, store = counting
@@ -123,7 +123,7 @@ async def test_a_plain_store_sees_two_calls_where_the_row_was_gone(
     assert (stored["status"], stored["total_tokens"], store.calls) == ("success", 42, 2)
 
 
-async def test_and_never_more_than_two(
+async def test_plain_store_receives_no_third_call(
     counting: tuple[RunManager, Counting], caplog: pytest.LogCaptureFixture
 ) -> None:
     manager, store = counting
@@ -136,12 +136,12 @@ async def test_and_never_more_than_two(
     assert "affected no rows after row recreation" in caplog.text
 
 
-async def test_an_unknown_run_is_logged(manager: RunManager) -> None:
-    await manager.update_run_completion("nobody", status="success", total_tokens=1)
-    assert await manager.get("nobody") is None
+async def test_completion_of_unknown_run_is_ignored(manager: RunManager) -> None:
+    await manager.update_run_completion("unknown", status="success", total_tokens=1)
+    assert await manager.get("unknown") is None
 
 
-async def test_a_failure_is_not_raised_and_the_write_is_repeated(
+async def test_failed_completion_is_not_raised_and_is_retried(
     plain: RunManager, store: MemoryRunStore
 ) -> None:
     record = await running(plain)
@@ -163,7 +163,7 @@ async def test_a_failure_is_not_raised_and_the_write_is_repeated(
     await wait_until(written, description="the completion is written")
 
 
-async def test_a_recreation_that_fails_is_not_raised(plain: RunManager, store: MemoryRunStore) -> None:
+async def test_failed_recreation_is_not_raised(plain: RunManager, store: MemoryRunStore) -> None:
     record = await plain.create("t")
 
     async def put(run_id: str, **fields: Any) -> None:
@@ -178,7 +178,7 @@ async def test_a_recreation_that_fails_is_not_raised(plain: RunManager, store: M
 # -- model name
 
 
-async def test_the_model_name_is_persisted_stripped_and_bounded(recorded: RunManager) -> None:
+async def test_model_name_is_stored_stripped_and_bounded(recorded: RunManager) -> None:
     record = await recorded.create("t")
     await recorded.update_model_name(record.run_id, "  gpt  ")
     assert record.model_name == "gpt"
@@ -190,7 +190,7 @@ async def test_the_model_name_is_persisted_stripped_and_bounded(recorded: RunMan
     assert (await row(recorded, record.run_id))["model_name"] is None
 
 
-async def test_a_failed_model_name_is_not_raised_and_repeated(
+async def test_failed_write_of_the_model_name_is_not_raised_and_is_retried(
     plain: RunManager, store: MemoryRunStore
 ) -> None:
     record = await plain.create("t")
@@ -211,5 +211,5 @@ async def test_a_failed_model_name_is_not_raised_and_repeated(
     await wait_until(written, description="the model name is written")
 
 
-async def test_the_model_name_of_an_unknown_run_is_ignored(manager: RunManager) -> None:
-    await manager.update_model_name("nobody", "m")
+async def test_model_name_of_unknown_run_is_ignored(manager: RunManager) -> None:
+    await manager.update_model_name("unknown", "m")

@@ -13,13 +13,13 @@ from tests.support.inside import records_of
 from tests.support.runs import row, running
 
 
-async def test_a_created_run_is_there_at_once(manager: RunManager) -> None:
+async def test_created_run_is_readable_at_once(manager: RunManager) -> None:
     record = await manager.create("t", "lead")
     assert await manager.get(record.run_id) is record
     assert await manager.list_by_thread("t") == [record]
 
 
-async def test_runs_are_created_beside_each_other(manager: RunManager) -> None:
+async def test_several_runs_are_created_on_one_thread(manager: RunManager) -> None:
     first, second = await manager.create("t"), await manager.create("t")
     await manager.set_status(first.run_id, RunStatus.running)
     await manager.set_status(second.run_id, RunStatus.running)
@@ -31,7 +31,7 @@ async def test_runs_are_created_beside_each_other(manager: RunManager) -> None:
     assert not await manager.has_inflight("t")
 
 
-async def test_a_created_run_may_stand_beside_an_admitted_one(manager: RunManager) -> None:
+async def test_run_is_created_on_a_thread_with_an_admitted_run(manager: RunManager) -> None:
     admitted = await running(manager)
     beside = await manager.create("t")
     await manager.set_status(beside.run_id, RunStatus.running)
@@ -54,7 +54,7 @@ async def test_the_row_is_written_before_the_call_returns(recorded: RunManager) 
     assert (stored["metadata"], stored["kwargs"], stored["user_id"]) == ({"k": 1}, {"q": 2}, "u")
 
 
-async def test_a_store_error_rolls_memory_back_and_propagates_unchanged(
+async def test_store_error_is_raised_unchanged_and_removes_the_record(
     plain: RunManager, store: MemoryRunStore
 ) -> None:
     failure = RuntimeError("the database is gone")
@@ -71,7 +71,7 @@ async def test_a_store_error_rolls_memory_back_and_propagates_unchanged(
     assert not await plain.has_inflight("t")
 
 
-async def test_a_store_that_cancels_by_itself_leaves_nothing_behind(
+async def test_cancelled_error_of_the_store_leaves_no_record(
     plain: RunManager, store: MemoryRunStore
 ) -> None:
     calls = 0
@@ -129,7 +129,7 @@ async def test_readers_of_the_thread_wait_until_the_run_is_written(
     assert await listing == [await creating]
 
 
-async def test_kwargs_that_json_cannot_hold_are_stored_as_text(recorded: RunManager) -> None:
+async def test_kwargs_that_are_not_json_are_stored_as_text(recorded: RunManager) -> None:
     opaque = object()
     record = await recorded.create("t", kwargs={"callback": opaque, "n": 1})
     assert record.kwargs["callback"] is opaque
@@ -137,7 +137,7 @@ async def test_kwargs_that_json_cannot_hold_are_stored_as_text(recorded: RunMana
     assert stored["kwargs"] == {"callback": str(opaque), "n": 1}
 
 
-async def test_runs_of_this_process_are_spared_by_its_own_reconcile(manager: RunManager) -> None:
+async def test_reconcile_does_not_end_runs_of_its_own_process(manager: RunManager) -> None:
     record = await manager.create("t")
     assert await manager.reconcile_orphaned_inflight_runs(error="gone") == []
     assert record.status is RunStatus.pending

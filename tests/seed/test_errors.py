@@ -1,4 +1,4 @@
-"""Errors carry data, and a bad argument is named before anything is written."""
+"""Errors carry data, and a bad argument is refused before the first write."""
 
 from __future__ import annotations
 
@@ -270,9 +270,7 @@ async def _called(method: Any, arguments: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("method", "argument", "bad"), MATRIX)
-async def test_a_bad_argument_is_named_before_anything_is_written(
-    method: str, argument: str, bad: Any
-) -> None:
+async def test_bad_argument_is_refused_before_the_first_write(method: str, argument: str, bad: Any) -> None:
     manager = RunManager()
     good, _ = METHODS[method]
     with pytest.raises(CoordinatorError) as refused:
@@ -282,7 +280,7 @@ async def test_a_bad_argument_is_named_before_anything_is_written(
     named = {argument, RENAMED.get((method, argument), argument)}
     assert refused.value.argument in named
     assert str(refused.value).isprintable()
-    assert manager.worker.epoch == 0, "it went as far as the store"
+    assert manager.worker.epoch == 0, "the call has reached the store"
     assert records_of(manager) == {}
 
 
@@ -296,7 +294,7 @@ OF_THE_WORKER = {
     "crons.due",
     "crons.skip",
 }
-"""For programs that run a worker: their arguments are written in these programs, or come from the store."""
+"""Called by programs that run a worker, with arguments from their own code or from the store."""
 OF_ROWS = {
     "threads.search",
     "threads.count",
@@ -307,10 +305,10 @@ OF_ROWS = {
     "crons.replace",
     "webhooks.checked",
 }
-"""These take a query, a row or a URL, which are checked where clients send them: at the gateway's edge."""
+"""These take a query, a row or a URL, which the gateway checks when a client sends them."""
 
 
-def test_the_matrix_knows_every_public_method() -> None:
+def test_matrix_has_every_public_method() -> None:
     public = {
         name for name, method in public_methods().items() if len(inspect.signature(method).parameters) > 1
     }
@@ -323,7 +321,7 @@ def test_the_matrix_knows_every_public_method() -> None:
     }
 
 
-def test_manager_has_methods_for_the_life_of_a_run_alone() -> None:
+def test_manager_has_at_most_25_methods_of_its_own() -> None:
     assert len([name for name in public_methods() if "." not in name]) <= 25
 
 
@@ -347,7 +345,7 @@ GOOD_IDS = ["x" * 255, "../x", "a b", "%2f?#", "日本語", "🙂", "'; DROP TAB
 
 
 @pytest.mark.parametrize("good", GOOD_IDS)
-async def test_any_other_id_is_taken_as_it_is(manager: RunManager, good: str) -> None:
+async def test_valid_id_is_stored_unchanged(manager: RunManager, good: str) -> None:
     record = await manager.create_or_reject(good, good, user_id=good, idempotency_key=good)
     assert (record.thread_id, record.assistant_id, record.user_id) == (good, good, good)
     assert await manager.list_by_thread(good, user_id=good) == [record]
@@ -370,11 +368,11 @@ async def test_texts_that_no_database_can_hold_are_escaped(recorded: RunManager)
         ),
     ],
 )
-def test_messages_name_what_they_are_about(error: Exception, message: str) -> None:
+def test_message_names_the_thread_or_the_argument(error: Exception, message: str) -> None:
     assert str(error) == message
 
 
-def test_data_is_on_the_error() -> None:
+def test_errors_carry_data() -> None:
     conflict = ConflictError("t", "r")
     assert (conflict.thread_id, conflict.active_run_id) == ("t", "r")
     strategy = UnsupportedStrategyError("x", ("reject",))
@@ -385,7 +383,7 @@ def test_data_is_on_the_error() -> None:
     )
 
 
-async def test_one_id_is_no_list_of_ids(manager: RunManager) -> None:
-    """A str is a sequence of strs, each of which would be an unknown run."""
+async def test_single_id_is_refused_as_a_list_of_ids(manager: RunManager) -> None:
+    """A str is a sequence of strs: each character would be taken for an unknown run."""
     with pytest.raises(InvalidArgument, match="list of run ids"):
         await manager.runs.cancel("run-1")

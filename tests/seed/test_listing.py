@@ -1,4 +1,4 @@
-"""get, aget, list_by_thread, has_inflight: own memory first, merged with the store."""
+"""get, aget, list_by_thread, has_inflight: records in memory take precedence over rows of the store."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ async def _put(manager: RunManager, run_id: str, thread_id: str = "t", **fields:
 # -- get
 
 
-async def test_what_create_returned_is_what_is_found(manager: RunManager) -> None:
+async def test_get_returns_the_record_that_create_returned(manager: RunManager) -> None:
     record = await manager.create("t")
     assert await manager.get(record.run_id) is record
     assert await manager.aget(record.run_id) is record
     assert (await manager.list_by_thread("t"))[0] is record
 
 
-async def test_an_unknown_run_is_none(manager: RunManager) -> None:
-    assert await manager.get("nobody") is None
-    assert await manager.aget("nobody") is None
+async def test_get_of_unknown_run_returns_none(manager: RunManager) -> None:
+    assert await manager.get("unknown") is None
+    assert await manager.aget("unknown") is None
 
 
-async def test_a_run_of_the_past_is_read_from_the_store(recorded: RunManager) -> None:
+async def test_run_without_record_is_read_from_the_store(recorded: RunManager) -> None:
     await _put(
         recorded,
         "past",
@@ -58,25 +58,25 @@ async def test_a_run_of_the_past_is_read_from_the_store(recorded: RunManager) ->
     assert "past" not in records_of(recorded)
 
 
-async def test_null_columns_have_safe_meanings(plain: RunManager) -> None:
+async def test_null_columns_are_read_as_defaults(plain: RunManager) -> None:
     await _put(plain, "null", status=None)
-    found = [await plain.get("null"), *(await plain.list_by_thread("t"))]
-    for record in found:
+    records = [await plain.get("null"), *(await plain.list_by_thread("t"))]
+    for record in records:
         assert record is not None
         assert (record.status, record.on_disconnect) == (RunStatus.pending, DisconnectMode.cancel)
 
 
 @pytest.mark.parametrize("missing", ["run_id", "thread_id"])
-async def test_row_without_a_column_is_left_out_and_hides_no_other(
+async def test_row_without_a_required_column_is_skipped(
     plain: RunManager, store: MemoryRunStore, missing: str
 ) -> None:
-    """As a record store of a gateway's own may answer."""
+    """A gateway's own record store may return such rows."""
     for run_id in ("good", "bad"):
         await _put(plain, run_id)
     listed = store.list_by_thread
 
-    async def list_by_thread(thread_id: str, **asked: Any) -> list[dict[str, Any]]:
-        rows = await listed(thread_id, **asked)
+    async def list_by_thread(thread_id: str, **arguments: Any) -> list[dict[str, Any]]:
+        rows = await listed(thread_id, **arguments)
         return [
             {name: value for name, value in row.items() if row["run_id"] == "good" or name != missing}
             for row in rows
@@ -86,14 +86,16 @@ async def test_row_without_a_column_is_left_out_and_hides_no_other(
     assert [record.run_id for record in await plain.list_by_thread("t")] == ["good"]
 
 
-async def test_memory_wins_over_a_row_changed_behind_the_manager(recorded: RunManager) -> None:
+async def test_record_in_memory_takes_precedence_over_a_changed_row(recorded: RunManager) -> None:
     record = await recorded.create("t")
     await recorded.store.put(record.run_id, thread_id="t", status="success")
     assert await recorded.get(record.run_id) is record
     assert record.status is RunStatus.pending
 
 
-async def test_memory_is_looked_at_again_after_the_store(plain: RunManager, store: MemoryRunStore) -> None:
+async def test_record_that_appears_during_the_read_takes_precedence(
+    plain: RunManager, store: MemoryRunStore
+) -> None:
     await store.put("r", thread_id="t", status="success", created_at=OLD)
     held = hold_calls(store, "get")
     getting = asyncio.create_task(plain.get("r"))
@@ -103,7 +105,7 @@ async def test_memory_is_looked_at_again_after_the_store(plain: RunManager, stor
     assert await getting is mine
 
 
-async def test_a_store_failure_is_none_or_raised_where_that_is_asked_for(
+async def test_store_failure_is_raised_only_with_raise_on_store_error(
     plain: RunManager, store: MemoryRunStore
 ) -> None:
     async def get(run_id: str, *, user_id: str | None = None) -> None:
@@ -116,12 +118,12 @@ async def test_a_store_failure_is_none_or_raised_where_that_is_asked_for(
         await plain.get("r", raise_on_store_error=True)
 
 
-async def test_missing_is_none_also_where_failures_are_raised(manager: RunManager) -> None:
-    assert await manager.get("nobody", raise_on_store_error=True) is None
+async def test_unknown_run_is_none_with_raise_on_store_error(manager: RunManager) -> None:
+    assert await manager.get("unknown", raise_on_store_error=True) is None
 
 
 @pytest.mark.parametrize("damage", [{"status": "exploded"}, {"on_disconnect": "explode"}])
-async def test_a_row_that_cannot_be_read_is_left_out(
+async def test_unreadable_row_is_skipped(
     plain: RunManager, store: MemoryRunStore, damage: dict[str, str]
 ) -> None:
     for run_id in ("bad", "good"):
@@ -132,17 +134,17 @@ async def test_a_row_that_cannot_be_read_is_left_out(
 
 
 async def test_users_see_their_own_runs_only(recorded: RunManager) -> None:
-    await _put(recorded, "hers", user_id="ann")
-    await _put(recorded, "his", user_id="bob")
+    await _put(recorded, "of-ann", user_id="ann")
+    await _put(recorded, "of-bob", user_id="bob")
     mine = await recorded.create("t", user_id="ann")
     for user, expected in (
-        ("ann", {"hers", mine.run_id}),
-        ("bob", {"his"}),
-        (None, {"hers", "his", mine.run_id}),
+        ("ann", {"of-ann", mine.run_id}),
+        ("bob", {"of-bob"}),
+        (None, {"of-ann", "of-bob", mine.run_id}),
     ):
         listed = await recorded.list_by_thread("t", user_id=user)
         assert {record.run_id for record in listed} == expected
-        for run_id in ("hers", "his", mine.run_id):
+        for run_id in ("of-ann", "of-bob", mine.run_id):
             assert (await recorded.get(run_id, user_id=user) is not None) == (run_id in expected)
 
 
@@ -160,7 +162,7 @@ async def test_lists_are_newest_first_memory_and_store_merged(recorded: RunManag
     assert [record.store_only for record in listed] == [False, False, True, True]
 
 
-async def test_at_most_as_many_as_asked_for(recorded: RunManager) -> None:
+async def test_list_has_at_most_limit_runs(recorded: RunManager) -> None:
     for number in range(5):
         await _put(recorded, f"r{number}", created_at=f"2026-01-0{number + 1}T00:00:00+00:00")
     mine = await recorded.create("t")
@@ -170,27 +172,29 @@ async def test_at_most_as_many_as_asked_for(recorded: RunManager) -> None:
     assert len(await recorded.list_by_thread("t")) == 6
 
 
-async def test_an_old_run_in_memory_does_not_hide_a_newer_stored_one(recorded: RunManager) -> None:
+async def test_limit_prefers_a_newer_stored_run_to_an_older_record_in_memory(recorded: RunManager) -> None:
     mine = await recorded.create("t")
     mine.created_at = OLD
     await _put(recorded, "newer", created_at=NEW)
     assert [record.run_id for record in await recorded.list_by_thread("t", limit=1)] == ["newer"]
 
 
-async def test_equal_stamps_keep_the_order_of_insertion(manager: RunManager) -> None:
+async def test_runs_with_equal_timestamps_are_listed_in_order_of_insertion(manager: RunManager) -> None:
     records = [await manager.create("t") for _ in range(3)]
     for record in records:
         record.created_at = OLD
     assert await manager.list_by_thread("t") == records
 
 
-async def test_naive_and_aware_stamps_are_compared_as_instants(recorded: RunManager) -> None:
+async def test_naive_and_aware_timestamps_are_compared_as_instants(recorded: RunManager) -> None:
     await _put(recorded, "naive", created_at="2026-01-01T12:00:00")
     await _put(recorded, "aware", created_at="2026-01-01T13:30:00+02:00")  # half an hour earlier
     assert [record.run_id for record in await recorded.list_by_thread("t")] == ["naive", "aware"]
 
 
-async def test_a_store_failure_leaves_memory_alone(plain: RunManager, store: MemoryRunStore) -> None:
+async def test_list_has_the_records_in_memory_if_the_store_fails(
+    plain: RunManager, store: MemoryRunStore
+) -> None:
     record = await plain.create("t")
 
     async def list_by_thread(*args: Any, **fields: Any) -> list[Any]:
@@ -200,7 +204,7 @@ async def test_a_store_failure_leaves_memory_alone(plain: RunManager, store: Mem
     assert await plain.list_by_thread("t") == [record]
 
 
-async def test_after_a_restart_the_store_tells_the_history(recorded: RunManager) -> None:
+async def test_after_a_restart_the_store_has_the_history(recorded: RunManager) -> None:
     done = await running(recorded)
     await recorded.set_status(done.run_id, RunStatus.success)
     failed = await recorded.create("t")
@@ -217,7 +221,7 @@ async def test_after_a_restart_the_store_tells_the_history(recorded: RunManager)
     assert listed[failed.run_id].error == "boom"
 
 
-async def test_without_a_store_memory_is_all_there_is() -> None:
+async def test_without_a_store_only_records_in_memory_are_listed() -> None:
     async with managing() as manager:
         record = await manager.create("t")
         records_of(manager).clear()
@@ -228,7 +232,7 @@ async def test_without_a_store_memory_is_all_there_is() -> None:
 # -- has_inflight
 
 
-async def test_in_flight_means_pending_or_running(manager: RunManager) -> None:
+async def test_pending_and_running_runs_are_in_flight(manager: RunManager) -> None:
     assert not await manager.has_inflight("t")
     record = await manager.create_or_reject("t")
     assert await manager.has_inflight("t")

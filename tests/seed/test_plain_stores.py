@@ -1,4 +1,4 @@
-"""Record stores that existing callers bring: what is asked of them, and what is never."""
+"""Record stores that existing callers pass: which calls they receive, and which never."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Strict:
         return self.rows.get(run_id)
 
     async def list_by_thread(self, thread_id: str, *, user_id: str | None = None, limit: int) -> list[Row]:
-        return [found for found in self.rows.values() if found["thread_id"] == thread_id][:limit]
+        return [stored for stored in self.rows.values() if stored["thread_id"] == thread_id][:limit]
 
     async def update_status(self, run_id: str, status: str, *, error: str | None = None) -> None:
         self.calls.append(f"status {status}")
@@ -78,13 +78,13 @@ class Strict:
         self.rows[run_id] |= fields
 
     async def list_inflight(self, *, before: str | None = None) -> list[Row]:
-        return [found for found in self.rows.values() if found["status"] in ("pending", "running")]
+        return [stored for stored in self.rows.values() if stored["status"] in ("pending", "running")]
 
     async def delete(self, run_id: str) -> None:
         self.rows.pop(run_id, None)
 
 
-async def test_a_store_with_only_the_documented_operations_serves_one_process() -> None:
+async def test_store_with_only_the_documented_operations_serves_one_process() -> None:
     store = Strict()
     assert isinstance(store, RecordStore)
     async with managing(store) as manager:
@@ -110,8 +110,8 @@ async def test_a_store_with_only_the_documented_operations_serves_one_process() 
     assert store.rows[record.run_id]["user_id"] == "ann"
 
 
-async def test_stores_that_cannot_tell_are_believed() -> None:
-    """None = it cannot tell: nothing is looked up and nothing recreated."""
+async def test_update_that_returns_none_counts_as_applied() -> None:
+    """An update that returns None does not report whether the row exists: no row is read or recreated."""
     store = Strict()
     async with managing(store) as manager:
         record = await running(manager)
@@ -120,7 +120,7 @@ async def test_stores_that_cannot_tell_are_believed() -> None:
     assert (store.rows[record.run_id]["status"], store.rows[record.run_id]["error"]) == ("error", "boom")
 
 
-def test_the_base_class_is_subclassable_and_asks_nothing_at_construction() -> None:
+def test_run_store_can_be_subclassed_without_constructor_arguments() -> None:
     class Mine(RunStore):
         pass
 
@@ -128,7 +128,9 @@ def test_the_base_class_is_subclassable_and_asks_nothing_at_construction() -> No
     RunManager(Mine())
 
 
-async def test_methods_replaced_later_are_used(plain: RunManager, store: MemoryRunStore) -> None:
+async def test_store_methods_that_are_replaced_later_are_called(
+    plain: RunManager, store: MemoryRunStore
+) -> None:
     record = await plain.create_or_reject("t")
     seen: list[str] = []
     original = store.update_status
@@ -178,7 +180,7 @@ async def test_put_is_retried_under_pressure(store: MemoryRunStore) -> None:
         assert (await row(manager, record.run_id))["status"] == "pending"
 
 
-async def test_a_lasting_error_is_tried_once_not_raised_and_not_lost(store: MemoryRunStore) -> None:
+async def test_permanent_error_is_not_raised_and_the_write_is_retried_later(store: MemoryRunStore) -> None:
     original, attempts, away = store.update_status, 0, True
 
     async def update_status(run_id: str, status: str, *, error: str | None = None) -> bool:
@@ -200,11 +202,11 @@ async def test_a_lasting_error_is_tried_once_not_raised_and_not_lost(store: Memo
         async def written() -> bool:
             return (await row(manager, record.run_id))["status"] == "error"
 
-        await wait_until(written, description="the status is written after all")
+        await wait_until(written, description="the status is written by a retry")
         assert (await row(manager, record.run_id))["error"] == "boom"
 
 
-async def test_what_is_owed_is_tried_once_more_when_the_manager_closes(store: MemoryRunStore) -> None:
+async def test_pending_write_is_retried_when_the_manager_closes(store: MemoryRunStore) -> None:
     original, away = store.update_status, True
 
     async def update_status(run_id: str, status: str, *, error: str | None = None) -> bool:
@@ -221,9 +223,7 @@ async def test_what_is_owed_is_tried_once_more_when_the_manager_closes(store: Me
     assert (await row(manager, record.run_id))["status"] == "success"
 
 
-async def test_a_row_that_vanished_is_recreated_from_the_record(
-    plain: RunManager, store: MemoryRunStore
-) -> None:
+async def test_missing_row_is_recreated_from_the_record(plain: RunManager, store: MemoryRunStore) -> None:
     record = await plain.create("t", "lead", metadata={"k": "v"}, kwargs={"q": 1}, user_id="ann")
     await store.delete(record.run_id)
     await plain.set_status(record.run_id, RunStatus.error, error="boom")
@@ -233,7 +233,7 @@ async def test_a_row_that_vanished_is_recreated_from_the_record(
     assert stored["created_at"] == record.created_at
 
 
-async def test_a_store_that_always_says_false_gets_one_row(store: MemoryRunStore) -> None:
+async def test_store_whose_updates_return_false_gets_one_row(store: MemoryRunStore) -> None:
     original, put, puts = store.update_status, store.put, 0
 
     async def update_status(run_id: str, status: str, *, error: str | None = None) -> bool:
@@ -255,9 +255,7 @@ async def test_a_store_that_always_says_false_gets_one_row(store: MemoryRunStore
         assert puts == 2
 
 
-async def test_a_decision_that_stands_in_the_records_is_not_recreated_over(
-    plain: RunManager, store: MemoryRunStore
-) -> None:
+async def test_stored_terminal_status_is_not_overwritten(plain: RunManager, store: MemoryRunStore) -> None:
     record = await running(plain)
     await store.update_status(record.run_id, "success")
     await plain.set_status(record.run_id, RunStatus.error, error="late")
@@ -265,40 +263,40 @@ async def test_a_decision_that_stands_in_the_records_is_not_recreated_over(
     assert (stored["status"], stored["error"]) == ("success", None)
 
 
-async def test_decision_that_stands_is_found_in_a_store_that_insists_on_the_user(
+async def test_stored_terminal_status_is_read_with_the_user_id_of_the_run(
     plain: RunManager, store: MemoryRunStore
 ) -> None:
-    """A row of a user's is not there for a question that does not name the user."""
+    """Such a store returns None for a user's row if the call does not pass `user_id`."""
     record = await running(plain, user_id="ann")
     await store.update_status(record.run_id, "success")
     original, puts = store.get, list[str]()
 
     async def get(run_id: str, *, user_id: str | None = None) -> Row | None:
-        found = await original(run_id)
-        return found if found is not None and found["user_id"] == user_id else None
+        stored = await original(run_id)
+        return stored if stored is not None and stored["user_id"] == user_id else None
 
     async def put(run_id: str, **fields: Any) -> None:
         puts.append(run_id)
 
     store.get, store.put = get, put
     await plain.set_status(record.run_id, RunStatus.error, error="late")
-    found = await store.get(record.run_id, user_id="ann")
-    assert found is not None
-    assert (found["status"], found["error"]) == ("success", None)
+    stored = await store.get(record.run_id, user_id="ann")
+    assert stored is not None
+    assert (stored["status"], stored["error"]) == ("success", None)
     assert puts == []
 
 
-async def test_record_of_a_run_whose_time_limit_has_passed_says_so(plain: RunManager) -> None:
+async def test_record_of_a_timed_out_run_has_the_reason(plain: RunManager) -> None:
     record = await running(plain, timeout=0.02)
 
     async def timed_out() -> bool:
         return (await row(plain, record.run_id))["status"] == "timeout"
 
-    await wait_until(timed_out, description="the time limit has ended it", timeout=10)
+    await wait_until(timed_out, description="the time limit has ended the run", timeout=10)
     assert (await row(plain, record.run_id))["error"] == "it ran for longer than its time limit"
 
 
-async def test_kwargs_that_are_no_json_are_put_as_text() -> None:
+async def test_kwargs_that_are_not_json_are_put_as_text() -> None:
     store = Strict()
     async with managing(store) as manager:
         record = await manager.create("t", kwargs={"set": {1}, "nan": float("nan"), "fine": [1, "a"]})
@@ -308,7 +306,7 @@ async def test_kwargs_that_are_no_json_are_put_as_text() -> None:
 # -- refusals leave no rows
 
 
-async def test_an_admission_that_is_refused_is_never_put(plain: RunManager, store: MemoryRunStore) -> None:
+async def test_refused_admission_is_never_put(plain: RunManager, store: MemoryRunStore) -> None:
     await plain.create_or_reject("t", user_id="ann", idempotency_key="k")
     puts: list[str] = []
 
@@ -326,10 +324,10 @@ async def test_an_admission_that_is_refused_is_never_put(plain: RunManager, stor
     assert puts == []
 
 
-async def test_admission_that_is_refused_after_its_record_was_written_removes_the_record(
+async def test_record_of_an_admission_that_is_refused_after_the_put_is_removed(
     store: MemoryRunStore,
 ) -> None:
-    """While the record is written, another admission takes the last place of the user."""
+    """While the record is written, another admission fills the user's quota."""
     put, reached, release = store.put, asyncio.Event(), asyncio.Event()
     async with managing(store, settings=Settings(max_waiting_per_user=1)) as manager:
         holder = await manager.create_or_reject("t", user_id="ann")
@@ -348,7 +346,7 @@ async def test_admission_that_is_refused_after_its_record_was_written_removes_th
         release.set()
         with pytest.raises(QueueFull):
             await slow
-        assert [found["run_id"] for found in await store.list_by_thread("t")] == [holder.run_id]
+        assert [stored["run_id"] for stored in await store.list_by_thread("t")] == [holder.run_id]
 
 
 async def test_record_that_a_failed_put_has_written_can_be_cancelled(
@@ -369,7 +367,9 @@ async def test_record_that_a_failed_put_has_written_can_be_cancelled(
     assert (await row(plain, left["run_id"]))["status"] == "interrupted"
 
 
-async def test_admissions_of_other_threads_do_not_wait(plain: RunManager, store: MemoryRunStore) -> None:
+async def test_slow_put_does_not_delay_admissions_of_other_threads(
+    plain: RunManager, store: MemoryRunStore
+) -> None:
     put, reached, release = store.put, asyncio.Event(), asyncio.Event()
 
     async def slow_put(run_id: str, *, thread_id: str, **fields: Any) -> None:
@@ -390,33 +390,33 @@ async def test_admissions_of_other_threads_do_not_wait(plain: RunManager, store:
     assert not arrivals_in(plain.store)
 
 
-# -- MemoryRunStore itself
+# -- MemoryRunStore
 
 
 async def test_put_is_an_upsert(store: MemoryRunStore) -> None:
     await store.put("r", thread_id="t", status="pending", created_at="2026-01-01T00:00:00+00:00")
     await store.put("r", thread_id="t", status="running", metadata={"k": 1})
-    found = await store.get("r")
-    assert found is not None
-    assert (found["status"], found["metadata"]) == ("running", {"k": 1})
-    assert found["created_at"] == "2026-01-01T00:00:00+00:00"
+    stored = await store.get("r")
+    assert stored is not None
+    assert (stored["status"], stored["metadata"]) == ("running", {"k": 1})
+    assert stored["created_at"] == "2026-01-01T00:00:00+00:00"
 
 
 async def test_several_runs_in_flight_and_several_users_may_be_put_on_a_thread(store: MemoryRunStore) -> None:
     await store.put("a", thread_id="t", status="running", user_id="ann")
     await store.put("b", thread_id="t", status="pending", user_id="bob")
     await store.put("c", thread_id="t", status=None)
-    assert {found["run_id"] for found in await store.list_inflight()} == {"a", "b", "c"}
-    assert [found["run_id"] for found in await store.list_by_thread("t", user_id="bob")] == ["b"]
+    assert {stored["run_id"] for stored in await store.list_inflight()} == {"a", "b", "c"}
+    assert [stored["run_id"] for stored in await store.list_by_thread("t", user_id="bob")] == ["b"]
     assert await store.get("a", user_id="bob") is None
 
 
-async def test_updates_answer_truly(store: MemoryRunStore) -> None:
+async def test_updates_return_whether_the_row_exists(store: MemoryRunStore) -> None:
     await store.put("r", thread_id="t", status="running")
-    assert await store.update_status("nobody", "error") is False
-    assert await store.update_model_name("nobody", "m") is False
-    assert await store.update_run_completion("nobody", status="error") is False
-    assert await store.update_run_progress("nobody", total_tokens=1) is False
+    assert await store.update_status("unknown", "error") is False
+    assert await store.update_model_name("unknown", "m") is False
+    assert await store.update_run_completion("unknown", status="error") is False
+    assert await store.update_run_progress("unknown", total_tokens=1) is False
     assert await store.update_run_progress("r", total_tokens=1) is True
     assert await store.update_run_completion("r", status="running", total_tokens=2) is True
     assert await store.update_status("r", "success") is True
@@ -425,14 +425,14 @@ async def test_updates_answer_truly(store: MemoryRunStore) -> None:
     await store.delete("r")
 
 
-async def test_a_conflicting_completion_touches_nothing(store: MemoryRunStore) -> None:
+async def test_completion_with_another_terminal_status_changes_nothing(store: MemoryRunStore) -> None:
     await store.put("r", thread_id="t", status="running")
     await store.update_status("r", "error", error="boom")
     assert await store.update_run_completion("r", status="success", error="other", total_tokens=5) is False
     assert await store.update_run_completion("r", status="error", total_tokens=5) is True
-    found = await store.get("r")
-    assert found is not None
-    assert (found["status"], found["error"], found["total_tokens"]) == ("error", "boom", 5)
+    stored = await store.get("r")
+    assert stored is not None
+    assert (stored["status"], stored["error"], stored["total_tokens"]) == ("error", "boom", 5)
 
 
 async def test_lists_of_open_rows_are_oldest_first(store: MemoryRunStore) -> None:
@@ -440,19 +440,19 @@ async def test_lists_of_open_rows_are_oldest_first(store: MemoryRunStore) -> Non
         stamp = f"2026-01-01T00:00:0{number}"
         await store.put(f"r{number}", thread_id="t", status="pending", created_at=stamp)
     await store.put("running", thread_id="t", status="running", created_at="2026-01-01T00:00:03")
-    assert [found["run_id"] for found in await store.list_pending()] == ["r0", "r1", "r2"]
-    assert [found["run_id"] for found in await store.list_inflight()] == ["r0", "r1", "r2", "running"]
+    assert [stored["run_id"] for stored in await store.list_pending()] == ["r0", "r1", "r2"]
+    assert [stored["run_id"] for stored in await store.list_inflight()] == ["r0", "r1", "r2", "running"]
     early = await store.list_inflight(before="2026-01-01T00:00:02+00:00")
-    assert [found["run_id"] for found in early] == ["r0", "r1"]
+    assert [stored["run_id"] for stored in early] == ["r0", "r1"]
 
 
-async def test_stamps_are_iso_with_t_and_offset(store: MemoryRunStore) -> None:
+async def test_timestamps_are_iso_with_t_and_offset(store: MemoryRunStore) -> None:
     await store.put("r", thread_id="t", created_at="2026-01-01 10:00:00")
-    found = await store.get("r")
-    assert found is not None
+    stored = await store.get("r")
+    assert stored is not None
     for name in ("created_at", "updated_at"):
-        assert "T" in found[name]
-        assert datetime.fromisoformat(found[name]).tzinfo is not None
+        assert "T" in stored[name]
+        assert datetime.fromisoformat(stored[name]).tzinfo is not None
 
 
 @pytest.mark.parametrize(
@@ -472,9 +472,9 @@ async def test_rows_do_not_change_with_the_callers_objects(store: MemoryRunStore
     metadata = {"k": [1]}
     await store.put("r", thread_id="t", metadata=metadata)
     metadata["k"].append(2)
-    found = await store.get("r")
-    assert found is not None
-    assert found["metadata"] == {"k": [1]}
+    stored = await store.get("r")
+    assert stored is not None
+    assert stored["metadata"] == {"k": [1]}
 
 
 async def test_metadata_must_be_json(recorded: RunManager) -> None:

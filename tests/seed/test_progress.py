@@ -13,7 +13,7 @@ from tests.support.runs import row, running
 from tests.support.waiting import wait_until
 
 
-async def test_a_snapshot_reaches_the_record_and_the_row(recorded: RunManager) -> None:
+async def test_snapshot_is_stored_in_the_record_and_the_row(recorded: RunManager) -> None:
     record = await running(recorded)
     fields: dict[str, Any] = {name: number for number, name in enumerate(COUNTERS, start=1)}
     fields |= {"last_ai_message": "hm", "first_human_message": "hi"}
@@ -24,8 +24,8 @@ async def test_a_snapshot_reaches_the_record_and_the_row(recorded: RunManager) -
     assert stored["status"] == "running"
 
 
-async def test_every_snapshot_of_the_run_itself_reaches_the_row(recorded: RunManager) -> None:
-    """Also one that comes after an earlier one was written."""
+async def test_every_snapshot_that_an_agent_reports_is_stored_in_the_row(recorded: RunManager) -> None:
+    """Also a snapshot that follows one that was already written."""
     record, agent = await agents.running(recorded, "t")
 
     async def written(tokens: int) -> bool:
@@ -40,7 +40,7 @@ async def test_every_snapshot_of_the_run_itself_reaches_the_row(recorded: RunMan
     await recorded.wait(record.run_id, timeout=10)
 
 
-async def test_omitted_and_none_fields_stay_and_unknown_ones_are_ignored(recorded: RunManager) -> None:
+async def test_omitted_and_none_fields_are_kept_and_unknown_ones_ignored(recorded: RunManager) -> None:
     record = await running(recorded)
     await recorded.update_run_progress(record.run_id, total_tokens=3, last_ai_message="a")
     await recorded.update_run_progress(record.run_id, total_tokens=None, message_count=2, unknown="x")
@@ -51,7 +51,7 @@ async def test_omitted_and_none_fields_stay_and_unknown_ones_are_ignored(recorde
 
 
 @pytest.mark.parametrize("status", [None, "success", "interrupted"])
-async def test_a_run_that_is_not_running_is_left_alone(
+async def test_snapshot_of_a_run_that_is_not_running_is_ignored(
     plain: RunManager, store: MemoryRunStore, status: str | None
 ) -> None:
     record = await plain.create("t")
@@ -69,14 +69,14 @@ async def test_a_run_that_is_not_running_is_left_alone(
     assert record.total_tokens == 0
 
 
-async def test_a_run_that_was_marked_running_by_hand_counts_as_running(manager: RunManager) -> None:
+async def test_snapshot_of_a_run_whose_status_the_caller_set_is_stored(manager: RunManager) -> None:
     record = await manager.create("t")
     record.status = RunStatus.running
     await manager.update_run_progress(record.run_id, total_tokens=4)
     assert record.total_tokens == 4
 
 
-async def test_a_failure_is_only_logged(plain: RunManager, store: MemoryRunStore) -> None:
+async def test_failed_write_of_a_snapshot_is_logged_only(plain: RunManager, store: MemoryRunStore) -> None:
     record = await running(plain)
 
     async def update_run_progress(run_id: str, **fields: Any) -> bool:
@@ -87,9 +87,9 @@ async def test_a_failure_is_only_logged(plain: RunManager, store: MemoryRunStore
     assert record.total_tokens == 4
 
 
-async def test_an_unknown_run_is_ignored(manager: RunManager) -> None:
-    await manager.update_run_progress("nobody", total_tokens=1)
+async def test_snapshot_of_unknown_run_is_ignored(manager: RunManager) -> None:
+    await manager.update_run_progress("unknown", total_tokens=1)
 
 
-async def test_a_store_without_snapshots_does_nothing() -> None:
+async def test_store_without_snapshots_ignores_them() -> None:
     assert await RunStore().update_run_progress("r", total_tokens=1) is None

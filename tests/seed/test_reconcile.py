@@ -1,4 +1,4 @@
-"""reconcile_orphaned_inflight_runs: what nobody owns is ended, and nothing else."""
+"""reconcile_orphaned_inflight_runs ends orphaned runs, and no others."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ async def _orphan(store: Any, run_id: str, status: str | None = "running", stamp
 
 
 async def _statuses(store: Any) -> dict[str, Any]:
-    return {found["run_id"]: found["status"] for found in await store.list_by_thread("t", limit=100)}
+    return {row["run_id"]: row["status"] for row in await store.list_by_thread("t", limit=100)}
 
 
-async def test_rows_in_flight_become_errors_with_that_text(store: MemoryRunStore, plain: RunManager) -> None:
+async def test_rows_in_flight_end_as_error_with_the_given_text(
+    store: MemoryRunStore, plain: RunManager
+) -> None:
     await _orphan(store, "pending", "pending")
     await _orphan(store, "running", stamp=STAMPS[1])
     await _orphan(store, "null", None, stamp=STAMPS[1])
@@ -51,7 +53,7 @@ async def test_rows_in_flight_become_errors_with_that_text(store: MemoryRunStore
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-async def test_on_a_coordination_store_the_same(kind: str, tmp_path: Path) -> None:
+async def test_rows_in_flight_of_a_coordination_store_end_as_error(kind: str, tmp_path: Path) -> None:
     store = MemoryStore() if kind == "memory" else SQLiteStore(tmp_path / "runs.db")
     await store.open()
     await _orphan(store, "pending", "pending")
@@ -76,7 +78,7 @@ async def test_before_compares_instants(plain: RunManager, store: MemoryRunStore
     assert [record.run_id for record in ended] == ["r0", "r1"]
 
 
-async def test_rows_of_no_readable_age_are_left_where_age_matters(
+async def test_row_without_readable_timestamp_is_skipped_if_before_is_given(
     plain: RunManager, store: MemoryRunStore
 ) -> None:
     await _orphan(store, "ageless", stamp="long ago")
@@ -84,13 +86,13 @@ async def test_rows_of_no_readable_age_are_left_where_age_matters(
     assert len(await plain.reconcile_orphaned_inflight_runs(error=LOST)) == 1
 
 
-async def test_the_error_text_is_needed(manager: RunManager) -> None:
+async def test_error_text_is_required(manager: RunManager) -> None:
     with pytest.raises(InvalidArgument) as refused:
         await manager.reconcile_orphaned_inflight_runs(error=None)  # type: ignore[arg-type]
     assert refused.value.argument == "error"
 
 
-async def test_runs_of_live_owners_are_spared(manager: RunManager) -> None:
+async def test_runs_of_live_workers_are_not_ended(manager: RunManager) -> None:
     created, admitted = await manager.create("t"), await running(manager, "u")
     waiting = await manager.create_or_reject("u", multitask_strategy="enqueue")
     assert await manager.reconcile_orphaned_inflight_runs(error=LOST) == []
@@ -101,7 +103,7 @@ async def test_runs_of_live_owners_are_spared(manager: RunManager) -> None:
     )
 
 
-async def test_runs_of_a_peer_on_the_same_store_are_spared(store: MemoryRunStore) -> None:
+async def test_runs_of_a_peer_on_the_same_store_are_not_ended(store: MemoryRunStore) -> None:
     async with managing(store) as owner, managing(store) as other:
         record = await running(owner)
         assert await other.reconcile_orphaned_inflight_runs(error=LOST) == []
@@ -109,7 +111,7 @@ async def test_runs_of_a_peer_on_the_same_store_are_spared(store: MemoryRunStore
         assert await _statuses(store) == {record.run_id: "running"}
 
 
-async def test_a_run_whose_row_is_being_written_is_spared(plain: RunManager, store: MemoryRunStore) -> None:
+async def test_run_whose_row_is_being_written_is_not_ended(plain: RunManager, store: MemoryRunStore) -> None:
     held = hold_answers(store, "put")
     admitting = asyncio.create_task(plain.create_or_reject("t"))
     await held.reached.wait()
@@ -119,10 +121,12 @@ async def test_a_run_whose_row_is_being_written_is_spared(plain: RunManager, sto
     assert await _statuses(store) == {record.run_id: "pending"}
 
 
-async def test_a_run_that_ended_here_is_not_made_an_error(plain: RunManager, store: MemoryRunStore) -> None:
+async def test_run_that_ended_in_this_process_is_not_ended_as_error(
+    plain: RunManager, store: MemoryRunStore
+) -> None:
     record = await running(plain)
     await plain.set_status(record.run_id, RunStatus.success)
-    rows_of(store)[record.run_id]["status"] = "running"  # its last write was lost
+    rows_of(store)[record.run_id]["status"] = "running"  # the last write was lost
     assert await plain.reconcile_orphaned_inflight_runs(error=LOST) == []
     assert await _statuses(store) == {record.run_id: "success"}
 
@@ -141,7 +145,7 @@ async def test_unreadable_rows_are_skipped(plain: RunManager, store: MemoryRunSt
     [(sqlite3.OperationalError("database is locked"), 2), (ValueError("no"), 1)],
     ids=["transient", "not transient"],
 )
-async def test_rows_whose_write_failed_are_skipped_after_the_attempts(
+async def test_row_whose_write_fails_is_skipped_after_the_last_attempt(
     store: MemoryRunStore, failure: Exception, calls: int
 ) -> None:
     await _orphan(store, "r")
@@ -160,7 +164,9 @@ async def test_rows_whose_write_failed_are_skipped_after_the_attempts(
         assert await _statuses(store) == {"r": "running"}
 
 
-async def test_a_row_that_took_no_update_is_not_reported(plain: RunManager, store: MemoryRunStore) -> None:
+async def test_row_whose_update_returns_false_is_not_reported(
+    plain: RunManager, store: MemoryRunStore
+) -> None:
     await _orphan(store, "r")
 
     async def update_status(run_id: str, status: str, *, error: str | None = None) -> bool:
@@ -170,7 +176,7 @@ async def test_a_row_that_took_no_update_is_not_reported(plain: RunManager, stor
     assert await plain.reconcile_orphaned_inflight_runs(error=LOST) == []
 
 
-async def test_a_store_that_cannot_list_means_nothing_was_ended(
+async def test_reconcile_ends_no_run_if_the_store_cannot_list(
     plain: RunManager, store: MemoryRunStore
 ) -> None:
     async def list_inflight(*, before: str | None = None) -> list[Row]:
@@ -180,5 +186,5 @@ async def test_a_store_that_cannot_list_means_nothing_was_ended(
     assert await plain.reconcile_orphaned_inflight_runs(error=LOST) == []
 
 
-async def test_nothing_in_flight_is_nothing_done(manager: RunManager) -> None:
+async def test_reconcile_without_runs_in_flight_returns_no_run(manager: RunManager) -> None:
     assert await manager.reconcile_orphaned_inflight_runs(error=LOST) == []

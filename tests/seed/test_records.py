@@ -1,4 +1,4 @@
-"""RunRecord: what a caller holds of a run."""
+"""RunRecord: what a caller knows of a run."""
 
 from __future__ import annotations
 
@@ -69,16 +69,16 @@ def test_everything_is_built_without_a_running_event_loop() -> None:
     RunManager(store=MemoryRunStore(), persistence_retry_policy=PersistenceRetryPolicy(max_attempts=2))
 
 
-def test_a_manager_outlives_the_loop_that_it_was_first_used_in() -> None:
+def test_manager_is_usable_in_a_second_event_loop() -> None:
     manager = RunManager()
     run_id = asyncio.run(manager.create("t")).run_id
 
     async def read() -> RunRecord | None:
         return await manager.get(run_id)
 
-    found = asyncio.run(read())
-    assert found is not None
-    assert found.run_id == run_id
+    record = asyncio.run(read())
+    assert record is not None
+    assert record.run_id == run_id
 
 
 async def test_without_a_store_there_is_no_background_work() -> None:
@@ -91,7 +91,7 @@ async def test_without_a_store_there_is_no_background_work() -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_what_was_asked_for_is_on_the_record(manager: RunManager) -> None:
+async def test_record_has_the_arguments_of_create(manager: RunManager) -> None:
     record = await manager.create(
         "t",
         "lead",
@@ -110,7 +110,7 @@ async def test_what_was_asked_for_is_on_the_record(manager: RunManager) -> None:
     assert record.store_only is False
 
 
-async def test_nothing_asked_for_means_the_defaults(manager: RunManager) -> None:
+async def test_record_without_arguments_has_the_defaults(manager: RunManager) -> None:
     for record in (
         await manager.create("t", metadata=None, kwargs=None),
         await manager.create_or_reject("u", metadata=None, kwargs=None),
@@ -122,7 +122,7 @@ async def test_nothing_asked_for_means_the_defaults(manager: RunManager) -> None
         assert record.on_disconnect is DisconnectMode.cancel
 
 
-async def test_stamps_are_iso_with_microseconds_and_an_offset(recorded: RunManager) -> None:
+async def test_timestamps_are_iso_with_microseconds_and_an_offset(recorded: RunManager) -> None:
     record = await recorded.create("t")
     stored = await row(recorded, record.run_id)
     for stamp in (record.created_at, record.updated_at, stored["created_at"], stored["updated_at"]):
@@ -148,7 +148,7 @@ async def test_updated_at_follows_each_change(manager: RunManager) -> None:
     assert seen == sorted(set(seen))
 
 
-async def test_two_managers_fit_in_one_process() -> None:
+async def test_two_managers_work_in_one_process() -> None:
     async with managing() as one, managing() as other:
         record = await one.create_or_reject("t")
         await other.create_or_reject("t")

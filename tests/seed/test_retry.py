@@ -1,4 +1,4 @@
-"""Retries: only for SQLite's transient pressure, and as often as the policy says."""
+"""Retries: only after transient errors of SQLite, and as often as the policy allows."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _caused(inner: BaseException, by: str) -> RuntimeError:
         _caused(_caused(Wrapped(_coded(sqlite3.SQLITE_LOCKED)), "__context__"), "__cause__"),
     ],
 )
-def test_pressure_is_transient_wherever_it_is_in_the_chain(error: BaseException) -> None:
+def test_error_is_transient_if_one_of_its_causes_is(error: BaseException) -> None:
     assert is_transient(error)
 
 
@@ -62,11 +62,11 @@ def test_pressure_is_transient_wherever_it_is_in_the_chain(error: BaseException)
         ConnectionResetError(),
     ],
 )
-def test_anything_else_is_not(error: BaseException) -> None:
+def test_other_errors_are_not_transient(error: BaseException) -> None:
     assert not is_transient(error)
 
 
-def test_a_chain_that_bites_its_tail_ends() -> None:
+def test_cyclic_chain_of_causes_is_not_transient() -> None:
     one, other = RuntimeError("a"), RuntimeError("b")
     one.__context__, other.__context__ = other, one
     assert not is_transient(one)
@@ -98,7 +98,7 @@ def _locked(times: int) -> list[Exception]:
     return [sqlite3.OperationalError(f"{LOCKED} ({number})") for number in range(times)]
 
 
-async def test_the_default_policy_is_the_documented_one(naps: list[float]) -> None:
+async def test_default_policy_is_the_documented_one(naps: list[float]) -> None:
     flaky = Flaky(*_locked(4))
     assert await with_retries(PersistenceRetryPolicy(), "put", "r", flaky) == "done"
     assert flaky.calls == 5
@@ -130,7 +130,7 @@ async def test_other_errors_are_tried_once(naps: list[float]) -> None:
     assert (flaky.calls, naps) == (1, [])
 
 
-async def test_a_retry_that_meets_another_error_stops_there(naps: list[float]) -> None:
+async def test_permanent_error_ends_the_retries(naps: list[float]) -> None:
     flaky = Flaky(sqlite3.OperationalError(LOCKED), ValueError("no"))
     with pytest.raises(ValueError, match="no"):
         await with_retries(PersistenceRetryPolicy(), "put", "r", flaky)

@@ -1,4 +1,5 @@
-"""shutdown: not a cancel. Tasks may finish; then they are told to stop; only the deaf are decided."""
+"""shutdown is no cancel: tasks may finish until the timeout. Then they are cancelled, and their runs
+interrupted."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from coordinator import Draining, MemoryRunStore, RunManager, RunRecord, RunStat
 from tests.support.runs import row, running, working
 
 
-async def test_nothing_to_do_is_nothing_done_twice_over(manager: RunManager) -> None:
+async def test_repeated_shutdown_of_an_idle_manager_is_quick(manager: RunManager) -> None:
     began = time.monotonic()
     for _ in range(2):
         await manager.shutdown(timeout=5)
@@ -21,20 +22,20 @@ async def test_nothing_to_do_is_nothing_done_twice_over(manager: RunManager) -> 
     assert time.monotonic() - began < 2
 
 
-async def test_a_manager_that_was_never_used_can_be_shut_down() -> None:
+async def test_unused_manager_can_be_shut_down() -> None:
     manager = RunManager()
     await manager.shutdown()
     await manager.aclose()
 
 
-async def test_nothing_is_admitted_any_more(manager: RunManager) -> None:
+async def test_no_run_is_admitted_after_shutdown(manager: RunManager) -> None:
     await manager.shutdown(timeout=0)
     for admitting in (manager.create("t"), manager.create_or_reject("t")):
         with pytest.raises(Draining):
             await admitting
 
 
-async def test_a_run_that_finishes_in_its_grace_keeps_its_end(recorded: RunManager) -> None:
+async def test_run_that_finishes_before_the_timeout_keeps_its_status(recorded: RunManager) -> None:
     record = await running(recorded)
     release = asyncio.Event()
 
@@ -52,7 +53,7 @@ async def test_a_run_that_finishes_in_its_grace_keeps_its_end(recorded: RunManag
     assert (await row(recorded, record.run_id))["status"] == "success"
 
 
-async def test_a_task_that_finishes_with_success_while_unwinding_keeps_it(recorded: RunManager) -> None:
+async def test_task_that_reports_success_while_it_unwinds_keeps_that_status(recorded: RunManager) -> None:
     record = await running(recorded)
 
     async def work() -> None:
@@ -68,7 +69,7 @@ async def test_a_task_that_finishes_with_success_while_unwinding_keeps_it(record
     assert (await row(recorded, record.run_id))["status"] == "success"
 
 
-async def test_a_task_that_just_stops_is_interrupted(recorded: RunManager) -> None:
+async def test_task_that_stops_without_a_status_is_interrupted(recorded: RunManager) -> None:
     record = await running(recorded)
     work = await working(record)
     work.unwound.set()
@@ -88,7 +89,7 @@ async def test_runs_without_a_task_are_interrupted(recorded: RunManager) -> None
         assert (await row(recorded, record.run_id))["status"] == "interrupted"
 
 
-async def test_it_is_bounded_even_if_a_task_ignores_its_cancel(manager: RunManager) -> None:
+async def test_shutdown_is_bounded_if_a_task_ignores_its_cancel(manager: RunManager) -> None:
     record = await running(manager)
     work = await working(record)
     began = time.monotonic()
@@ -100,7 +101,7 @@ async def test_it_is_bounded_even_if_a_task_ignores_its_cancel(manager: RunManag
     await asyncio.wait([work.task])
 
 
-async def test_a_cancel_works_while_the_worker_drains(manager: RunManager) -> None:
+async def test_run_can_be_cancelled_while_the_worker_drains(manager: RunManager) -> None:
     record = await running(manager)
     work = await working(record)
     stopping = asyncio.create_task(manager.shutdown(timeout=30))
@@ -111,7 +112,7 @@ async def test_a_cancel_works_while_the_worker_drains(manager: RunManager) -> No
     assert record.status is RunStatus.interrupted
 
 
-async def test_an_end_that_was_only_put_on_the_record_is_kept(recorded: RunManager) -> None:
+async def test_status_that_is_only_set_on_the_record_is_kept(recorded: RunManager) -> None:
     record = await running(recorded)
     work = await working(record)
     record.status = RunStatus.success
@@ -125,7 +126,7 @@ async def test_an_end_that_was_only_put_on_the_record_is_kept(recorded: RunManag
     assert (await row(recorded, record.run_id))["status"] == "success"
 
 
-async def test_an_end_that_cannot_be_written_is_logged_with_the_run(
+async def test_failed_write_of_the_last_status_is_logged_with_the_run(
     plain: RunManager, store: MemoryRunStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     record = await running(plain)

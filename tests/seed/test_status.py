@@ -1,4 +1,4 @@
-"""set_status and start: the states of a run, and who settles it."""
+"""set_status and start: the states of a run, and when it settles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ENDS = sorted(TERMINAL)
 
 
 @pytest.mark.parametrize("end", ENDS)
-async def test_pending_running_and_an_end_are_persisted(recorded: RunManager, end: RunStatus) -> None:
+async def test_pending_running_and_terminal_status_are_stored(recorded: RunManager, end: RunStatus) -> None:
     record = await recorded.create_or_reject("t")
     await recorded.set_status(record.run_id, RunStatus.running)
     assert (await row(recorded, record.run_id))["status"] == "running"
@@ -37,9 +37,7 @@ async def test_a_pending_run_may_end_directly(manager: RunManager, end: RunStatu
 
 @pytest.mark.parametrize("late", sorted(RunStatus))
 @pytest.mark.parametrize("end", ENDS)
-async def test_a_terminal_status_never_changes_again(
-    recorded: RunManager, end: RunStatus, late: RunStatus
-) -> None:
+async def test_terminal_status_never_changes(recorded: RunManager, end: RunStatus, late: RunStatus) -> None:
     record = await running(recorded)
     await recorded.set_status(record.run_id, end, error="first")
     before, stored = record.updated_at, await row(recorded, record.run_id)
@@ -62,16 +60,16 @@ async def test_the_error_is_persisted(recorded: RunManager) -> None:
     assert (await row(recorded, record.run_id))["error"] == "boom"
 
 
-async def test_an_unknown_run_is_logged_and_ignored(
+async def test_status_of_unknown_run_is_logged_and_ignored(
     manager: RunManager, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        await manager.set_status("nobody", RunStatus.running)
-    assert "nobody" in caplog.text
-    assert await manager.get("nobody") is None
+        await manager.set_status("no-such-run", RunStatus.running)
+    assert "no-such-run" in caplog.text
+    assert await manager.get("no-such-run") is None
 
 
-async def test_running_after_a_cancel_changes_nothing_and_stops_the_task(manager: RunManager) -> None:
+async def test_set_status_running_after_a_cancel_stops_the_task(manager: RunManager) -> None:
     record = await manager.create_or_reject("t")
     await manager.cancel(record.run_id)
     began = False
@@ -90,17 +88,19 @@ async def test_running_after_a_cancel_changes_nothing_and_stops_the_task(manager
     assert record.abort_event.is_set()
 
 
-async def test_start_says_whether_the_run_may_run(manager: RunManager) -> None:
+async def test_start_returns_whether_the_run_may_run(manager: RunManager) -> None:
     first, second = await manager.create("t"), await manager.create("u")
     assert await manager.start(first.run_id) is True
     assert await manager.start(first.run_id) is True
     assert first.status is RunStatus.running
     await manager.cancel(second.run_id)
     assert await manager.start(second.run_id) is False
-    assert await manager.start("nobody") is False
+    assert await manager.start("no-such-run") is False
 
 
-async def test_a_cancel_during_the_start_write_wins(plain: RunManager, store: MemoryRunStore) -> None:
+async def test_cancel_during_the_start_write_takes_precedence(
+    plain: RunManager, store: MemoryRunStore
+) -> None:
     record = await plain.create_or_reject("t")
     original = store.update_status
 
@@ -119,8 +119,8 @@ async def test_a_cancel_during_the_start_write_wins(plain: RunManager, store: Me
     assert not await plain.has_inflight("t")
 
 
-async def test_a_late_start_write_does_not_bring_a_run_back() -> None:
-    """On a record store that takes every status, whatever stood there."""
+async def test_late_start_write_does_not_replace_a_terminal_status() -> None:
+    """The record store accepts every status, also over a terminal one."""
 
     class Gullible(MemoryRunStore):
         def __init__(self) -> None:
@@ -146,10 +146,10 @@ async def test_a_late_start_write_does_not_bring_a_run_back() -> None:
         assert record.status is RunStatus.interrupted
 
 
-# -- a task that reports its own end
+# -- a task that sets the status of its own run
 
 
-async def test_a_run_settles_when_the_task_that_ended_it_is_over(manager: RunManager) -> None:
+async def test_run_settles_when_the_task_that_ended_it_is_done(manager: RunManager) -> None:
     record = await manager.create_or_reject("t")
     decided, leave = asyncio.Event(), asyncio.Event()
 
@@ -169,7 +169,7 @@ async def test_a_run_settles_when_the_task_that_ended_it_is_over(manager: RunMan
 
 
 @pytest.mark.parametrize("strategy", ["reject", "interrupt", "enqueue"])
-async def test_the_thread_is_free_for_whoever_awaited_the_task(manager: RunManager, strategy: str) -> None:
+async def test_thread_is_free_when_the_awaited_task_is_done(manager: RunManager, strategy: str) -> None:
     record = await manager.create_or_reject("t")
 
     async def work() -> None:
@@ -183,7 +183,7 @@ async def test_the_thread_is_free_for_whoever_awaited_the_task(manager: RunManag
     assert (record.status, new.status) == (RunStatus.success, RunStatus.running)
 
 
-async def test_a_task_attached_after_the_start_settles_its_run_too(manager: RunManager) -> None:
+async def test_task_attached_after_the_start_settles_its_run(manager: RunManager) -> None:
     record = await running(manager)
 
     async def work() -> None:
@@ -195,7 +195,7 @@ async def test_a_task_attached_after_the_start_settles_its_run_too(manager: RunM
     assert (record.status, record.error) == (RunStatus.error, "boom")
 
 
-async def test_deciding_over_a_working_task_waits_for_it_to_stop(manager: RunManager) -> None:
+async def test_run_is_in_flight_until_its_task_stops_after_set_status(manager: RunManager) -> None:
     record = await running(manager)
     work = await working(record)
     await manager.set_status(record.run_id, RunStatus.success)
@@ -207,7 +207,7 @@ async def test_deciding_over_a_working_task_waits_for_it_to_stop(manager: RunMan
     assert not await manager.has_inflight("t")
 
 
-async def test_set_status_is_finished_although_its_caller_goes_away(
+async def test_set_status_completes_after_its_caller_is_cancelled(
     plain: RunManager, store: MemoryRunStore
 ) -> None:
     record = await running(plain)
@@ -223,7 +223,7 @@ async def test_set_status_is_finished_although_its_caller_goes_away(
     assert not await plain.has_inflight("t")
 
 
-async def test_after_lost_ownership_the_record_shows_an_error_and_nothing_is_written(
+async def test_run_that_lost_its_ownership_shows_an_error_and_is_not_written(
     recorded: RunManager,
 ) -> None:
     record = await running(recorded)
@@ -244,7 +244,7 @@ async def test_after_lost_ownership_the_record_shows_an_error_and_nothing_is_wri
     await asyncio.wait([work.task])
 
 
-async def test_start_is_false_once_the_run_is_decided(manager: RunManager) -> None:
+async def test_start_of_a_finished_run_returns_false(manager: RunManager) -> None:
     record = await running(manager)
     assert await manager.start(record.run_id) is True
     await manager.set_status(record.run_id, RunStatus.success)
