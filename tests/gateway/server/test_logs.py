@@ -57,7 +57,7 @@ def test_stack_of_a_record_is_indented() -> None:
         ("/ok", "/ok"),
         ("/a user=admin status=200", '"/a user=admin status=200"'),
         ("a=b", '"a=b"'),
-        ('say "x" \\', '"say \\"x\\" \\\\"'),
+        ('name "x" \\', '"name \\"x\\" \\\\"'),
         ("\u00a0", '"\\xa0"'),
         ("", '""'),
         (None, "None"),

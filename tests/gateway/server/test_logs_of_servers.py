@@ -21,7 +21,7 @@ AGENTS = """
 import asyncio
 
 async def fails(ctx):
-    raise ValueError("the model said boom")
+    raise ValueError("the model raised boom")
 
 async def unstorable(ctx):
     await ctx.save({"model": object()})
@@ -94,7 +94,7 @@ async def test_json_lines_have_the_fields_of_events_and_the_run_of_a_failure(tmp
         assert records["PeerBuried"]["ended"] == 1
         assert records["RunRecovered"]["run_id"] == run
         (failure,) = [one for one in documents(server) if one.get("run_id") == failed]
-        assert "the model said boom" in failure["exception"]
+        assert "the model raised boom" in failure["exception"]
         assert failure["worker"] in ("worker 1", "worker 2")
 
 

@@ -91,7 +91,9 @@ async def test_server_removes_only_folders_of_killed_servers(tmp_path: Path) -> 
             (left,) = counts_in(folder) - of_living
             workers = [*killed.workers.values()]
             killed.send(signal.SIGKILL)
-            await wait_until(lambda: not any(map(alive, workers)), description="its workers left", timeout=6)
+            await wait_until(
+                lambda: not any(map(alive, workers)), description="the workers have ended", timeout=6
+            )
         assert left.exists()
         async with served(*arguments, folder=tmp_path, TMPDIR=str(folder)) as new:
             await new.up()

@@ -49,7 +49,7 @@ class App:
 
     async def _await_disconnect(self, receive: Any) -> None:
         while (await receive())["type"] != "http.disconnect":
-            """What is left of the request."""
+            """Reads the rest of the request."""
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 END = CLOSE + b"\r\n\r\n"
 
 
-# -- the head
+# -- heads
 
 
 async def test_headers_within_the_bound_pass(port: int) -> None:
@@ -169,7 +169,7 @@ async def test_endless_trailers_close_the_connection(quick: int) -> None:
             while sent < 64 << 20 and await raw.send(b"a: xxxxxxxx\r\n" * 1000):
                 sent += 13_000
             await raw.closed()
-            assert sent < 32 << 20  # most of it is in buffers of the kernel
+            assert sent < 32 << 20  # most of these bytes are in buffers of the kernel
 
 
 async def test_endless_chunk_extensions_close_the_connection(quick: int) -> None:
@@ -177,11 +177,11 @@ async def test_endless_chunk_extensions_close_the_connection(quick: int) -> None
         async with connected(quick) as raw:
             await raw.send(request(b"/", CHUNKED, method=b"POST") + start)
             while await raw.send(b"x" * 10_000):
-                """Until it is closed."""
+                """Until the server closes the connection."""
             assert b" 200 " not in await raw.closed()
 
 
-# -- time
+# -- timeouts
 
 
 @pytest.mark.parametrize(
@@ -217,14 +217,14 @@ async def test_stalled_client_is_disconnected(begun: bytes, more: bytes, quick: 
 async def test_slow_response_has_no_timeout(app: App, quick: int) -> None:
     async with connected(quick) as raw:
         await raw.send(request(b"/slow", CLOSE))
-        await wait_until(lambda: app.headers, description="it was asked")
+        await wait_until(lambda: app.headers, description="the app has the request")
         await asyncio.wait((raw.ended,), timeout=4 * QUICK.request)
         assert not raw.ended.done()
         app.go_on.set()
         assert b"0 of /slow." in await raw.closed()
 
 
-# -- early answers
+# -- early responses
 
 
 async def test_rest_of_an_answered_request_is_read_and_connection_stays_open(port: int) -> None:
@@ -274,7 +274,7 @@ async def test_pipelined_requests_are_answered_in_order(port: int) -> None:
 async def test_pipelined_requests_wait_and_are_bounded(app: App, port: int) -> None:
     async with connected(port) as raw:
         await raw.send(request(b"/slow"))
-        await wait_until(lambda: app.headers, description="it was asked")
+        await wait_until(lambda: app.headers, description="the app has the request")
         body = b"x" * 100_000
         await raw.send(request(b"/", b"Content-Length: 100000", CLOSE, method=b"POST") + body)
         app.go_on.set()
@@ -283,14 +283,14 @@ async def test_pipelined_requests_wait_and_are_bounded(app: App, port: int) -> N
     app.headers.clear()
     async with connected(port) as raw:
         await raw.send(request(b"/slow"))
-        await wait_until(lambda: app.headers, description="it was asked")
+        await wait_until(lambda: app.headers, description="the app has the request")
 
         async def flood() -> None:
             while await raw.send(request(b"/early") * 1000):
-                """As long as it is taken."""
+                """Until the connection no longer accepts bytes."""
 
         flooding = asyncio.create_task(flood())
-        done, _ = await asyncio.wait((flooding,), timeout=0.5)  # the kernel's buffers are full, or it was cut
+        done, _ = await asyncio.wait((flooding,), timeout=0.5)  # the buffers are full, or it is closed
         flooding.cancel()
         await asyncio.wait((flooding,))
         assert not done or raw.ended.done()
@@ -301,7 +301,7 @@ async def test_pipelined_requests_wait_and_are_bounded(app: App, port: int) -> N
 async def test_invalid_pipelined_request_is_answered_after_its_predecessor(app: App, port: int) -> None:
     async with connected(port) as raw:
         await raw.send(request(b"/slow") + b"nothing of HTTP\r\n\r\n")
-        await wait_until(lambda: app.headers, description="it was asked")
+        await wait_until(lambda: app.headers, description="the app has the request")
         app.go_on.set()
         got = await raw.closed()
         assert got.index(b"0 of /slow.") < got.index(b" 400 ")
@@ -345,14 +345,14 @@ async def test_expect_100_continue_is_answered(port: int) -> None:
 
 @pytest.mark.parametrize("path", [b"/endless", b"/large"])
 async def test_client_that_reads_nothing_is_disconnected(path: bytes, app: App, quick: int) -> None:
-    """Also if the response is complete for the app."""
+    """Also if the app has sent the whole response."""
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", quick))
         client.sendall(request(path))
-        await wait_until(lambda: app.headers, description="it was asked")
+        await wait_until(lambda: app.headers, description="the app has the request")
         if path == b"/endless":
-            await wait_until(lambda: app.disconnected, description="the app hears that its client has gone")
+            await wait_until(lambda: app.disconnected, description="the app receives the disconnect")
         client.setblocking(False)
 
         async def cut() -> bool:
@@ -362,7 +362,7 @@ async def test_client_that_reads_nothing_is_disconnected(path: bytes, app: App, 
                 return True
             return False
 
-        await wait_until(cut, description="it was cut")
+        await wait_until(cut, description="the connection is closed")
 
 
 async def test_slow_reader_receives_the_whole_response(quick: int) -> None:
@@ -379,14 +379,14 @@ async def test_slow_reader_receives_the_whole_response(quick: int) -> None:
         assert got > 8 << 20
 
 
-# -- how many
+# -- bounds on connections
 
 
 async def test_longest_waiting_connection_is_evicted(app: App) -> None:
     async with served_by(app, bounded(LIMITS, connections=4)) as port:
         mute = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
         slow = await asyncio.open_connection("127.0.0.1", port)
-        assert await mute[0][0].read() == b""  # the first has made room for the fifth
+        assert await mute[0][0].read() == b""  # evicted for the fifth connection
         assert b" 200 " in await answer(port, request(b"/", CLOSE))
         assert await mute[1][0].read() == b""
         for _, writer in (*mute, slow):
@@ -413,7 +413,7 @@ async def test_requests_in_flight_are_not_evicted(app: App) -> None:
         async with connected(port) as first, connected(port) as second:
             for raw in (first, second):
                 await raw.send(request(b"/slow", CLOSE))
-            await wait_until(lambda: len(app.headers) == 2, description="both were asked")
+            await wait_until(lambda: len(app.headers) == 2, description="the app has both requests")
             got = await answer(port)
             assert got.startswith(b"HTTP/1.1 503 ")
             assert b"retry-after" in got
@@ -456,7 +456,7 @@ async def test_unread_responses_of_all_connections_are_bounded_together(
             one.shutdown(socket.SHUT_WR)  # no further request follows
         sizes = [await asyncio.to_thread(_read, one) for one in hoarders]
     whole = [size for size in sizes if size > 8 << 20]
-    assert 1 <= len(whole) < 10, "of each the kernel holds some; the rest waits in the process"
+    assert 1 <= len(whole) < 10, "the kernel buffers a part of each response; the rest waits in the process"
 
 
 def _read(one: socket.socket) -> int:

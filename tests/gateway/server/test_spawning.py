@@ -1,4 +1,4 @@
-"""Workers that are spawned before their orders exist."""
+"""Workers that are spawned before the supervisor has work for them."""
 
 from __future__ import annotations
 

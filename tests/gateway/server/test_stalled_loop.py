@@ -56,7 +56,7 @@ async def test_metrics_of_another_worker_show_a_blocked_event_loop_and_its_recov
         request = asyncio.create_task(
             client.post(f"{url}/runs", json={"assistant_id": "blocks", "input": {}})
         )
-        await wait_until(lambda: stands.exists() and stands.read_text(), description="the loop stands")
+        await wait_until(lambda: stands.exists() and stands.read_text(), description="the loop is blocked")
         blocked = int(stands.read_text())
         (other,) = set(server.workers.values()) - {blocked}
 
@@ -64,7 +64,7 @@ async def test_metrics_of_another_worker_show_a_blocked_event_loop_and_its_recov
             stalled = await of_workers(url, "loop_stalled_seconds")
             return stalled.get(blocked, 0) >= 2 and stalled[other] == 0
 
-        await wait_until(seen, description="its peer tells of it")
+        await wait_until(seen, description="the other worker reports the blocked loop")
         ready = {}
         while not ready:
             ready = await of_workers(url, "ready")
@@ -77,4 +77,4 @@ async def test_metrics_of_another_worker_show_a_blocked_event_loop_and_its_recov
         async def over() -> bool:
             return (await of_workers(url, "loop_stalled_seconds")).get(blocked) == 0
 
-        await wait_until(over, description="it turns again")
+        await wait_until(over, description="the loop runs again")

@@ -34,7 +34,7 @@ class Late(asyncio.Protocol):
 
 
 def test_response_on_a_closed_connection_is_dropped() -> None:
-    """uvloop raises for it; the loop of the standard library ignores it."""
+    """uvloop raises for such a write; the loop of the standard library ignores it."""
 
     async def run() -> BaseException | None:
         closed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
