@@ -1,9 +1,9 @@
 """Gateways that are served over sockets, in this process.
 
-`pair`: two gateways to send requests to. `alone` is one worker in memory, twice; `together` are two workers
-on one SQLite file and a real Valkey, `unlinked` two workers on the file without Redis. A test of one worker
-is thereby also a test across two. `graphs`: like `together`, with an `agent` that behaves like graphs.
-`plain`: without these assistants, whatever the module has."""
+`pair`: two gateways, `local` and `remote`. With `alone` both are the same worker in memory; with `together`
+they are two workers on one SQLite file and a real Valkey, with `unlinked` two workers on the file without
+Redis. A test of one worker is thereby also a test across two. `graphs`: like `together`, with an `agent` that
+behaves like graphs. `plain`: like `pair`, also in modules that replace `pair` by one with graphs."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ async def one() -> AsyncGenerator[Served]:
 
 @pytest.fixture
 async def two(tmp_path: Path, shared_valkey: ValkeyServer, namespace: str) -> AsyncGenerator[Pair]:
-    async with gateways(2, tmp_path, shared_valkey.url, namespace) as (here, there):
-        yield here, there
+    async with gateways(2, tmp_path, shared_valkey.url, namespace) as (local, remote):
+        yield local, remote
 
 
 @pytest.fixture
 async def unlinked(tmp_path: Path) -> AsyncGenerator[Pair]:
-    async with gateways(2, tmp_path, None, "rc") as (here, there):
-        yield here, there
+    async with gateways(2, tmp_path, None, "rc") as (local, remote):
+        yield local, remote
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ async def graphs(tmp_path: Path, shared_valkey: ValkeyServer, namespace: str) ->
         states = CheckpointStates(tmp_path / "checkpoints.db")
         return {**AGENTS, "agent": GraphLikeAssistant(states, name="agent")}
 
-    async with gateways(2, tmp_path, shared_valkey.url, namespace, agents=agents) as (here, there):
-        yield here, there
+    async with gateways(2, tmp_path, shared_valkey.url, namespace, agents=agents) as (local, remote):
+        yield local, remote
 
 
 def pair_of(request: pytest.FixtureRequest) -> Pair:
@@ -58,10 +58,10 @@ def pair_of(request: pytest.FixtureRequest) -> Pair:
 
 
 UNLINKED = ("alone", "together", "unlinked")
-"""For a module whose tests are of what travels between workers as well."""
+"""For modules that also test messages between workers."""
 
 WITH_GRAPHS = ("alone", "together", "graphs")
-"""For a module whose tests are of graphs as well: `pair = pytest.fixture(pair_of, params=WITH_GRAPHS)`."""
+"""For modules that also test graphs: `pair = pytest.fixture(pair_of, params=WITH_GRAPHS)`."""
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ class CallerKind(StrEnum):
     reader = "reader"
     user = "user"
     other = "another user"
-    watcher = "reader of everybody"
+    watcher = "reader of all users"
     admin = "admin"
 
 
@@ -54,7 +54,7 @@ class Needs(StrEnum):
     public = "public"
     reader = "reader"
     user = "user"
-    everybody = "a key that is not for one user"
+    all_users = "a key that is not for one user"
     admin = "admin"
 
     def lets(self, kind: CallerKind) -> bool:
@@ -63,7 +63,7 @@ class Needs(StrEnum):
         if kind not in ROLES:
             return False
         role, user_id = ROLES[kind]
-        if self is Needs.everybody:
+        if self is Needs.all_users:
             return user_id is None
         return role >= Role[self.value]
 
@@ -87,9 +87,9 @@ class Row:
     hidden: int = 404
     body: Callable[[Ids], Any] | None = None
     named: bool = False
-    """The body names a thread or a run, whatever the path does."""
+    """The body names a thread or a run, also if the path does not."""
     in_flight: bool = False
-    """It is about a run that has not ended."""
+    """The request needs a run that is in flight."""
 
     def targets(self, path: str) -> tuple[What, ...]:
         run, thread, cron = (f"{{{name}_id}}" in path for name in ("run", "thread", "cron"))
@@ -125,7 +125,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/info"): Row(Needs.public),
     ("GET", "/coordinator/health/live"): Row(Needs.public),
     ("GET", "/coordinator/health/ready"): Row(Needs.public),
-    # -- assistants: the same for all
+    # -- assistants: the same for all callers
     ("POST", "/assistants/search"): Row(Needs.reader, body=_nothing),
     ("POST", "/assistants/count"): Row(Needs.reader, body=_nothing),
     ("GET", "/assistants/{assistant_id}"): _READ,
@@ -144,14 +144,14 @@ ROWS: dict[tuple[str, str], Row] = {
     ENDLESS: Row(Needs.reader, own=422),
     # -- states
     ("GET", "/threads/{thread_id}/state"): _READ,
-    # The demo assistant keeps one state, and no state of it has a name.
+    # The demo assistant has one state per thread, without a checkpoint id.
     ("GET", "/threads/{thread_id}/state/{checkpoint_id}"): Row(Needs.reader, own=404),
     ("POST", "/threads/{thread_id}/state/checkpoint"): Row(
         Needs.reader, own=404, body=lambda ids: {"checkpoint": {"checkpoint_id": "c"}}
     ),
     ("POST", "/threads/{thread_id}/state"): Row(Needs.user, body=lambda ids: {"values": {"a": 1}}),
     ("POST", "/threads/{thread_id}/history"): Row(Needs.reader, body=_nothing),
-    # -- runs without a thread of the client's
+    # -- stateless runs
     ("POST", "/runs"): _RUN,
     ("POST", "/runs/stream"): _RUN,
     ("POST", "/runs/wait"): _RUN,
@@ -187,12 +187,12 @@ ROWS: dict[tuple[str, str], Row] = {
     ("PATCH", "/runs/crons/{cron_id}"): Row(Needs.user, body=lambda ids: {"enabled": False}),
     ("DELETE", "/runs/crons/{cron_id}"): Row(Needs.user, own=204),
     # -- operations
-    ("GET", "/coordinator/workers"): Row(Needs.everybody),
+    ("GET", "/coordinator/workers"): Row(Needs.all_users),
     ("GET", "/coordinator/runs/{run_id}/explain"): _READ,
     ("GET", "/coordinator/runs/{run_id}/receipt"): _READ,
     ("GET", "/coordinator/health"): _READ,
     ("POST", "/coordinator/drain"): Row(Needs.admin, own=202),
-    ("GET", "/metrics"): Row(Needs.everybody),
+    ("GET", "/metrics"): Row(Needs.all_users),
 }
 
 
@@ -205,7 +205,7 @@ def expected(row: Row, kind: CallerKind, what: What) -> int:
 
 
 def answered_in_full(row: Row, kind: CallerKind, what: What) -> bool:
-    """The target exists for this caller, and the request succeeds."""
+    """Returns whether the target exists for this caller and the request succeeds."""
     if not row.needs.lets(kind):
         return False
     return what is What.own or (what is What.foreign and kind in ROLES and ROLES[kind][1] is None)

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def routes() -> Iterator[tuple[str, str]]:
-    """The routes of the router, so that an added route must get a row."""
+    """Returns the routes of the router: each of them, also a later one, needs a row."""
     for route in iter_route_contexts(create_gateway(RunManager()).routes):
         for method in sorted((route.methods or {"any"}) - {"HEAD"}):
             yield method, route.path or str(route.original_route)
@@ -49,7 +49,7 @@ async def test_every_route_has_a_row_and_every_row_a_route() -> None:
 
 
 _ENDLESS = re.compile(r"/threads/[^/]+/stream")
-"""The stream of a thread does not end: where one may have it, it is refused, for want of a real event id."""
+"""The stream of a thread does not end: callers that may read it are refused for an invalid event id."""
 
 
 class World:
@@ -78,7 +78,7 @@ class World:
         return Ids(thread_id, begun.headers["content-location"].rpartition("/")[2], cron.json()["cron_id"])
 
     async def target(self, kind: CallerKind, what: What, row: Row, *, again: bool) -> Ids:
-        """`again`: the same target for all requests that do not change it."""
+        """`again`: requests that do not change the target share it."""
         mine = {
             CallerKind.other: CallerKind.other,
             CallerKind.admin: CallerKind.admin,
@@ -105,17 +105,17 @@ class World:
 
 
 @asynccontextmanager
-async def world(folder: Path) -> AsyncGenerator[World]:
+async def open_world(folder: Path) -> AsyncGenerator[World]:
     file = folder / "keys.json"
     keys = {kind: key_for(file, role, user_id) for kind, (role, user_id) in ROLES.items()}
-    async with serving(api_keys=file, max_crons_per_user=None) as (_, client):  # each cell makes some
+    async with serving(api_keys=file, max_crons_per_user=None) as (_, client):  # most cells create some
         yield World(client, keys)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def here(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[World]:
+async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[World]:
     """One gateway for all cells: creating it takes longer than a request."""
-    async with world(tmp_path_factory.mktemp("keys")) as made:
+    async with open_world(tmp_path_factory.mktemp("keys")) as made:
         yield made
 
 
@@ -123,70 +123,72 @@ DRAIN = ("POST", "/coordinator/drain")
 
 
 @pytest.mark.parametrize("route", [route for route in ROWS if route != DRAIN], ids=" ".join)
-async def test_permissions_match_the_matrix(route: tuple[str, str], here: World) -> None:
-    await check_cells(here, route)
+async def test_permissions_match_the_matrix(route: tuple[str, str], world: World) -> None:
+    await check_cells(world, route)
 
 
 async def test_permissions_of_drain_match_the_matrix(tmp_path: Path) -> None:
-    async with world(tmp_path) as leaving:
+    async with open_world(tmp_path) as leaving:
         await check_cells(leaving, DRAIN)
 
 
-async def check_cells(here: World, route: tuple[str, str]) -> None:
+async def check_cells(world: World, route: tuple[str, str]) -> None:
     (method, path), row = route, ROWS[route]
-    here.forget_targets()
+    world.forget_targets()
     for kind in CallerKind:
         seen: dict[What, Seen] = {}
         for what in row.targets(path):
             spent = answered_in_full(row, kind, what) and row.needs in (Needs.user, Needs.admin)
-            ids = await here.target(kind, what, row, again=not spent)
+            ids = await world.target(kind, what, row, again=not spent)
             place = path.format(**ids._asdict(), assistant_id="agent", checkpoint_id="c")
-            answer = await here.send(kind, method, place, None if row.body is None else row.body(ids))
+            answer = await world.send(kind, method, place, None if row.body is None else row.body(ids))
             cell = f"{kind}, {what}: {answer.status_code} {answer.text[:300]}"
             assert answer.status_code == expected(row, kind, what), cell
             seen[what] = Seen.of(answer, ids)
             if not row.needs.lets(kind):
                 assert "secret" not in answer.text, cell
-        _check_that_nothing_shows(row, kind, seen)
+        _check_that_responses_are_equal(row, kind, seen)
 
 
-def _check_that_nothing_shows(row: Row, kind: CallerKind, seen: dict[What, Seen]) -> None:
+def _check_that_responses_are_equal(row: Row, kind: CallerKind, seen: dict[What, Seen]) -> None:
     if not row.needs.lets(kind):
-        assert len(set(seen.values())) == 1, f"{kind} learns what is there: {seen}"
+        assert len(set(seen.values())) == 1, f"{kind} learns what exists: {seen}"
     elif What.foreign in seen and ROLES[kind][1] is not None:
         assert seen[What.foreign] == seen[What.missing], kind
     if What.foreign_child in seen and row.needs.lets(kind):
         assert seen[What.foreign_child] == seen[What.missing_child], kind
 
 
-async def test_taken_thread_id_reveals_nothing_about_its_owner(here: World) -> None:
-    ids = await here.thread(CallerKind.other)
+async def test_taken_thread_id_reveals_nothing_about_its_owner(world: World) -> None:
+    ids = await world.thread(CallerKind.other)
     for if_exists in ("raise", "do_nothing"):
         body = {"thread_id": ids.thread_id, "if_exists": if_exists}
-        answer = await here.send(CallerKind.user, "POST", "/threads", body)
+        answer = await world.send(CallerKind.user, "POST", "/threads", body)
         assert answer.status_code == 409
         assert "secret" not in answer.text
 
 
 async def test_cancelling_all_cancels_only_runs_of_the_caller(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
-        theirs = await here.thread(CallerKind.other, in_flight=True)
-        nothing = await here.send(CallerKind.user, "POST", "/runs/cancel", {"status": "all"})
-        mine = await here.thread(CallerKind.user, in_flight=True)
-        done = await here.send(CallerKind.user, "POST", "/runs/cancel", {"status": "all"})
+    async with open_world(tmp_path) as world:
+        theirs = await world.thread(CallerKind.other, in_flight=True)
+        nothing = await world.send(CallerKind.user, "POST", "/runs/cancel", {"status": "all"})
+        mine = await world.thread(CallerKind.user, in_flight=True)
+        done = await world.send(CallerKind.user, "POST", "/runs/cancel", {"status": "all"})
         assert (nothing.status_code, done.status_code) == (404, 204)
         for ids, kind, cancelled in ((theirs, CallerKind.other, False), (mine, CallerKind.user, True)):
-            receipt = await here.send(kind, "GET", f"/coordinator/runs/{ids.run_id}/receipt")
+            receipt = await world.send(kind, "GET", f"/coordinator/runs/{ids.run_id}/receipt")
             assert (receipt.json()["requested_at"] is not None) is cancelled
 
 
 async def test_cancelling_by_filters_cancels_only_runs_of_the_caller(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
-        theirs = await here.thread(CallerKind.other, in_flight=True)
-        mine = await here.thread(CallerKind.user, in_flight=True)
+    async with open_world(tmp_path) as world:
+        theirs = await world.thread(CallerKind.other, in_flight=True)
+        mine = await world.thread(CallerKind.user, in_flight=True)
 
         async def cancel_matching(kind: CallerKind, **body: Any) -> Any:
-            answer = await here.send(kind, "POST", "/runs/cancel", {"status": "all", "dry_run": True, **body})
+            answer = await world.send(
+                kind, "POST", "/runs/cancel", {"status": "all", "dry_run": True, **body}
+            )
             return answer.json()["run_ids"] if answer.status_code == 200 else answer.status_code
 
         assert await cancel_matching(CallerKind.user) == [mine.run_id]
@@ -195,42 +197,44 @@ async def test_cancelling_by_filters_cancels_only_runs_of_the_caller(tmp_path: P
         assert await cancel_matching(CallerKind.user, thread_id=theirs.thread_id) == []
         assert await cancel_matching(CallerKind.admin) == sorted([mine.run_id, theirs.run_id])
         assert await cancel_matching(CallerKind.admin, user_id="bob") == [theirs.run_id]
-        done = await here.send(CallerKind.user, "POST", "/runs/cancel", {"status": "all", "older_than": 1e-6})
+        done = await world.send(
+            CallerKind.user, "POST", "/runs/cancel", {"status": "all", "older_than": 1e-6}
+        )
         assert done.json()["cancelled"] == 1
-        receipt = await here.send(CallerKind.other, "GET", f"/coordinator/runs/{theirs.run_id}/receipt")
+        receipt = await world.send(CallerKind.other, "GET", f"/coordinator/runs/{theirs.run_id}/receipt")
         assert receipt.json()["requested_at"] is None
 
 
-async def test_batch_with_a_foreign_thread_starts_no_run(here: World) -> None:
-    theirs, mine = await here.thread(CallerKind.other), await here.thread(CallerKind.user)
+async def test_batch_with_a_foreign_thread_starts_no_run(world: World) -> None:
+    theirs, mine = await world.thread(CallerKind.other), await world.thread(CallerKind.user)
     batch = [{**SLOW, "thread_id": thread} for thread in (mine.thread_id, theirs.thread_id)]
-    assert (await here.send(CallerKind.user, "POST", "/runs/batch", batch)).status_code == 404
-    listed = await here.send(CallerKind.user, "GET", f"/threads/{mine.thread_id}/runs?status=running")
+    assert (await world.send(CallerKind.user, "POST", "/runs/batch", batch)).status_code == 404
+    listed = await world.send(CallerKind.user, "GET", f"/threads/{mine.thread_id}/runs?status=running")
     assert listed.json() == []
-    runs = await here.send(CallerKind.other, "GET", f"/threads/{theirs.thread_id}/runs")
+    runs = await world.send(CallerKind.other, "GET", f"/threads/{theirs.thread_id}/runs")
     assert [run["run_id"] for run in runs.json()] == [theirs.run_id]
 
 
-async def test_thread_of_an_admin_is_hidden_from_users(here: World) -> None:
-    """It has no user: for a user it does not exist, and no run of a user takes ownership of it."""
-    ids, missing = await here.thread(CallerKind.admin), new_ids()
+async def test_thread_of_an_admin_is_hidden_from_users(world: World) -> None:
+    """A thread without a user does not exist for users, and no run of a user takes ownership of it."""
+    ids, missing = await world.thread(CallerKind.admin), new_ids()
     for path in ("", "/runs", "/state"):
         answers = [
-            Seen.of(await here.send(CallerKind.user, "GET", f"/threads/{one.thread_id}{path}"), one)
+            Seen.of(await world.send(CallerKind.user, "GET", f"/threads/{one.thread_id}{path}"), one)
             for one in (ids, missing)
         ]
         assert answers[0] == answers[1]
         assert answers[0].status == 404
     for body in (AGENT, {**AGENT, "if_not_exists": "create"}):
-        answer = await here.send(CallerKind.user, "POST", f"/threads/{ids.thread_id}/runs/wait", body)
+        answer = await world.send(CallerKind.user, "POST", f"/threads/{ids.thread_id}/runs/wait", body)
         assert answer.status_code == 404
-    assert (await here.send(CallerKind.user, "GET", f"/threads/{ids.thread_id}")).status_code == 404
+    assert (await world.send(CallerKind.user, "GET", f"/threads/{ids.thread_id}")).status_code == 404
 
 
-async def test_reader_cannot_cancel_on_disconnect(here: World) -> None:
-    ids = await here.thread(CallerKind.user, in_flight=True)
+async def test_reader_cannot_cancel_on_disconnect(world: World) -> None:
+    ids = await world.thread(CallerKind.user, in_flight=True)
     for path in ("stream", "join"):
-        answer = await here.send(
+        answer = await world.send(
             CallerKind.reader,
             "GET",
             f"/threads/{ids.thread_id}/runs/{ids.run_id}/{path}?cancel_on_disconnect=1",
@@ -238,15 +242,15 @@ async def test_reader_cannot_cancel_on_disconnect(here: World) -> None:
         assert answer.status_code == 403
 
 
-async def test_history_contains_the_actor_of_a_cancel(here: World) -> None:
-    key = here.keys[CallerKind.admin]["x-api-key"].split("_")[1]
+async def test_history_contains_the_actor_of_a_cancel(world: World) -> None:
+    key = world.keys[CallerKind.admin]["x-api-key"].split("_")[1]
     for kind, actor in ((CallerKind.user, "alice"), (CallerKind.admin, f"key {key}")):
-        one = await here.thread(CallerKind.user, in_flight=True)
+        one = await world.thread(CallerKind.user, in_flight=True)
         path = f"/threads/{one.thread_id}/runs/{one.run_id}/cancel?wait=1"
-        assert (await here.send(kind, "POST", path)).status_code == 200
-        many = await here.thread(CallerKind.user, in_flight=True)
+        assert (await world.send(kind, "POST", path)).status_code == 200
+        many = await world.thread(CallerKind.user, in_flight=True)
         body = {"thread_id": many.thread_id, "run_ids": [many.run_id]}
-        assert (await here.send(kind, "POST", "/runs/cancel", body)).status_code == 204
+        assert (await world.send(kind, "POST", "/runs/cancel", body)).status_code == 204
         for ids in (one, many):
-            receipt = await here.send(kind, "GET", f"/coordinator/runs/{ids.run_id}/receipt")
+            receipt = await world.send(kind, "GET", f"/coordinator/runs/{ids.run_id}/receipt")
             assert receipt.json()["actor"] == actor

@@ -42,40 +42,42 @@ async def counts(served: Served, **body: Any) -> dict[str, Any]:
 
 
 async def test_cancel_by_metadata_after_a_dry_run(plain: Pair) -> None:
-    here, there = plain
-    made = await teams(here)
+    local, remote = plain
+    made = await teams(local)
     _, (running, *waiting) = made["red"]
     filters: dict[str, Any] = {"metadata": {"team": "red"}}
-    seen = await counts(there, **filters, dry_run=True)
+    seen = await counts(remote, **filters, dry_run=True)
     assert seen == {**NOTHING, "dry_run": True, "matched": 2, "left": 2, "run_ids": sorted(waiting)}
-    assert (await counts(there, **filters, status="running"))["matched"] == 0
-    done = await counts(there, **filters)
+    assert (await counts(remote, **filters, status="running"))["matched"] == 0
+    done = await counts(remote, **filters)
     assert done == {**NOTHING, "matched": 2, "cancelled": 2, "run_ids": sorted(waiting)}
     for run in waiting:
-        assert await status_of(there.sdk, made["red"][0], run) == "interrupted"
-    assert await status_of(there.sdk, made["red"][0], running) == "running"
-    assert await counts(there, **filters) == NOTHING, "they are cancelled already"
-    assert (await counts(there, status="all", dry_run=True))["matched"] == 4
+        assert await status_of(remote.sdk, made["red"][0], run) == "interrupted"
+    assert await status_of(remote.sdk, made["red"][0], running) == "running"
+    assert await counts(remote, **filters) == NOTHING, "the runs are cancelled already"
+    assert (await counts(remote, status="all", dry_run=True))["matched"] == 4
 
 
 async def test_cancel_by_thread_status_assistant_and_age(plain: Pair) -> None:
-    here, there = plain
-    made = await teams(here)
+    local, remote = plain
+    made = await teams(local)
     (red, reds), (blue, blues) = made["red"], made["blue"]
-    assert (await counts(there, thread_id=red, dry_run=True))["matched"] == 3
-    assert (await counts(there, thread_id=red, status="pending", dry_run=True))["run_ids"] == sorted(reds[1:])
-    agent = here.manager.assistants.id_of("agent")
+    assert (await counts(remote, thread_id=red, dry_run=True))["matched"] == 3
+    assert (await counts(remote, thread_id=red, status="pending", dry_run=True))["run_ids"] == sorted(
+        reds[1:]
+    )
+    agent = local.manager.assistants.id_of("agent")
     for name, matched in (("agent", 6), (agent, 6), ("other", 0)):
-        assert (await counts(there, assistant_id=name, dry_run=True))["matched"] == matched
-    assert (await counts(there, older_than=3600, dry_run=True))["matched"] == 0
-    assert (await counts(there, older_than=0.001, dry_run=True))["matched"] == 6
-    seen = await counts(there, thread_id=blue, run_ids=blues[:2], dry_run=True)
+        assert (await counts(remote, assistant_id=name, dry_run=True))["matched"] == matched
+    assert (await counts(remote, older_than=3600, dry_run=True))["matched"] == 0
+    assert (await counts(remote, older_than=0.001, dry_run=True))["matched"] == 6
+    seen = await counts(remote, thread_id=blue, run_ids=blues[:2], dry_run=True)
     assert (seen["matched"], seen["run_ids"]) == (2, sorted(blues[:2]))
-    done = await counts(there, thread_id=blue)
+    done = await counts(remote, thread_id=blue)
     assert done["cancelled"] == 3
     for run in blues:
-        await until_status(there.sdk, blue, run, "interrupted")
-    assert await status_of(there.sdk, red, reds[0]) == "running"
+        await until_status(remote.sdk, blue, run, "interrupted")
+    assert await status_of(remote.sdk, red, reds[0]) == "running"
 
 
 async def test_each_cancelled_run_has_its_own_history(one: Served) -> None:

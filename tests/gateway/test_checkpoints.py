@@ -17,11 +17,11 @@ async def done(sdk: Any, thread: str, tag: str | None, **more: Any) -> Any:
 
 
 async def test_runs_from_checkpoints_form_a_tree(plain: Pair) -> None:
-    here, there = plain
-    thread = await new_thread(here.sdk)
-    assert await done(here.sdk, thread, "a") == ["a:1"]
-    assert await done(there.sdk, thread, "b") == ["a:1", "b:1"]
-    history = await there.sdk.threads.get_history(thread, limit=10)
+    local, remote = plain
+    thread = await new_thread(local.sdk)
+    assert await done(local.sdk, thread, "a") == ["a:1"]
+    assert await done(remote.sdk, thread, "b") == ["a:1", "b:1"]
+    history = await remote.sdk.threads.get_history(thread, limit=10)
     assert [state["values"].get("log") for state in history] == [["a:1", "b:1"], ["a:1"], ["a:1"], None]
     assert [state["next"] for state in history] == [[], ["__start__"]] * 2
     ids = [state["checkpoint"]["checkpoint_id"] for state in history]
@@ -29,88 +29,88 @@ async def test_runs_from_checkpoints_form_a_tree(plain: Pair) -> None:
         state["parent_checkpoint"] and state["parent_checkpoint"]["checkpoint_id"] for state in history
     ]
     assert parents == [*ids[1:], None]
-    assert await here.sdk.threads.get_state(thread) == history[0]
+    assert await local.sdk.threads.get_state(thread) == history[0]
     for state in history:
-        assert await here.sdk.threads.get_state(thread, checkpoint=state["checkpoint"]) == state
-        by_id = await here.raw.get(f"/threads/{thread}/state/{state['checkpoint']['checkpoint_id']}")
+        assert await local.sdk.threads.get_state(thread, checkpoint=state["checkpoint"]) == state
+        by_id = await local.raw.get(f"/threads/{thread}/state/{state['checkpoint']['checkpoint_id']}")
         assert by_id.json() == state
-    older = await here.sdk.threads.get_history(thread, before=history[1]["checkpoint"])
+    older = await local.sdk.threads.get_history(thread, before=history[1]["checkpoint"])
     assert older == history[2:]
 
-    edited = await done(there.sdk, thread, "c", checkpoint=history[0]["parent_checkpoint"])
+    edited = await done(remote.sdk, thread, "c", checkpoint=history[0]["parent_checkpoint"])
     assert edited == ["a:1", "c:1"]
-    again = await done(here.sdk, thread, None, checkpoint=history[0]["parent_checkpoint"])
-    assert again == ["a:1", "b:1"], "asked the same again"
-    head = await here.sdk.threads.get_state(thread)
+    again = await done(local.sdk, thread, None, checkpoint=history[0]["parent_checkpoint"])
+    assert again == ["a:1", "b:1"], "the same run is repeated"
+    head = await local.sdk.threads.get_state(thread)
     assert head["parent_checkpoint"] == history[0]["parent_checkpoint"]
-    by_id = await done(there.sdk, thread, "d", checkpoint_id=ids[2])
+    by_id = await done(remote.sdk, thread, "d", checkpoint_id=ids[2])
     assert by_id == ["a:1", "d:1"]
 
-    changed = await there.sdk.threads.update_state(
+    changed = await remote.sdk.threads.update_state(
         thread, {"title": "x"}, checkpoint=history[2]["checkpoint"]
     )
-    head = await here.sdk.threads.get_state(thread)
+    head = await local.sdk.threads.get_state(thread)
     assert head["checkpoint"]["checkpoint_id"] == changed["checkpoint"]["checkpoint_id"]
     assert (head["values"]["log"], head["values"]["title"]) == (["a:1"], "x")
     assert head["parent_checkpoint"]["checkpoint_id"] == ids[2]
 
 
 async def test_unknown_checkpoint_is_refused(plain: Pair) -> None:
-    here, there = plain
-    thread, other = await new_thread(here.sdk), await new_thread(here.sdk)
-    await done(here.sdk, other, "x")
-    foreign = (await here.sdk.threads.get_state(other))["checkpoint"]
+    local, remote = plain
+    thread, other = await new_thread(local.sdk), await new_thread(local.sdk)
+    await done(local.sdk, other, "x")
+    foreign = (await local.sdk.threads.get_state(other))["checkpoint"]
     for checkpoint in (foreign, {"checkpoint_id": "unheard of", "checkpoint_ns": ""}):
         with pytest.raises(UnprocessableEntityError, match="checkpoint"):
-            await there.sdk.runs.create(thread, "agent", input=demo(), checkpoint=checkpoint)
+            await remote.sdk.runs.create(thread, "agent", input=demo(), checkpoint=checkpoint)
         run_input = {"assistant_id": "agent", "checkpoint": checkpoint}
-        assert (await there.raw.post("/runs", json=run_input)).status_code == 422
-    assert await here.sdk.runs.list(thread) == []
+        assert (await remote.raw.post("/runs", json=run_input)).status_code == 422
+    assert await local.sdk.runs.list(thread) == []
 
 
 async def test_history_before_a_checkpoint_in_each_form_of_clients(plain: Pair) -> None:
-    here, there = plain
-    thread = await new_thread(here.sdk)
-    await done(here.sdk, thread, "a")
-    history = await here.sdk.threads.get_history(thread)
+    local, remote = plain
+    thread = await new_thread(local.sdk)
+    await done(local.sdk, thread, "a")
+    history = await local.sdk.threads.get_history(thread)
     checkpoint = history[0]["checkpoint"]
     forms = (checkpoint, checkpoint["checkpoint_id"], {"configurable": {**checkpoint, "of_mine": 1}})
     for before in forms:
-        answer = await there.raw.post(f"/threads/{thread}/history", json={"before": before})
+        answer = await remote.raw.post(f"/threads/{thread}/history", json={"before": before})
         assert (answer.status_code, answer.json()) == (200, history[1:]), before
     mistakes: list[Any] = [{"configurable": {"checkpoint_id": 1}}, {"configurable": 1, "checkpoint_id": 1}]
     for mistake in mistakes:
-        answer = await there.raw.post(f"/threads/{thread}/history", json={"before": mistake})
+        answer = await remote.raw.post(f"/threads/{thread}/history", json={"before": mistake})
         assert answer.status_code == 422, mistake
 
 
 async def test_history_before_an_unknown_checkpoint_is_refused(plain: Pair) -> None:
-    here, there = plain
-    thread, other = await new_thread(here.sdk), await new_thread(here.sdk)
-    await done(here.sdk, thread, "a")
-    await done(here.sdk, other, "x")
-    foreign = (await here.sdk.threads.get_state(other))["checkpoint"]
+    local, remote = plain
+    thread, other = await new_thread(local.sdk), await new_thread(local.sdk)
+    await done(local.sdk, thread, "a")
+    await done(local.sdk, other, "x")
+    foreign = (await local.sdk.threads.get_state(other))["checkpoint"]
     unknown: list[Any] = [foreign, foreign["checkpoint_id"], "unheard of", {"configurable": {}}]
     for before in unknown:
-        answer = await there.raw.post(f"/threads/{thread}/history", json={"before": before})
+        answer = await remote.raw.post(f"/threads/{thread}/history", json={"before": before})
         assert answer.status_code == 422, before
         assert "before: the thread has no such checkpoint" in answer.json()["detail"]
-    oldest = (await here.sdk.threads.get_history(thread))[-1]["checkpoint"]
-    assert await here.sdk.threads.get_history(thread, before=oldest) == []
+    oldest = (await local.sdk.threads.get_history(thread))[-1]["checkpoint"]
+    assert await local.sdk.threads.get_history(thread, before=oldest) == []
 
 
 async def test_checkpoint_in_config_is_used(plain: Pair) -> None:
-    here, there = plain
-    thread = await new_thread(here.sdk)
-    await done(here.sdk, thread, "a")
-    first = (await here.sdk.threads.get_state(thread))["checkpoint"]
-    await done(here.sdk, thread, "b")
-    second = (await here.sdk.threads.get_state(thread))["checkpoint"]
-    assert await done(there.sdk, thread, "c", config={"configurable": first}) == ["a:1", "c:1"]
-    both = await done(there.sdk, thread, "d", config={"configurable": first}, checkpoint=second)
+    local, remote = plain
+    thread = await new_thread(local.sdk)
+    await done(local.sdk, thread, "a")
+    first = (await local.sdk.threads.get_state(thread))["checkpoint"]
+    await done(local.sdk, thread, "b")
+    second = (await local.sdk.threads.get_state(thread))["checkpoint"]
+    assert await done(remote.sdk, thread, "c", config={"configurable": first}) == ["a:1", "c:1"]
+    both = await done(remote.sdk, thread, "d", config={"configurable": first}, checkpoint=second)
     assert both == ["a:1", "b:1", "d:1"]
     for unknown in ("unheard of", 1, ""):
         run_input = {"assistant_id": "agent", "config": {"configurable": {"checkpoint_id": unknown}}}
         for path in (f"/threads/{thread}/runs", "/runs"):
-            answer = await there.raw.post(path, json=run_input)
+            answer = await remote.raw.post(path, json=run_input)
             assert answer.status_code == 422, (path, unknown)

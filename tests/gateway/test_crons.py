@@ -20,7 +20,7 @@ YEARLY = "0 0 1 1 *"
 
 
 async def make_due(served: Served, cron_id: str) -> int:
-    """Moves the cron's next moment to a second ago. Returns that moment."""
+    """Moves the cron's next moment to a second ago, and returns it (µs)."""
     manager = served.manager
     moment = int(datetime.now(UTC).timestamp() - 1) * 1_000_000
     assert await manager.crons.replace(replace(await manager.crons.get(cron_id), next_at=moment)) is not None
@@ -40,36 +40,36 @@ async def fired(served: Served, cron_id: str) -> str:
 
 
 async def test_cron_is_created_searched_changed_and_deleted(pair: Pair) -> None:
-    here, there = pair[0].sdk.crons, pair[1].sdk.crons
-    cron: Any = await here.create("agent", schedule=YEARLY, input=demo(), metadata={"of": "mine"})
+    local, remote = pair[0].sdk.crons, pair[1].sdk.crons
+    cron: Any = await local.create("agent", schedule=YEARLY, input=demo(), metadata={"of": "mine"})
     assert cron["schedule"] == YEARLY
     assert cron["next_run_date"].startswith(f"{datetime.now(UTC).year + 1}-01-01T00:00:00")
     assert cron["thread_id"] is None
-    [searched] = await there.search(metadata={"of": "mine"})
+    [searched] = await remote.search(metadata={"of": "mine"})
     assert searched == cron
-    assert await there.count(metadata={"of": "mine"}) == 1
-    assert await there.search(metadata={"of": "others"}) == []
-    changed: Any = await there.update(cron["cron_id"], schedule="30 12 * * *", enabled=False)
+    assert await remote.count(metadata={"of": "mine"}) == 1
+    assert await remote.search(metadata={"of": "others"}) == []
+    changed: Any = await remote.update(cron["cron_id"], schedule="30 12 * * *", enabled=False)
     assert (changed["schedule"], changed["enabled"], changed["next_run_date"]) == ("30 12 * * *", False, None)
     assert changed["metadata"] == {"of": "mine"}
-    await here.delete(cron["cron_id"])
-    assert await there.search(metadata={"of": "mine"}) == []
+    await local.delete(cron["cron_id"])
+    assert await remote.search(metadata={"of": "mine"}) == []
     with pytest.raises(NotFoundError):
-        await there.delete(cron["cron_id"])
+        await remote.delete(cron["cron_id"])
 
 
 async def test_changed_input_is_stored_and_used_by_the_next_firing(pair: Pair, thread: str) -> None:
-    here, there = pair[0], pair[1]
-    cron: Any = await here.sdk.crons.create_for_thread(
+    local, remote = pair[0], pair[1]
+    cron: Any = await local.sdk.crons.create_for_thread(
         thread, "agent", schedule=YEARLY, input=demo(tag="old"), config={"tags": ["kept"]}
     )
-    changed: Any = await there.sdk.crons.update(cron["cron_id"], input=demo(tag="new"))
-    [read] = await here.sdk.crons.search(thread_id=thread)
+    changed: Any = await remote.sdk.crons.update(cron["cron_id"], input=demo(tag="new"))
+    [read] = await local.sdk.crons.search(thread_id=thread)
     assert read["payload"] == changed["payload"]
     assert read["payload"]["input"] == demo(tag="new")
-    assert read["payload"]["config"] == {"tags": ["kept"]}, "a field that the request omits stays"
-    await make_due(here, cron["cron_id"])
-    assert (await there.sdk.runs.join(thread, await fired(there, cron["cron_id"])))["log"] == ["new:1"]
+    assert read["payload"]["config"] == {"tags": ["kept"]}, "a field that the request omits is kept"
+    await make_due(local, cron["cron_id"])
+    assert (await remote.sdk.runs.join(thread, await fired(remote, cron["cron_id"])))["log"] == ["new:1"]
 
 
 async def test_due_cron_is_fired_once_across_all_workers(pair: Pair, thread: str) -> None:
@@ -82,7 +82,7 @@ async def test_due_cron_is_fired_once_across_all_workers(pair: Pair, thread: str
     [run] = await pair[0].sdk.runs.list(thread)
     assert run["run_id"] == run_id
     [after] = await pair[0].sdk.crons.search(thread_id=thread)
-    assert after["next_run_date"] == cron["next_run_date"]  # the years before are not made up for
+    assert after["next_run_date"] == cron["next_run_date"]  # moments of past years are not fired
 
 
 async def test_missed_moments_are_fired_once(pair: Pair, thread: str) -> None:
@@ -113,7 +113,8 @@ async def test_thread_of_a_cron_run_is_removed_unless_it_is_kept(pair: Pair) -> 
             assert (await pair[1].sdk.threads.get(run.thread_id))["status"] == "idle"
         else:
             await wait_until(
-                lambda thread=run.thread_id: _gone(pair[1], thread), description="its thread is removed"
+                lambda thread=run.thread_id: _gone(pair[1], thread),
+                description="the thread of the run is removed",
             )
 
 
@@ -131,7 +132,7 @@ async def test_refused_run_is_recorded_and_the_cron_continues(pair: Pair, thread
     async def is_recorded() -> bool:
         return (await pair[1].manager.crons.get(cron["cron_id"])).last_error is not None
 
-    await wait_until(is_recorded, description="the refusal is told")
+    await wait_until(is_recorded, description="the refusal is recorded")
     [shown] = await pair[1].sdk.crons.search(thread_id=thread)
     assert busy["run_id"] in shown["last_error"]
     assert shown["next_run_date"] == cron["next_run_date"]
@@ -150,7 +151,7 @@ async def test_refused_run_is_recorded_and_the_cron_continues(pair: Pair, thread
         {"end_time": "tomorrow"},
         {"input": {"steps": "many"}},
         {"multitask_strategy": "banana"},
-        {"assistant_id": "nobody"},
+        {"assistant_id": "unknown"},
     ],
     ids=str,
 )

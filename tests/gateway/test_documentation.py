@@ -17,7 +17,7 @@ HASHES = {
     "swagger-ui-bundle.js": "e6a898692f2d768e807c3ba4626068a69a2c5dd960dd6c76f3e4d3a3de180af2",
     "swagger-ui.css": "5ed08757e53da3e026d6cbecc61fe5d43585c9560b302d534ad56692519a273d",
 }
-"""Of the npm package, version 5.35.0."""
+"""The files of the npm package, version 5.35.0."""
 
 
 @pytest.mark.parametrize("name", HASHES)

@@ -81,13 +81,13 @@ async def test_sdk_works_under_a_prefix(host: Host, prefix: str, no_task_left: N
         run = await sdk.runs.create(thread, "agent", input=demo(sleep=30))
         await sdk.runs.cancel(thread, run["run_id"], wait=True)
         assert (await sdk.runs.get(thread, run["run_id"]))["status"] == "interrupted"
-    with pytest.raises(Draining):  # the host's lifespan has closed it
+    with pytest.raises(Draining):  # the lifespan of the host has closed the manager
         await manager.create_or_reject("t")
 
 
 @HOSTS
 async def test_location_header_works_under_a_prefix(host: Host, prefix: str) -> None:
-    """Clients append it to their base URL."""
+    """Clients append the header to their base URL."""
     async with embedded(host, prefix, RunManager(settings=Settings(grace=0))) as (sdk, raw):
         thread = (await sdk.threads.create())["thread_id"]
         body = {"assistant_id": "agent", "input": demo(steps=3, sleep=0.05), "stream_resumable": True}

@@ -86,7 +86,7 @@ async def test_search_is_stopped_when_its_client_disconnects(store: SQLiteStore)
         async def leave(path: str) -> None:
             async with httpx.AsyncClient(base_url=one.url) as leaving:
                 search = asyncio.ensure_future(leaving.post(path, json={"metadata": searching}, timeout=60))
-                await wait_until(lambda: store.reads > reads, description="the search has begun")
+                await wait_until(lambda: store.reads > reads, description="the search has started")
                 search.cancel()
                 await asyncio.wait((search,))
 

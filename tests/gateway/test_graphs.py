@@ -15,9 +15,9 @@ from tests.support.waiting import wait_until
 
 async def run_of(graphs: Pair, thread_id: str, **run_input: Any) -> str:
     """Starts a background run on the first gateway and waits until it runs."""
-    here, there = graphs
-    run = (await here.sdk.runs.create(thread_id, "agent", input=run_input))["run_id"]
-    await until_status(there.sdk, thread_id, run, "running")
+    local, remote = graphs
+    run = (await local.sdk.runs.create(thread_id, "agent", input=run_input))["run_id"]
+    await until_status(remote.sdk, thread_id, run, "running")
     return str(run)
 
 
@@ -26,134 +26,132 @@ async def history_of(graphs: Pair, thread: str) -> list[Any]:
 
 
 async def test_thread_is_free_when_the_thread_job_has_ended(graphs: Pair) -> None:
-    here, there = graphs
-    thread = await new_thread(here.sdk)
+    local, remote = graphs
+    thread = await new_thread(local.sdk)
     run = await run_of(graphs, thread, steps=3, thread=0.6, tag="a")
 
     async def holds_still() -> bool:
         return bool(await history_of(graphs, thread))
 
-    await wait_until(holds_still, description="it is in its first step")
-    await there.sdk.runs.cancel(thread, run)
-    assert (await there.raw.get(f"/threads/{thread}/runs/{run}")).json()["cancelling"]
+    await wait_until(holds_still, description="the run is in its first step")
+    await remote.sdk.runs.cancel(thread, run)
+    assert (await remote.raw.get(f"/threads/{thread}/runs/{run}")).json()["cancelling"]
     began = time.monotonic()
-    await there.sdk.runs.cancel(thread, run, wait=True)
+    await remote.sdk.runs.cancel(thread, run, wait=True)
     waited = time.monotonic() - began
     held = await history_of(graphs, thread)
-    await there.sdk.runs.wait(thread, "agent", input={"tag": "b"}, multitask_strategy="reject")
+    await remote.sdk.runs.wait(thread, "agent", input={"tag": "b"}, multitask_strategy="reject")
     assert waited < 5
     assert (await history_of(graphs, thread))[-len(held) :] == held
-    assert await log_of(here.sdk, thread) == (await here.sdk.threads.get_state(thread))["values"]["log"]
+    assert await log_of(local.sdk, thread) == (await local.sdk.threads.get_state(thread))["values"]["log"]
 
 
 @pytest.mark.parametrize("wait", [True, False])
-async def test_a_write_that_lands_after_the_cancel_is_rolled_back_as_well(graphs: Pair, wait: bool) -> None:
-    here, there = graphs
-    thread = await new_thread(here.sdk)
-    await here.sdk.runs.wait(thread, "agent", input={"steps": 2, "tag": "kept"})
+async def test_write_that_ends_after_the_cancel_is_rolled_back(graphs: Pair, wait: bool) -> None:
+    local, remote = graphs
+    thread = await new_thread(local.sdk)
+    await local.sdk.runs.wait(thread, "agent", input={"steps": 2, "tag": "kept"})
     before = await history_of(graphs, thread)
     run = await run_of(graphs, thread, steps=100, write=0.15, tag="a")
 
     async def has_written() -> bool:
         return len(await history_of(graphs, thread)) > len(before) + 1
 
-    await wait_until(has_written, description="it has written a step")
-    await there.sdk.runs.cancel(thread, run, action="rollback", wait=wait)
+    await wait_until(has_written, description="the run has written a step")
+    await remote.sdk.runs.cancel(thread, run, action="rollback", wait=wait)
 
     async def is_idle() -> bool:
-        return await thread_status(there.sdk, thread) == "idle"
+        return await thread_status(remote.sdk, thread) == "idle"
 
     await wait_until(is_idle, description="the thread is free")
     assert await history_of(graphs, thread) == before
-    assert await log_of(there.sdk, thread) == ["kept:1", "kept:2"]
+    assert await log_of(remote.sdk, thread) == ["kept:1", "kept:2"]
 
 
 async def test_interrupt_resume_and_completion(graphs: Pair) -> None:
-    here, there = graphs
-    thread = await new_thread(here.sdk)
+    local, remote = graphs
+    thread = await new_thread(local.sdk)
     run_input = {"steps": 3, "pause_before": [2], "tag": "a"}
-    paused = await here.sdk.runs.wait(thread, "agent", input=run_input)
+    paused = await local.sdk.runs.wait(thread, "agent", input=run_input)
     assert paused["log"] == ["a:1"]
     (question,) = paused["__interrupt__"]
     assert question["value"] == {"question": "go on with step 2?"}
-    assert await thread_status(there.sdk, thread) == "interrupted"
-    state = await there.sdk.threads.get_state(thread)
+    assert await thread_status(remote.sdk, thread) == "interrupted"
+    state = await remote.sdk.threads.get_state(thread)
     assert (state["next"], state["interrupts"]) == (["step"], [question])
     assert state["tasks"][0]["interrupts"] == [question]
-    done = await there.sdk.runs.wait(thread, "agent", command={"resume": "yes"})
+    done = await remote.sdk.runs.wait(thread, "agent", command={"resume": "yes"})
     assert done["log"] == ["a:1", "a:2:yes", "a:3"]
-    assert await thread_status(here.sdk, thread) == "idle"
+    assert await thread_status(local.sdk, thread) == "idle"
 
 
 async def test_rolled_back_resume_restores_the_interrupt(graphs: Pair) -> None:
-    """The resumed run has written after a checkpoint of the run before."""
-    here, there = graphs
-    thread = await new_thread(here.sdk)
-    await here.sdk.runs.wait(
-        thread, "agent", input={"steps": 50, "pause_before": [2], "sleep": 0.05, "tag": "a"}
-    )
+    """The resumed run has written after a checkpoint of the paused run."""
+    local, remote = graphs
+    thread = await new_thread(local.sdk)
+    await local.sdk.runs.wait(thread, "agent", input={"steps": 50, "pause_before": [2], "sleep": 0.05, "tag": "a"})
     before = await history_of(graphs, thread)
-    run = (await here.sdk.runs.create(thread, "agent", command={"resume": "no"}))["run_id"]
+    run = (await local.sdk.runs.create(thread, "agent", command={"resume": "no"}))["run_id"]
 
-    async def has_gone_on() -> bool:
-        return len(await log_of(there.sdk, thread)) > 1
+    async def has_resumed() -> bool:
+        return len(await log_of(remote.sdk, thread)) > 1
 
-    await wait_until(has_gone_on, description="it has gone on")
-    await there.sdk.runs.cancel(thread, run, action="rollback", wait=True)
+    await wait_until(has_resumed, description="the run has resumed")
+    await remote.sdk.runs.cancel(thread, run, action="rollback", wait=True)
     assert await history_of(graphs, thread) == before
-    assert await thread_status(there.sdk, thread) == "interrupted"
-    state = await there.sdk.threads.get_state(thread)
+    assert await thread_status(remote.sdk, thread) == "interrupted"
+    state = await remote.sdk.threads.get_state(thread)
     assert state["interrupts"][0]["value"] == {"question": "go on with step 2?"}
 
 
 async def test_run_continues_from_a_breakpoint_without_input(graphs: Pair) -> None:
-    here, there = graphs
-    thread = await new_thread(here.sdk)
-    first = await here.sdk.runs.wait(
+    local, remote = graphs
+    thread = await new_thread(local.sdk)
+    first = await local.sdk.runs.wait(
         thread, "agent", input={"steps": 2, "tag": "a"}, interrupt_after=["step"]
     )
     assert first["log"] == ["a:1"]
-    assert (await there.sdk.threads.get_state(thread))["next"] == ["step"]
-    (run,) = await there.sdk.runs.list(thread)
-    assert (run["status"], await thread_status(there.sdk, thread)) == ("success", "interrupted")
-    assert (await there.sdk.runs.wait(thread, "agent"))["log"] == ["a:1", "a:2"]
+    assert (await remote.sdk.threads.get_state(thread))["next"] == ["step"]
+    (run,) = await remote.sdk.runs.list(thread)
+    assert (run["status"], await thread_status(remote.sdk, thread)) == ("success", "interrupted")
+    assert (await remote.sdk.runs.wait(thread, "agent"))["log"] == ["a:1", "a:2"]
 
 
 async def test_run_continues_from_an_old_checkpoint_of_the_history(graphs: Pair) -> None:
-    here, there = graphs
-    thread = await new_thread(here.sdk)
-    await here.sdk.runs.wait(thread, "agent", input={"steps": 3, "tag": "a"})
+    local, remote = graphs
+    thread = await new_thread(local.sdk)
+    await local.sdk.runs.wait(thread, "agent", input={"steps": 3, "tag": "a"})
     states = await history_of(graphs, thread)
     assert [len(state["values"].get("log", [])) for state in states] == [3, 2, 1, 0]
     assert states[0]["parent_checkpoint"] == states[1]["checkpoint"]
     old = states[1]["checkpoint"]
-    assert await there.sdk.threads.get_state(thread, checkpoint=old) == states[1]
-    assert await there.sdk.threads.get_history(thread, before=old) == states[2:]
-    assert await there.sdk.threads.get_history(thread, limit=2) == states[:2]
-    forked = await there.sdk.runs.wait(thread, "agent", input={"tag": "b"}, checkpoint=old)
+    assert await remote.sdk.threads.get_state(thread, checkpoint=old) == states[1]
+    assert await remote.sdk.threads.get_history(thread, before=old) == states[2:]
+    assert await remote.sdk.threads.get_history(thread, limit=2) == states[:2]
+    forked = await remote.sdk.runs.wait(thread, "agent", input={"tag": "b"}, checkpoint=old)
     assert forked["log"] == ["a:1", "a:2", "b:1"]
 
 
 async def test_state_update_creates_a_checkpoint(graphs: Pair) -> None:
-    here, there = graphs
-    thread = await new_thread(here.sdk)
-    await here.sdk.runs.wait(thread, "agent", input={"tag": "a"})
-    changed = await there.sdk.threads.update_state(thread, {"log": ["mine"]}, as_node="step")
-    state = await here.sdk.threads.get_state(thread)
+    local, remote = graphs
+    thread = await new_thread(local.sdk)
+    await local.sdk.runs.wait(thread, "agent", input={"tag": "a"})
+    changed = await remote.sdk.threads.update_state(thread, {"log": ["mine"]}, as_node="step")
+    state = await local.sdk.threads.get_state(thread)
     assert (state["values"]["log"], state["checkpoint"]) == (["mine"], changed["checkpoint"])
-    assert await log_of(here.sdk, thread) == ["mine"]
-    copy = await here.sdk.threads.copy(thread)
+    assert await log_of(local.sdk, thread) == ["mine"]
+    copy = await local.sdk.threads.copy(thread)
     assert len(await history_of(graphs, copy["thread_id"])) == len(await history_of(graphs, thread))
-    result = await there.sdk.runs.wait(copy["thread_id"], "agent", input={"tag": "b"})
+    result = await remote.sdk.runs.wait(copy["thread_id"], "agent", input={"tag": "b"})
     assert result["log"] == ["mine", "b:1"]
 
 
 async def test_updates_are_streamed_and_wrong_nodes_refused(graphs: Pair) -> None:
-    here, there = graphs
-    thread = await new_thread(here.sdk)
+    local, remote = graphs
+    thread = await new_thread(local.sdk)
     parts = [
         (part.event, part.data)
-        async for part in here.sdk.runs.stream(
+        async for part in local.sdk.runs.stream(
             thread, "agent", input={"steps": 2, "tag": "a"}, stream_mode=["updates"]
         )
     ]
@@ -163,10 +161,10 @@ async def test_updates_are_streamed_and_wrong_nodes_refused(graphs: Pair) -> Non
         {"command": {"goto": "nowhere"}},
         {"input": {"steps": "many"}},
     ):
-        answer = await there.raw.post(f"/threads/{thread}/runs", json={"assistant_id": "agent", **wrong})
+        answer = await remote.raw.post(f"/threads/{thread}/runs", json={"assistant_id": "agent", **wrong})
         assert answer.status_code == 422, wrong
-    assert len(await there.sdk.runs.list(thread)) == 1
+    assert len(await remote.sdk.runs.list(thread)) == 1
     missing = {"assistant_id": "agent", "input": {}, "checkpoint": {"checkpoint_id": "nope"}}
-    run = (await there.raw.post(f"/threads/{thread}/runs", json=missing)).json()["run_id"]
-    assert "__error__" in await here.sdk.runs.join(thread, run)
-    assert await status_of(here.sdk, thread, run) == "error"
+    run = (await remote.raw.post(f"/threads/{thread}/runs", json=missing)).json()["run_id"]
+    assert "__error__" in await local.sdk.runs.join(thread, run)
+    assert await status_of(local.sdk, thread, run) == "error"

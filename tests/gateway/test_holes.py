@@ -28,7 +28,7 @@ OPERATIONS = "tests.gateway.test_operations"
 
 class Hole(NamedTuple):
     number: str
-    """H and the place among the classes of holes, or the number of the reported failure."""
+    """H and the number of the class, or the number of the reported failure."""
     what: str
     tests: tuple[str, ...]
 
@@ -36,12 +36,12 @@ class Hole(NamedTuple):
 HOLES = (
     Hole(
         "H1",
-        "the parent is checked, the child is not: a foreign run on one's own thread, a stream's first frame",
+        "the parent is authorised, the child is not: a foreign run on an own thread, a stream's first frame",
         (f"{MATRIX}:test_permissions_match_the_matrix", f"{HERE}:test_no_frame_of_a_foreign_run_is_sent"),
     ),
     Hole(
         "H2",
-        "the envelope is authorised, the letter is not: bulk bodies, commands, messages between workers",
+        "the request is authorised, its parts are not: bulk bodies, commands, messages between workers",
         (
             f"{MATRIX}:test_batch_with_a_foreign_thread_starts_no_run",
             f"{MATRIX}:test_cancelling_all_cancels_only_runs_of_the_caller",
@@ -52,7 +52,7 @@ HOLES = (
     Hole(
         "H3",
         "public paths by suffix or substring",
-        (f"{HERE}:test_no_path_is_mistaken_for_a_public_one",),
+        (f"{HERE}:test_paths_similar_to_public_ones_need_a_key",),
     ),
     Hole(
         "H4",
@@ -73,7 +73,7 @@ HOLES = (
             "tests.gateway.test_key_commands:test_list_shows_neither_keys_nor_hashes",
         ),
     ),
-    Hole("H6", "injection by a metadata key", (f"{HERE}:test_a_key_of_metadata_is_a_key_and_nothing_else",)),
+    Hole("H6", "injection by a metadata key", (f"{HERE}:test_keys_of_metadata_are_not_interpreted",)),
     Hole(
         "H7",
         "a lone surrogate, NUL, 10^20 or depth 10,000 that changes the decoder or breaks it",
@@ -238,7 +238,7 @@ async def test_run_cannot_name_another_thread_user_or_run(users: Users) -> None:
         "/public", "/static/ok", "/.well-known/ok", "/favicon.ico",
     ],
 )  # fmt: skip
-async def test_no_path_is_mistaken_for_a_public_one(path: str, tmp_path: Path) -> None:
+async def test_paths_similar_to_public_ones_need_a_key(path: str, tmp_path: Path) -> None:
     key_for(tmp_path / "keys", Role.admin)
     async with serving(api_keys=tmp_path / "keys") as (_, client):
         for method in ("GET", "POST", "HEAD", "DELETE", "OPTIONS"):
@@ -291,7 +291,7 @@ INJECTED = (
 )  # fmt: skip
 
 
-async def test_a_key_of_metadata_is_a_key_and_nothing_else() -> None:
+async def test_keys_of_metadata_are_not_interpreted() -> None:
     async with serving() as (_, client):
         plain = (await client.post("/threads", json={"metadata": {"a": 1, "b": {"a": 1}}})).json()[
             "thread_id"

@@ -74,7 +74,7 @@ def test_authorities_are_canonicalised(text: str, host: str, port: int | None) -
 )
 def test_ambiguous_authority_is_refused(text: str) -> None:
     authority = parse_authority(text)
-    assert authority is None or authority.host == "127.0.0.1"  # with a trailing dot it is the same address
+    assert authority is None or authority.host == "127.0.0.1"  # a trailing dot does not change the address
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ async def test_loopback_hosts_are_served_at_any_port(host: str) -> None:
         assert (await client.get("/ok", headers={"host": host})).status_code == 200
 
 
-async def test_two_hosts_and_none_are_refused() -> None:
+async def test_missing_and_repeated_host_headers_are_refused() -> None:
     async with serving() as (gateway, _):
         transport = httpx.ASGITransport(gateway)
         for hosts in ([], ["localhost", "localhost"], ["localhost", "evil.example"]):
@@ -137,7 +137,7 @@ def test_allowed_hosts_are_served(allowed: tuple[str, ...], host: str, included:
     assert Names(allowed, any_address=False).include(authority) is included
 
 
-async def test_with_keys_ip_addresses_are_served_and_foreign_names_are_not(tmp_path: Path) -> None:
+async def test_with_keys_hosts_that_are_ip_addresses_are_served(tmp_path: Path) -> None:
     key = key_for(tmp_path / "keys", Role.admin)
     async with serving(api_keys=tmp_path / "keys", headers=key, host="0.0.0.0") as (_, client):
         assert (await client.get(URL, headers={"host": "192.168.1.7"})).status_code == 200
@@ -171,7 +171,7 @@ async def test_a_foreign_origin_is_refused(origin: str, method: str) -> None:
 
 
 @pytest.mark.parametrize("origin", ["http://localhost:2024", "https://LOCALHOST:2024"])
-async def test_the_servers_own_pages_may_call(origin: str) -> None:
+async def test_pages_of_the_server_itself_may_call(origin: str) -> None:
     async with serving() as (_, client):
         assert (await client.get("/ok", headers={"origin": origin})).status_code == 200
 
@@ -354,7 +354,7 @@ async def test_ambiguous_path_is_not_found(path: str) -> None:
     async with serving() as (gateway, _):
         scope_path = httpx.URL(f"http://localhost{path}")
         request = httpx.Request("GET", scope_path)
-        # The client library tidies paths; what stands on the wire is what counts.
+        # httpx normalises paths; the server must receive this one unchanged.
         request.url = _Raw(path)
         answer = await httpx.ASGITransport(gateway).handle_async_request(request)
     assert answer.status_code == 404

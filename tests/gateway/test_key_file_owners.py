@@ -1,4 +1,4 @@
-"""A gateway of another user refuses a revoked key within a second, whatever owner and mode the file has."""
+"""A gateway of another user refuses a revoked key within a second, with every owner and mode of the file."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def watched(one: Made, *, good_for: float = 60.0) -> AsyncGenerator[Forked
             assert line.startswith(b"good "), await process.stderr.read()
         yield process
     finally:
-        with suppress(ProcessLookupError):  # it ends by itself when the key is refused
+        with suppress(ProcessLookupError):  # the process ends when the key is refused
             process.kill()
         await process.wait()
 
@@ -107,7 +107,7 @@ def files_in(folder: Path) -> set[str]:
 async def revoke(one: Made, *, by_other: bool) -> None:
     words = ("keys", "revoke", "--file", str(one.path), one.key_id)
     if not by_other:
-        assert await asyncio.to_thread(app.run, words) == 0  # it has an event loop of its own
+        assert await asyncio.to_thread(app.run, words) == 0  # the command runs an event loop of its own
         return
     process = await fork(COMMAND, *words)
     _, err = await process.communicate()
@@ -132,7 +132,7 @@ def access_list(*, mask: int) -> bytes:
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
 
-async def test_revoked_key_is_refused_where_an_access_list_lets_the_gateway_read(folder: Path) -> None:
+async def test_revoked_key_is_refused_if_an_access_list_grants_the_gateway_reading(folder: Path) -> None:
     one = made(folder, Kept(0, 0, 0o600))
     try:
         os.setxattr(one.path, "system.posix_acl_access", access_list(mask=4))
@@ -145,7 +145,7 @@ async def test_revoked_key_is_refused_where_an_access_list_lets_the_gateway_read
     assert os.getxattr(one.path, "system.posix_acl_access") == access_list(mask=4)
 
 
-def test_file_that_an_access_list_lets_others_write_is_refused(folder: Path) -> None:
+def test_file_is_refused_if_an_access_list_grants_others_writing(folder: Path) -> None:
     one = made(folder, Kept(0, 0, 0o600))
     entry = access_list(mask=6).replace(struct.pack("<HHI", 2, 4, UID), struct.pack("<HHI", 2, 6, UID))
     try:
@@ -156,7 +156,7 @@ def test_file_that_an_access_list_lets_others_write_is_refused(folder: Path) -> 
         Keys(one.path)
 
 
-async def test_revoked_key_is_refused_behind_a_link_which_stays(folder: Path) -> None:
+async def test_revoked_key_is_refused_behind_a_link_which_is_kept(folder: Path) -> None:
     (folder / "real").mkdir()
     one = made(folder / "real", Kept(0, GID, 0o640))
     link = folder / "keys.json"
@@ -174,7 +174,7 @@ async def test_revoked_key_is_refused_behind_a_link_which_stays(folder: Path) ->
     [Kept(0, GID, 0o640, by_other=True), Kept(UID, 0, 0o640, by_other=True)],
     ids=["a file of root's", "a group that its owner is not in"],
 )
-async def test_revoking_is_refused_where_owner_and_group_cannot_be_kept(folder: Path, kept: Kept) -> None:
+async def test_revoking_is_refused_if_owner_and_group_cannot_be_kept(folder: Path, kept: Kept) -> None:
     one = made(folder, kept)
     os.chown(folder, UID, GID)
     before, contents = fingerprint(one.path), one.path.read_bytes()

@@ -47,7 +47,7 @@ def test_file_contains_only_the_hash_of_a_key(path: Path) -> None:
     assert Keys(path).caller_of(text) == Caller("alice", Role.user, key.id)
 
 
-def test_a_secret_has_256_bits_and_no_two_are_alike(path: Path) -> None:
+def test_secrets_have_256_bits_and_are_unique(path: Path) -> None:
     texts = {key_file.create(path, role=Role.admin, user_id=None)[1] for _ in range(50)}
     assert len(texts) == 50
     assert all(len(text.split("_", 2)[2]) == 43 for text in texts)
@@ -160,7 +160,7 @@ def test_all_keys_are_refused_a_minute_after_the_file_became_unreadable(
     path.chmod(0o600)
     path.parent.chmod(0o700)
     clock.now += 1
-    assert keys.caller_of(text) is None, "a file that cannot be parsed brings no key back"
+    assert keys.caller_of(text) is None, "an invalid file makes no refused key valid again"
     path.write_bytes(contents)
     clock.now += 1
     assert keys.caller_of(text) is not None
@@ -323,7 +323,7 @@ def spelling(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-async def test_a_request_without_a_key_is_refused_and_one_with_it_served(path: Path, spelling: str) -> None:
+async def test_requests_need_a_key(path: Path, spelling: str) -> None:
     text = key_for(path, Role.admin)["x-api-key"]
     headers = {"x-api-key": text} if spelling == "x-api-key" else {"authorization": f"Bearer {text}"}
     async with serving(api_keys=path) as (_, client):

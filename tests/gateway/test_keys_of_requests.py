@@ -35,10 +35,10 @@ async def test_idempotency_key_of_another_user_is_not_usable(tmp_path: Path) -> 
 
 
 async def test_repeated_key_returns_the_same_run_on_every_worker(pair: Pair) -> None:
-    here, there = pair
-    requests: list[Any] = [worker.raw.post("/runs", json=RUN, headers=KEY) for worker in (here, there) * 4]
+    local, remote = pair
+    requests: list[Any] = [worker.raw.post("/runs", json=RUN, headers=KEY) for worker in (local, remote) * 4]
     answers = await asyncio.gather(*requests)
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.json()["run_id"] for answer in answers}) == 1
-    changed = await there.raw.post("/runs", json={**RUN, "input": {"steps": 2}}, headers=KEY)
+    changed = await remote.raw.post("/runs", json={**RUN, "input": {"steps": 2}}, headers=KEY)
     assert changed.status_code == 409

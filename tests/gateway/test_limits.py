@@ -62,7 +62,7 @@ async def test_wrong_content_length_does_not_bypass_the_limit() -> None:
 
 
 class Uploads:
-    """Requests whose bodies have begun and are completed on a signal."""
+    """Requests whose bodies are begun, and completed on a signal."""
 
     def __init__(self) -> None:
         self._bodies = Bodies(self._app, max_bytes=MAX)
@@ -98,7 +98,7 @@ class Uploads:
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         while (await receive()).get("more_body"):
-            """Until it is complete."""
+            """Until the body is complete."""
 
     async def _nothing(self, message: Message) -> None:
         raise AssertionError(message)
@@ -165,7 +165,7 @@ async def test_stalled_body_times_out_and_long_responses_do_not() -> None:
     assert raised.value.status_code == 408
     messages[:] = [{"type": "http.request", "body": b"", "more_body": False}]
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05):  # far beyond the time for a body, which is complete
+        async with asyncio.timeout(0.05):  # much longer than the timeout of a body, which is complete
             await Bodies(app, max_bytes=MAX, within=0.01)(scope, receive, send)
 
 
@@ -214,14 +214,14 @@ async def test_rate_limited_caller_gets_retry_after(tmp_path: Path) -> None:
             assert (await client.get("/ok", headers=alice)).status_code == 200
 
 
-async def test_streams_and_waits_are_bounded_and_a_cancel_is_not() -> None:
+async def test_streams_and_waits_are_bounded_but_cancels_are_not() -> None:
     async with serving(max_streams=1) as (gateway, client):
         thread = (await client.post("/threads", json={})).json()["thread_id"]
         slow = {"assistant_id": "agent", "input": {"sleep": 60}}
         run = (await client.post(f"/threads/{thread}/runs", json=slow)).json()["run_id"]
         path = f"/threads/{thread}/runs/{run}"
         held = asyncio.create_task(client.get(f"{path}/join"))
-        await wait_until(lambda: gateway.state.services.watchers.open == 1, description="the join is held")
+        await wait_until(lambda: gateway.state.services.watchers.open == 1, description="the join waits")
         for refused in (
             await client.post("/runs/wait", json={"assistant_id": "agent"}),
             await client.post("/runs/stream", json={"assistant_id": "agent"}),
@@ -230,7 +230,7 @@ async def test_streams_and_waits_are_bounded_and_a_cancel_is_not() -> None:
             assert refused.status_code in (429, 503)
             assert refused.headers["retry-after"]
         runs = await client.get(f"/threads/{thread}/runs")
-        assert [one["run_id"] for one in runs.json()] == [run], "nothing was begun for whom there is no room"
+        assert [one["run_id"] for one in runs.json()] == [run], "a refused request starts no run"
         assert (await client.post(f"{path}/cancel?wait=1")).status_code == 200
         assert (await held).status_code == 200
         assert (await client.post("/runs/wait", json={"assistant_id": "agent"})).status_code == 200
@@ -246,7 +246,7 @@ async def test_streams_of_one_user_leave_room_for_others(tmp_path: Path) -> None
         run = (await client.post(f"/threads/{thread}/runs", json=slow, headers=alice)).json()["run_id"]
         path = f"/threads/{thread}/runs/{run}"
         held = [asyncio.create_task(client.get(f"{path}/join", headers=key)) for key in (alice, again)]
-        await wait_until(lambda: watchers.open == 2, description="a quarter of the places is alice's")
+        await wait_until(lambda: watchers.open == 2, description="alice has a quarter of the places")
         for refused in (
             await client.get(f"{path}/join", headers=alice),
             await client.get(f"{path}/stream", headers=again),
@@ -260,7 +260,7 @@ async def test_streams_of_one_user_leave_room_for_others(tmp_path: Path) -> None
             answer = await client.post(f"/runs/{verb}", json={"assistant_id": "agent"}, headers=bob)
             assert answer.status_code == 200
         stopped = await client.post(f"{path}/cancel?wait=1", headers=alice)
-        assert stopped.status_code == 200, "that is possible always"
+        assert stopped.status_code == 200, "a cancel needs no place"
         assert [(await one).status_code for one in held] == [200, 200]
         assert (await client.get(f"{path}/join", headers=alice)).status_code == 200, "places are free again"
 

@@ -138,11 +138,11 @@ async def test_number_of_values_of_a_body_is_bounded() -> None:
             assert (await client.post("/runs", json=run)).status_code == status, count
         prose = {"assistant_id": "agent", "context": {"text": ', "[{' * weight.MAX_VALUES}}
         answer = await client.post("/runs", json=prose)
-        assert answer.status_code == 200, "commas and brackets in a text are no values"
+        assert answer.status_code == 200, "commas and brackets in a string are not counted as values"
 
 
 def lists_of(schema: Any) -> Iterator[dict[str, Any]]:
-    """Every list in a core schema."""
+    """Yields every list schema in a core schema."""
     if isinstance(schema, dict):
         parts = cast("dict[str, Any]", schema)
         if parts.get("type") == "list":
@@ -154,15 +154,15 @@ def lists_of(schema: Any) -> Iterator[dict[str, Any]]:
             yield from lists_of(value)
 
 
-def asked_models() -> Iterator[type[bodies.Body]]:
+def request_models() -> Iterator[type[bodies.Body]]:
     todo = [bodies.Body]
-    for model in todo:  # which grows meanwhile
+    for model in todo:  # the list grows during the loop
         todo += model.__subclasses__()
     yield from todo[1:]
 
 
 def test_every_list_in_a_body_is_bounded_and_stops_at_the_first_mistake() -> None:
-    models = list(asked_models())
+    models = list(request_models())
     assert runs.RunCreate in models
     assert cron_bodies.CronPatch in models
     for model in models:

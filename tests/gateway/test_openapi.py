@@ -22,9 +22,9 @@ from tests.gateway.matrix import ENDLESS, ROWS
 from tests.support.served import environment
 
 EXAMPLES = 8
-"""For each operation, the same in every run: some 350 requests in all."""
+"""Examples of each operation, the same in every run: some 350 requests in total."""
 
-# It has types, but for the cases that they are about.
+# Parts of the library have no types.
 _library, _checks, _described_by = cast("Any", schemathesis), cast("Any", checks), cast("Any", described_by)
 CHECKS = [
     _checks.not_a_server_error,
@@ -77,7 +77,7 @@ def described(server: Server) -> Any:
     return schema
 
 
-# Two are left out: after a drain no request would be served, and the stream of a thread does not end.
+# Two routes are left out: after a drain no request is served, and the stream of a thread does not end.
 # FastAPI's own pages are not described.
 DESCRIBED = [
     route

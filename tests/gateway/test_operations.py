@@ -66,7 +66,7 @@ async def test_drain_responds_at_once_and_ends_readiness(client: httpx.AsyncClie
 
     answer = await client.post("/coordinator/drain", json={"epoch": epoch, "grace": 30})
     assert (answer.status_code, answer.json()) == (202, {"epoch": epoch, "grace": 30.0, "already": False})
-    await wait_until(lambda: _not_ready(client), description="readiness is red")
+    await wait_until(lambda: _not_ready(client), description="the worker is not ready")
     refused = await client.post("/runs", json=AGENT)
     assert refused.status_code == 503
     assert refused.headers["retry-after"]
@@ -86,13 +86,13 @@ async def test_drain_by_epoch_reaches_another_worker() -> None:
         answer = await client.post("/coordinator/drain", json={"epoch": epochs[1]})
         assert answer.status_code == 202
         assert answer.json() == {"epoch": epochs[1], "grace": None, "already": False}
-        await wait_until(lambda: other.worker.draining, description="the other one has found out")
+        await wait_until(lambda: other.worker.draining, description="the other worker drains")
         assert not one.worker.draining
 
         answer = await elsewhere.post("/coordinator/drain", json={"all": True, "grace": 0})
         answered = [{"epoch": epoch, "grace": 0, "already": epoch == epochs[1]} for epoch in epochs]
         assert (answer.status_code, answer.json()) == (202, answered)
-        await wait_until(lambda: one.worker.draining, description="so has this one")
+        await wait_until(lambda: one.worker.draining, description="this worker drains as well")
 
 
 async def _not_ready(client: httpx.AsyncClient) -> bool:
@@ -224,9 +224,9 @@ from tests.support.asgi import serving
 async def main():
     async with serving() as (_, client):
         await finished(client)
-        told = await metrics(client)
-        print(sum(value for name, value in told.items() if name[0] == "coordinator_runs_settled_total"),
-              sum(1 for name in told if name[0] == "coordinator_worker_ready"))
+        samples = await metrics(client)
+        print(sum(value for name, value in samples.items() if name[0] == "coordinator_runs_settled_total"),
+              sum(1 for name in samples if name[0] == "coordinator_worker_ready"))
 
 asyncio.run(main())
 """

@@ -18,7 +18,7 @@ from tests.support.asgi import serving
 
 LARGE = "x" * 40_000
 BOUND = 100_000
-"""Two items fit, and no third."""
+"""A page has room for two items, not for three."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Gateways as processes: their clients continue when one is killed, drains, or only relays a run."""
+"""Gateways as processes: clients continue when one of them is killed, drains, or relays a run of another."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.multiprocess
 
 TIMES = 60
 TALK = {"times": TIMES, "sleep": 0.05}
-"""A run of three seconds and more, with an event of every kind in each twentieth of one."""
+"""A run of more than 3 s, with an event of every kind every 0.05 s."""
 
 
 @pytest.fixture
@@ -48,14 +48,14 @@ async def sdk_of() -> AsyncGenerator[Callable[[str], Any]]:
 
 
 @pytest.mark.parametrize("how", ["killed", "left"])
-async def test_a_client_that_loses_its_gateway_goes_on_at_another_and_misses_nothing(
+async def test_stream_continues_at_another_gateway_without_a_gap(
     three: list[GatewayProcess], sdk_of: Sdks, how: str
 ) -> None:
     """The third gateway executes the run; the client streams from the first, then from the second."""
     first, second, third = three
-    at_home = sdk_of(third.url)
-    thread = (await at_home.threads.create())["thread_id"]
-    run = await at_home.runs.create(
+    of_owner = sdk_of(third.url)
+    thread = (await of_owner.threads.create())["thread_id"]
+    run = await of_owner.runs.create(
         thread, "talker", input=TALK, stream_mode=["custom"], stream_resumable=True
     )
     seen: list[int] = []
@@ -70,10 +70,10 @@ async def test_a_client_that_loses_its_gateway_goes_on_at_another_and_misses_not
                     await (first.kill() if how == "killed" else first.leave())
         assert set(front.taken) == {first.port, second.port}
     assert seen == list(range(TIMES))
-    assert (await at_home.runs.get(thread, run["run_id"]))["status"] == "success"
+    assert (await of_owner.runs.get(thread, run["run_id"]))["status"] == "success"
 
 
-async def test_a_stream_whose_connection_is_cut_goes_on_from_its_location(
+async def test_stream_whose_connection_is_cut_resumes_from_its_location(
     three: list[GatewayProcess], sdk_of: Sdks
 ) -> None:
     """The stream resumes at any gateway without duplicates."""
@@ -96,14 +96,14 @@ async def test_a_stream_whose_connection_is_cut_goes_on_from_its_location(
 
 
 @pytest.mark.filterwarnings("ignore:Request failed, attempting reconnect")
-async def test_who_waits_through_a_gateway_that_leaves_waits_on_elsewhere(
+async def test_join_continues_at_another_gateway_when_its_gateway_drains(
     three: list[GatewayProcess], sdk_of: Sdks
 ) -> None:
     first, second, third = three
-    at_home = sdk_of(third.url)
-    thread = (await at_home.threads.create())["thread_id"]
-    run = (await at_home.runs.create(thread, "agent", input=demo(sleep=0.1, steps=20)))["run_id"]
-    await until_status(at_home, thread, run, "running")
+    of_owner = sdk_of(third.url)
+    thread = (await of_owner.threads.create())["thread_id"]
+    run = (await of_owner.runs.create(thread, "agent", input=demo(sleep=0.1, steps=20)))["run_id"]
+    await until_status(of_owner, thread, run, "running")
     async with Balancer(first.port, second.port) as front:
         waiting = asyncio.create_task(sdk_of(front.url).runs.join(thread, run))
         await front.answered.wait()
@@ -112,7 +112,7 @@ async def test_who_waits_through_a_gateway_that_leaves_waits_on_elsewhere(
         assert set(front.taken) == {first.port, second.port}
 
 
-async def test_a_run_whose_worker_is_killed_ends_for_who_watches_and_waits(
+async def test_stream_and_join_end_when_the_worker_of_the_run_is_killed(
     three: list[GatewayProcess], sdk_of: Sdks
 ) -> None:
     first, second, _ = three

@@ -242,9 +242,11 @@ class TestAway:
             thread = (await http.post("/threads", json={})).json()["thread_id"]
             body = {"assistant_id": "agent", "input": demo(sleep=0.1)}
             waiting = asyncio.create_task(http.post(f"/threads/{thread}/runs/wait", json=body))
-            await wait_until(lambda: gateway.state.services.watchers.open == 1, description="it waits")
+            await wait_until(
+                lambda: gateway.state.services.watchers.open == 1, description="the request waits"
+            )
             store.away = READS | WRITES
-            await asyncio.sleep(0.2)  # the outage outlasts the run: its length is what is tested
+            await asyncio.sleep(0.2)  # longer than the run: the length of the outage is tested
             assert not waiting.done()
             store.away = frozenset()
             assert (await waiting).json()["log"] == ["run:1"]
@@ -254,23 +256,25 @@ class TestAway:
         async with serving(manager=RunManager(store, settings=Settings(grace=0))) as (gateway, http):
             body = {"assistant_id": "agent", "input": demo(sleep=0.2)}
             waiting = asyncio.create_task(http.post("/runs/wait", json=body))
-            await wait_until(lambda: gateway.state.services.watchers.open == 1, description="it waits")
+            await wait_until(
+                lambda: gateway.state.services.watchers.open == 1, description="the request waits"
+            )
             store.away = READS
             assert (await waiting).json()["log"] == ["run:1"]
 
 
 async def test_draining_worker_refuses_new_runs_and_still_cancels(two: Pair) -> None:
-    here, there = two
-    thread = await new_thread(here.sdk)
-    run = await start_running(here.sdk, thread, sleep=60)
-    draining = asyncio.create_task(here.manager.worker.drain(30))
-    await wait_until(lambda: here.manager.worker.draining, description="it drains")
+    local, remote = two
+    thread = await new_thread(local.sdk)
+    run = await start_running(local.sdk, thread, sleep=60)
+    draining = asyncio.create_task(local.manager.worker.drain(30))
+    await wait_until(lambda: local.manager.worker.draining, description="the worker drains")
     body = {"assistant_id": "agent"}
     for path in ("/runs", "/runs/wait", "/runs/stream", f"/threads/{thread}/runs"):
-        answer = await here.raw.post(path, json=body)
+        answer = await local.raw.post(path, json=body)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1"), path
-    assert (await there.sdk.runs.wait(None, "agent", input=demo(tag="x")))["log"] == ["x:1"]
-    stopped = await here.raw.post(f"/threads/{thread}/runs/{run}/cancel", params={"wait": 1})
+    assert (await remote.sdk.runs.wait(None, "agent", input=demo(tag="x")))["log"] == ["x:1"]
+    stopped = await local.raw.post(f"/threads/{thread}/runs/{run}/cancel", params={"wait": 1})
     assert stopped.status_code == 200
     await draining
 

@@ -21,7 +21,7 @@ from coordinator.gateway.server.logs import JsonLines, TextLines
 from tests.support.asgi import key_for, serving
 
 
-async def test_exception_in_the_middle_of_an_answer_reaches_the_server() -> None:
+async def test_exception_during_a_response_is_raised_to_the_server() -> None:
     """The server closes the connection, so that the response is visibly incomplete, and logs the
     exception."""
     sent: list[Message] = []
@@ -45,12 +45,12 @@ async def test_exception_in_the_middle_of_an_answer_reaches_the_server() -> None
 
 
 @pytest.mark.parametrize("given", ["a", "3f2a-77", "A.b_c:9", "x" * 128])
-def test_a_well_formed_id_is_kept(given: str) -> None:
+def test_valid_id_is_kept(given: str) -> None:
     assert request_id(given) == given
 
 
 @pytest.mark.parametrize("given", ["", "x" * 129, "a b", "a\nb", "a\x1b[31m", "ä", "a;b", "<script>", None])
-def test_any_other_is_replaced(given: str | None) -> None:
+def test_invalid_id_is_replaced(given: str | None) -> None:
     made = request_id(given)
     assert made != given
     assert request_id(made) == made
@@ -66,7 +66,7 @@ def test_any_other_is_replaced(given: str | None) -> None:
         ("/ok", {"origin": "null"}, 403),
     ],
 )
-async def test_every_answer_carries_the_id(path: str, headers: dict[str, str], status: int) -> None:
+async def test_every_response_has_the_id(path: str, headers: dict[str, str], status: int) -> None:
     async with serving() as (_, client):
         answer = await client.get(path, headers={"x-request-id": "mine-1", **headers})
         assert (answer.status_code, answer.headers["x-request-id"]) == (status, "mine-1")
@@ -74,7 +74,7 @@ async def test_every_answer_carries_the_id(path: str, headers: dict[str, str], s
         assert len(made.headers.get_list("x-request-id")) == 1
 
 
-async def test_a_failure_is_one_answer_without_a_traceback_and_one_log_entry_with_it(
+async def test_failure_is_a_response_without_traceback_and_one_log_record_with_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     gateway = create_gateway(RunManager())
@@ -130,7 +130,7 @@ async def test_keys_queries_and_forged_lines_are_not_logged(
 
 
 @pytest.mark.parametrize("form", [TextLines, JsonLines])
-async def test_the_servers_log_has_one_line_for_a_request_with_its_id(
+async def test_access_log_has_one_line_per_request_with_its_id(
     form: type[TextLines] | type[JsonLines],
 ) -> None:
     stream = io.StringIO()

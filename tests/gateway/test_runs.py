@@ -61,7 +61,7 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
-class TestAsked:
+class TestRequestBodies:
     async def test_request_is_kept_without_keys_reserved_for_the_server(
         self, http: httpx.AsyncClient, path: str
     ) -> None:
@@ -147,14 +147,14 @@ async def test_run_has_the_name_under_which_its_assistant_is_registered(tmp_path
 
 class TestLists:
     async def test_list_of_runs_has_pages_filters_and_selected_fields(self, pair: Pair, thread: str) -> None:
-        here, there = pair
-        good = await create(here, thread)
-        await there.sdk.runs.join(thread, good)
-        bad = await create(here, thread, fail=True)
-        await there.sdk.runs.join(thread, bad)
-        live = await start_running(here.sdk, thread, sleep=60)
-        waits = await create(here, thread)
-        for served in (here, there):
+        local, remote = pair
+        good = await create(local, thread)
+        await remote.sdk.runs.join(thread, good)
+        bad = await create(local, thread, fail=True)
+        await remote.sdk.runs.join(thread, bad)
+        live = await start_running(local.sdk, thread, sleep=60)
+        waits = await create(local, thread)
+        for served in (local, remote):
             runs = await served.sdk.runs.list(thread)
             assert [run["run_id"] for run in runs] == [waits, live, bad, good]
             assert {str(run["kwargs"]) for run in runs} == {"{}"}
@@ -173,50 +173,50 @@ class TestLists:
 
 class TestDelays:
     async def test_delayed_run_does_not_block_other_runs(self, pair: Pair, thread: str) -> None:
-        here, there = pair
-        delayed = await here.sdk.runs.create(thread, "agent", input=demo(tag="late"), after_seconds=3600)
-        assert (await there.sdk.runs.wait(thread, "agent", input=demo(tag="early")))["log"] == ["early:1"]
-        assert await status_of(there.sdk, thread, delayed["run_id"]) == "pending"
+        local, remote = pair
+        delayed = await local.sdk.runs.create(thread, "agent", input=demo(tag="late"), after_seconds=3600)
+        assert (await remote.sdk.runs.wait(thread, "agent", input=demo(tag="early")))["log"] == ["early:1"]
+        assert await status_of(remote.sdk, thread, delayed["run_id"]) == "pending"
 
     async def test_delayed_run_starts_after_its_delay(self, pair: Pair, thread: str) -> None:
-        here, there = pair
+        local, remote = pair
         began = time.monotonic()
-        delayed = await here.sdk.runs.create(thread, "agent", input=demo(tag="late"), after_seconds=1)
-        assert (await there.sdk.runs.join(thread, delayed["run_id"]))["log"] == ["late:1"]
+        delayed = await local.sdk.runs.create(thread, "agent", input=demo(tag="late"), after_seconds=1)
+        assert (await remote.sdk.runs.join(thread, delayed["run_id"]))["log"] == ["late:1"]
         assert time.monotonic() - began >= 0.95
 
     async def test_delayed_run_can_be_cancelled(self, pair: Pair, thread: str) -> None:
-        here, there = pair
-        run = await here.sdk.runs.create(thread, "agent", after_seconds=3600)
-        assert await status_of(there.sdk, thread, run["run_id"]) == "pending"
-        assert (await there.sdk.threads.get(thread))["status"] == "busy"
-        await there.sdk.runs.cancel(thread, run["run_id"], wait=True)
-        assert await status_of(here.sdk, thread, run["run_id"]) == "interrupted"
-        await here.sdk.runs.wait(thread, "agent", multitask_strategy="reject")
+        local, remote = pair
+        run = await local.sdk.runs.create(thread, "agent", after_seconds=3600)
+        assert await status_of(remote.sdk, thread, run["run_id"]) == "pending"
+        assert (await remote.sdk.threads.get(thread))["status"] == "busy"
+        await remote.sdk.runs.cancel(thread, run["run_id"], wait=True)
+        assert await status_of(local.sdk, thread, run["run_id"]) == "interrupted"
+        await local.sdk.runs.wait(thread, "agent", multitask_strategy="reject")
 
 
 async def test_if_not_exists_creates_or_refuses_the_thread(pair: Pair) -> None:
-    here, there = pair
+    local, remote = pair
     thread = str(uuid4())
     body = {"assistant_id": "agent", "input": demo(tag="n")}
     for verb in ("", "/stream", "/wait"):
-        assert (await here.raw.post(f"/threads/{thread}/runs{verb}", json=body)).status_code == 404
-    assert (await there.raw.get(f"/threads/{thread}")).status_code == 404
-    result = await here.sdk.runs.wait(thread, "agent", input=demo(tag="n"), if_not_exists="create")
+        assert (await local.raw.post(f"/threads/{thread}/runs{verb}", json=body)).status_code == 404
+    assert (await remote.raw.get(f"/threads/{thread}")).status_code == 404
+    result = await local.sdk.runs.wait(thread, "agent", input=demo(tag="n"), if_not_exists="create")
     assert result["log"] == ["n:1"]
-    assert (await there.sdk.threads.get(thread))["status"] == "idle"
-    again = await there.sdk.runs.wait(thread, "agent", input=demo(tag="m"), if_not_exists="create")
+    assert (await remote.sdk.threads.get(thread))["status"] == "idle"
+    again = await remote.sdk.runs.wait(thread, "agent", input=demo(tag="m"), if_not_exists="create")
     assert again["log"] == ["n:1", "m:1"]
 
 
 async def test_content_location_is_the_path_of_the_run(pair: Pair) -> None:
-    here, there = pair
-    thread = await new_thread(here.sdk)
-    answer = await here.raw.post(
+    local, remote = pair
+    thread = await new_thread(local.sdk)
+    answer = await local.raw.post(
         f"/threads/{thread}/runs", json={"assistant_id": "agent", "metadata": {"a": 1}}
     )
     made = answer.json()
-    shown = (await there.raw.get(answer.headers["content-location"])).json()
+    shown = (await remote.raw.get(answer.headers["content-location"])).json()
     changing = {"status", "updated_at"}
     assert {k: v for k, v in shown.items() if k not in changing} == {
         k: v for k, v in made.items() if k not in changing

@@ -13,7 +13,7 @@ from tests.support.gateways import one_gateway
 
 
 @pytest.fixture(autouse=True)
-def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_mode_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(silent_modes, "_logged", set[tuple[str, str]]())
 
 
@@ -30,14 +30,14 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 async def test_mode_without_events_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    async with one_gateway() as here:
-        text = await streamed(here.raw, "echo", ["values", "updates", "debug"], a=1)
+    async with one_gateway() as served:
+        text = await streamed(served.raw, "echo", ["values", "updates", "debug"], a=1)
         assert text.endswith(": no event of stream_mode updates, debug: assistant echo emits none\r\n\r\n")
         assert "event: values" in text
-        await streamed(here.raw, "echo", ["updates"], a=1)
+        await streamed(served.raw, "echo", ["updates"], a=1)
     (line,) = [
         line for line in warnings_of(caplog) if "'updates'" in line
-    ]  # once for each assistant and mode
+    ]  # one line for each assistant and mode
     assert line.startswith(
         "a client requested stream_mode 'updates' of assistant 'echo', and the run emitted no"
     )
@@ -46,9 +46,9 @@ async def test_mode_without_events_is_reported(caplog: pytest.LogCaptureFixture)
 
 async def test_mode_with_events_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    async with one_gateway() as here:
+    async with one_gateway() as served:
         for modes in (["updates"], ["values", "custom"]):
-            assert "no event" not in await streamed(here.raw, "agent", modes, steps=1)
-        async for part in here.sdk.runs.stream(None, "agent", input={"steps": 1}, stream_mode=["events"]):
+            assert "no event" not in await streamed(served.raw, "agent", modes, steps=1)
+        async for part in served.sdk.runs.stream(None, "agent", input={"steps": 1}, stream_mode=["events"]):
             assert part.event == "metadata", "clients skip the comment"
     assert len(warnings_of(caplog)) == 1

@@ -30,51 +30,51 @@ pair = pytest.fixture(pair_of, name="pair", params=WITH_GRAPHS)
 
 
 async def test_enqueue_is_first_in_first_out(plain: Pair) -> None:
-    here, there = plain
-    thread = await new_thread(here.sdk)
-    first = await here.sdk.runs.create(thread, "gated", input={"gate": thread, "tag": "0"})
-    await until_status(there.sdk, thread, first["run_id"], "running")
+    local, remote = plain
+    thread = await new_thread(local.sdk)
+    first = await local.sdk.runs.create(thread, "gated", input={"gate": thread, "tag": "0"})
+    await until_status(remote.sdk, thread, first["run_id"], "running")
     runs = [first["run_id"]]
     for number in range(1, 6):
         served = plain[number % 2]
         run = await served.sdk.runs.create(thread, "agent", input=demo(tag=str(number)))
         assert run["multitask_strategy"] == "enqueue"
         runs.append(run["run_id"])
-    assert await thread_status(there.sdk, thread) == "busy"
-    assert await status_of(there.sdk, thread, runs[-1]) == "pending"
+    assert await thread_status(remote.sdk, thread) == "busy"
+    assert await status_of(remote.sdk, thread, runs[-1]) == "pending"
     GATES[thread].set()
-    results: list[Any] = [await there.sdk.runs.join(thread, run) for run in runs]
+    results: list[Any] = [await remote.sdk.runs.join(thread, run) for run in runs]
     assert [len(result["log"]) for result in results] == [1, 2, 3, 4, 5, 6]
-    assert await log_of(here.sdk, thread) == ["0:through", *(f"{number}:1" for number in range(1, 6))]
-    assert await thread_status(there.sdk, thread) == "idle"
+    assert await log_of(local.sdk, thread) == ["0:through", *(f"{number}:1" for number in range(1, 6))]
+    assert await thread_status(remote.sdk, thread) == "idle"
 
 
 class TestReject:
     async def test_reject_refuses_while_a_run_is_running(self, pair: Pair, thread: str) -> None:
-        here, there = pair
-        run = await start_running(here.sdk, thread, sleep=60)
+        local, remote = pair
+        run = await start_running(local.sdk, thread, sleep=60)
         with pytest.raises(ConflictError):
-            await there.sdk.runs.create(thread, "agent", input=demo(), multitask_strategy="reject")
+            await remote.sdk.runs.create(thread, "agent", input=demo(), multitask_strategy="reject")
         body = {"assistant_id": "agent", "multitask_strategy": "reject"}
         for verb in ("", "/stream", "/wait"):
-            answer = await there.raw.post(f"/threads/{thread}/runs{verb}", json=body)
+            answer = await remote.raw.post(f"/threads/{thread}/runs{verb}", json=body)
             assert (answer.status_code, answer.json()["run_id"]) == (409, run)
-        assert len(await there.sdk.runs.list(thread)) == 1
+        assert len(await remote.sdk.runs.list(thread)) == 1
 
     async def test_reject_refuses_until_the_cancelled_task_has_stopped(self, pair: Pair, thread: str) -> None:
-        here, there = pair
-        run = await start_running(here.sdk, thread, "slow_to_stop")
-        await there.sdk.runs.cancel(thread, run)
+        local, remote = pair
+        run = await start_running(local.sdk, thread, "slow_to_stop")
+        await remote.sdk.runs.cancel(thread, run)
         with pytest.raises(ConflictError):
-            await there.sdk.runs.create(thread, "agent", input=demo(), multitask_strategy="reject")
-        await until_status(there.sdk, thread, run, "interrupted")
-        await there.sdk.runs.wait(thread, "agent", input=demo(), multitask_strategy="reject")
+            await remote.sdk.runs.create(thread, "agent", input=demo(), multitask_strategy="reject")
+        await until_status(remote.sdk, thread, run, "interrupted")
+        await remote.sdk.runs.wait(thread, "agent", input=demo(), multitask_strategy="reject")
 
     async def test_reject_counts_a_delayed_run(self, pair: Pair, thread: str) -> None:
-        here, there = pair
-        await here.sdk.runs.create(thread, "agent", input=demo(), after_seconds=60)
+        local, remote = pair
+        await local.sdk.runs.create(thread, "agent", input=demo(), after_seconds=60)
         with pytest.raises(ConflictError):
-            await there.sdk.runs.create(thread, "agent", input=demo(), multitask_strategy="reject")
+            await remote.sdk.runs.create(thread, "agent", input=demo(), multitask_strategy="reject")
 
     async def test_reject_admits_one_of_many_concurrent_runs(self, pair: Pair, thread: str) -> None:
         body = {"assistant_id": "agent", "input": demo(sleep=60), "multitask_strategy": "reject"}
@@ -84,83 +84,83 @@ class TestReject:
         assert Counter(answer.status_code for answer in answers) == {200: 1, 409: 19}
 
     async def test_reject_admits_after_the_run_has_ended(self, pair: Pair, thread: str) -> None:
-        here, there = pair
-        for served in (here, there, here):
+        local, remote = pair
+        for served in (local, remote, local):
             await served.sdk.runs.wait(thread, "agent", input=demo(), multitask_strategy="reject")
-        assert len(await log_of(there.sdk, thread)) == 3
+        assert len(await log_of(remote.sdk, thread)) == 3
 
 
 class TestInterrupt:
     async def test_interrupt_keeps_saved_values(self, pair: Pair, thread: str) -> None:
-        here, there = pair
-        old = await start_running(here.sdk, thread, sleep=0.05, steps=1000, tag="old")
+        local, remote = pair
+        old = await start_running(local.sdk, thread, sleep=0.05, steps=1000, tag="old")
 
         async def has_worked() -> bool:
-            return len(await log_of(there.sdk, thread)) >= 2
+            return len(await log_of(remote.sdk, thread)) >= 2
 
-        await wait_until(has_worked, description="it has done a step or two")
-        result: Any = await there.sdk.runs.wait(
+        await wait_until(has_worked, description="the run has done a step or two")
+        result: Any = await remote.sdk.runs.wait(
             thread, "agent", input=demo(tag="new"), multitask_strategy="interrupt"
         )
         assert result["log"][:2] == ["old:1", "old:2"]
         assert [entry for entry in result["log"] if entry.startswith("new")] == ["new:1"]
         assert result["log"][-1] == "new:1"
-        assert await status_of(here.sdk, thread, old) == "interrupted"
-        assert await thread_status(there.sdk, thread) == "idle"
+        assert await status_of(local.sdk, thread, old) == "interrupted"
+        assert await thread_status(remote.sdk, thread) == "idle"
 
     async def test_interrupt_replaces_queued_runs(self, pair: Pair, thread: str) -> None:
-        here, there = pair
-        old = [await start_running(here.sdk, thread, sleep=60)]
-        old += [await create(here, thread, tag="no") for _ in range(2)]
-        result: Any = await there.sdk.runs.wait(
+        local, remote = pair
+        old = [await start_running(local.sdk, thread, sleep=60)]
+        old += [await create(local, thread, tag="no") for _ in range(2)]
+        result: Any = await remote.sdk.runs.wait(
             thread, "agent", input=demo(tag="new"), multitask_strategy="interrupt"
         )
         assert result["log"] == ["new:1"]
-        assert [await status_of(there.sdk, thread, run) for run in old] == ["interrupted"] * 3
+        assert [await status_of(remote.sdk, thread, run) for run in old] == ["interrupted"] * 3
 
     async def test_interrupting_run_starts_after_the_old_task_has_stopped(self, plain: Pair) -> None:
-        here, there = plain
-        thread = await new_thread(here.sdk)
-        await start_running(here.sdk, thread, "slow_to_stop", tag="old")
+        local, remote = plain
+        thread = await new_thread(local.sdk)
+        await start_running(local.sdk, thread, "slow_to_stop", tag="old")
         began = time.monotonic()
-        new = await there.sdk.runs.create(
+        new = await remote.sdk.runs.create(
             thread, "agent", input=demo(tag="new"), multitask_strategy="interrupt"
         )
         assert new["status"] == "pending"
-        result: Any = await there.sdk.runs.join(thread, new["run_id"])
+        result: Any = await remote.sdk.runs.join(thread, new["run_id"])
         assert time.monotonic() - began >= UNWINDING
         assert result["log"] == ["old:begun", "new:1"]
 
 
 class TestRollback:
     async def test_rollback_restores_the_thread(self, pair: Pair, thread: str) -> None:
-        here, there = pair
-        await here.sdk.runs.wait(thread, "agent", input=demo(tag="kept"))
-        old = await start_running(here.sdk, thread, sleep=0.05, steps=1000, tag="old")
+        local, remote = pair
+        await local.sdk.runs.wait(thread, "agent", input=demo(tag="kept"))
+        old = await start_running(local.sdk, thread, sleep=0.05, steps=1000, tag="old")
 
         async def has_worked() -> bool:
-            return len(await log_of(there.sdk, thread)) >= 3
+            return len(await log_of(remote.sdk, thread)) >= 3
 
-        await wait_until(has_worked, description="it has done a step or two")
-        result: Any = await there.sdk.runs.wait(
+        await wait_until(has_worked, description="the run has done a step or two")
+        result: Any = await remote.sdk.runs.wait(
             thread, "agent", input=demo(tag="new"), multitask_strategy="rollback"
         )
         assert result["log"] == ["kept:1", "new:1"]
-        await until_gone(there.raw, f"/threads/{thread}/runs/{old}")
-        assert [run["status"] for run in await there.sdk.runs.list(thread)] == ["success", "success"]
+        await until_gone(remote.raw, f"/threads/{thread}/runs/{old}")
+        assert [run["status"] for run in await remote.sdk.runs.list(thread)] == ["success", "success"]
 
     async def test_rollback_removes_queued_runs(self, pair: Pair, thread: str) -> None:
-        here, there = pair
-        old = [await start_running(here.sdk, thread, sleep=60)]
-        old += [await create(here, thread, tag="no") for _ in range(2)]
-        await there.sdk.runs.wait(thread, "agent", input=demo(tag="new"), multitask_strategy="rollback")
+        local, remote = pair
+        old = [await start_running(local.sdk, thread, sleep=60)]
+        old += [await create(local, thread, tag="no") for _ in range(2)]
+        await remote.sdk.runs.wait(thread, "agent", input=demo(tag="new"), multitask_strategy="rollback")
         for run in old:
-            await until_gone(here.raw, f"/threads/{thread}/runs/{run}")
-        assert await log_of(there.sdk, thread) == ["new:1"]
+            await until_gone(local.raw, f"/threads/{thread}/runs/{run}")
+        assert await log_of(remote.sdk, thread) == ["new:1"]
 
 
 async def test_concurrent_replacements_leave_one_run_without_overlap(pair: Pair, thread: str) -> None:
-    """The last replacement wins; the other runs are removed."""
+    """The last replacement remains; the other runs are removed."""
     bodies = [
         {
             "assistant_id": "agent",
@@ -183,14 +183,14 @@ async def test_concurrent_replacements_leave_one_run_without_overlap(pair: Pair,
     log = await log_of(pair[0].sdk, thread)
     tags = [tag for tag, _ in (entry.split(":") for entry in log)]
     assert log[-3:] == [f"{tags[-1]}:{step}" for step in (1, 2, 3)]
-    assert tags == sorted(tags, key=tags.index)  # no run's steps stand between another's
+    assert tags == sorted(tags, key=tags.index)  # the steps of different runs do not interleave
 
 
 async def test_unknown_strategy_is_refused_without_effect(pair: Pair, thread: str) -> None:
-    here, there = pair
-    run = await start_running(here.sdk, thread, sleep=60)
+    local, remote = pair
+    run = await start_running(local.sdk, thread, sleep=60)
     body = json.dumps({"assistant_id": "agent", "multitask_strategy": "banana"})
     headers = {"content-type": "application/json"}
-    answer = await there.raw.post(f"/threads/{thread}/runs", content=body, headers=headers)
+    answer = await remote.raw.post(f"/threads/{thread}/runs", content=body, headers=headers)
     assert answer.status_code == 422
-    assert await status_of(there.sdk, thread, run) == "running"
+    assert await status_of(remote.sdk, thread, run) == "running"

@@ -63,8 +63,8 @@ def begun(client: httpx.AsyncClient, method: str, path: str, **options: Any) -> 
 class Scene:
     """Two workers, and a run that has emitted "waiting" and waits for its gate."""
 
-    here: Served
-    there: Served
+    local: Served
+    remote: Served
     thread: str
     run: str
 
@@ -80,23 +80,25 @@ class Scene:
         stream, task = begun(at.raw, "GET", self.path, headers=headers)
         await stream.headers.wait()
         if last_event_id == "-1":
-            await wait_until(lambda: len(stream.sent) >= 2, description="it is told that the run waits")
+            await wait_until(
+                lambda: len(stream.sent) >= 2, description="the client has received that the run waits"
+            )
         return stream, task
 
     async def over(self) -> None:
         self.open_gate()
-        await self.there.sdk.runs.join(self.thread, self.run)
+        await self.remote.sdk.runs.join(self.thread, self.run)
 
 
 async def scene_of(pair: Pair, *, resumable: bool = True) -> Scene:
-    here, there = pair
-    thread = await new_thread(here.sdk)
-    run = await here.sdk.runs.create(
+    local, remote = pair
+    thread = await new_thread(local.sdk)
+    run = await local.sdk.runs.create(
         thread, "gated", input={"gate": thread}, stream_mode="custom", stream_resumable=resumable
     )
-    await until_status(there.sdk, thread, run["run_id"], "running")
-    await until_read(there, run["run_id"], "waiting")
-    return Scene(here, there, thread, run["run_id"])
+    await until_status(remote.sdk, thread, run["run_id"], "running")
+    await until_read(remote, run["run_id"], "waiting")
+    return Scene(local, remote, thread, run["run_id"])
 
 
 @pytest.fixture(params=["redis", "store"])
@@ -104,8 +106,8 @@ async def pair(
     request: pytest.FixtureRequest, tmp_path: Path, own_valkey: ValkeyServer, namespace: str
 ) -> AsyncGenerator[Pair]:
     url = own_valkey.url if request.param == "redis" else None
-    async with gateways(2, tmp_path, url, namespace) as (here, there):
-        yield here, there
+    async with gateways(2, tmp_path, url, namespace) as (local, remote):
+        yield local, remote
 
 
 def lose_logs(pair: Pair, folder: Path, server: ValkeyServer) -> Awaitable[Any]:
@@ -115,9 +117,9 @@ def lose_logs(pair: Pair, folder: Path, server: ValkeyServer) -> Awaitable[Any]:
     for one in pair:
         log = assembly_of(one.manager).shared.event_log
         if isinstance(log, StoreEventLog):
-            local = local_log_of(log)
-            for run_id in runs_with_events_in(local):
-                local.forget(run_id)
+            local_log = local_log_of(log)
+            for run_id in runs_with_events_in(local_log):
+                local_log.forget(run_id)
 
     def delete(cx: Any, now: int) -> None:
         del now
@@ -127,7 +129,7 @@ def lose_logs(pair: Pair, folder: Path, server: ValkeyServer) -> Awaitable[Any]:
     return write_of(store)(delete)
 
 
-class TestTold:
+class TestEndOfStream:
     async def test_complete_stream_ends_without_gap(self, pair: Pair) -> None:
         scene = await scene_of(pair)
         followers = [await scene.follow(served) for served in pair]
@@ -138,19 +140,19 @@ class TestTold:
 
     async def test_stream_from_now_on_ends_without_gap(self, pair: Pair) -> None:
         scene = await scene_of(pair, resumable=False)
-        stream, task = await scene.follow(scene.there, None)
+        stream, task = await scene.follow(scene.remote, None)
         scene.open_gate()
         assert await task == "whole"
         assert [one.data for one in stream.sent] == ["through"]
-        assert await Stream().read(scene.there.raw, "GET", scene.path) == "whole"  # nothing comes any more
+        assert await Stream().read(scene.remote.raw, "GET", scene.path) == "whole"  # no event follows
 
     async def test_failed_run_ends_its_stream_with_error(self, pair: Pair) -> None:
-        here, there = pair
-        thread = await new_thread(here.sdk)
-        run = await here.sdk.runs.create(
+        local, remote = pair
+        thread = await new_thread(local.sdk)
+        run = await local.sdk.runs.create(
             thread, "agent", input=demo(steps=2, fail=True), stream_resumable=True
         )
-        await there.sdk.runs.join(thread, run["run_id"])
+        await remote.sdk.runs.join(thread, run["run_id"])
         path = f"/threads/{thread}/runs/{run['run_id']}/stream"
         for served in pair:
             headers = {"Last-Event-ID": "-1"}
@@ -158,20 +160,20 @@ class TestTold:
 
     async def test_failed_run_sends_error_to_a_client_that_rejoins_without_id(self, pair: Pair) -> None:
         """The worker was killed during a stream without ids: the client has received only a part."""
-        here, there = pair
-        thread = await new_thread(here.sdk)
-        run = await here.sdk.runs.create(thread, "agent", input=demo(steps=2, fail=True))
-        await there.sdk.runs.join(thread, run["run_id"])
+        local, remote = pair
+        thread = await new_thread(local.sdk)
+        run = await local.sdk.runs.create(thread, "agent", input=demo(steps=2, fail=True))
+        await remote.sdk.runs.join(thread, run["run_id"])
         path = f"/threads/{thread}/runs/{run['run_id']}/stream"
         for headers, names in (({}, ["error"]), ({"Last-Event-ID": "-1"}, ["gap", "error"])):
             stream = Stream()
-            assert await stream.read(there.raw, "GET", path, headers=headers) == "error"
+            assert await stream.read(remote.raw, "GET", path, headers=headers) == "error"
             assert stream.names == names
 
     async def test_interrupted_run_ends_its_stream_without_error(self, pair: Pair) -> None:
         scene = await scene_of(pair)
-        stream, task = await scene.follow(scene.there)
-        await scene.there.sdk.runs.cancel(scene.thread, scene.run)
+        stream, task = await scene.follow(scene.remote)
+        await scene.remote.sdk.runs.cancel(scene.thread, scene.run)
         assert await task == "whole"
         assert [one.data for one in stream.sent[1:]] == ["waiting"]
 
@@ -195,7 +197,7 @@ class TestLost:
     ) -> None:
         scene = await scene_of(pair)
         await lose_logs(pair, tmp_path, own_valkey)
-        stream, task = begun(scene.there.raw, "GET", scene.path, headers={"Last-Event-ID": "-1"})
+        stream, task = begun(scene.remote.raw, "GET", scene.path, headers={"Last-Event-ID": "-1"})
         await stream.headers.wait()
         scene.open_gate()
         assert await task == "gap"
@@ -203,33 +205,33 @@ class TestLost:
 
     async def test_rejoining_a_run_without_ids_is_a_gap(self, pair: Pair) -> None:
         scene = await scene_of(pair, resumable=False)
-        stream, task = begun(scene.there.raw, "GET", scene.path, headers={"Last-Event-ID": "-1"})
+        stream, task = begun(scene.remote.raw, "GET", scene.path, headers={"Last-Event-ID": "-1"})
         await stream.headers.wait()
         scene.open_gate()
         assert await task == "gap"
         assert stream.names == ["gap", "custom"]
         await scene.over()
         late = Stream()
-        assert await late.read(scene.there.raw, "GET", scene.path, headers={"Last-Event-ID": "-1"}) == "gap"
+        assert await late.read(scene.remote.raw, "GET", scene.path, headers={"Last-Event-ID": "-1"}) == "gap"
         assert late.names == ["gap"]
 
     async def test_trimmed_log_is_a_gap(
         self, tmp_path: Path, own_valkey: ValkeyServer, namespace: str
     ) -> None:
         bound = {"event_log_max": 400}
-        async with gateways(2, tmp_path, own_valkey.url, namespace, settings=bound) as (here, there):
-            thread = await new_thread(here.sdk)
-            run = await here.sdk.runs.create(
+        async with gateways(2, tmp_path, own_valkey.url, namespace, settings=bound) as (local, remote):
+            thread = await new_thread(local.sdk)
+            run = await local.sdk.runs.create(
                 thread, "talker", input={"times": 200}, stream_mode="custom", stream_resumable=True
             )
-            await there.sdk.runs.join(thread, run["run_id"])
+            await remote.sdk.runs.join(thread, run["run_id"])
             path = f"/threads/{thread}/runs/{run['run_id']}/stream"
-            assert await Stream().read(there.raw, "GET", path, headers={"Last-Event-ID": "-1"}) == "gap"
+            assert await Stream().read(remote.raw, "GET", path, headers={"Last-Event-ID": "-1"}) == "gap"
 
 
 REMOVALS: dict[str, Callable[[Scene], Awaitable[Any]]] = {
-    "the run": lambda scene: scene.there.sdk.runs.delete(scene.thread, scene.run),
-    "its thread": lambda scene: scene.there.sdk.threads.delete(scene.thread),
+    "the run": lambda scene: scene.remote.sdk.runs.delete(scene.thread, scene.run),
+    "its thread": lambda scene: scene.remote.sdk.threads.delete(scene.thread),
 }
 
 
@@ -241,8 +243,8 @@ class TestRemoved:
         """The follower has stopped reading: it buffers a page, and requests the next one after the
         removal."""
         scene = await scene_of(pair)
-        stream, task = await scene.follow(scene.there)
-        readers: Any = assembly_of(scene.there.manager).runs.readers
+        stream, task = await scene.follow(scene.remote)
+        readers: Any = assembly_of(scene.remote.manager).runs.readers
         original, removed = readers.standing, asyncio.Event()
 
         async def late(*args: Any) -> Any:
@@ -252,7 +254,7 @@ class TestRemoved:
         readers.standing = late
         try:
             scene.open_gate()
-            await scene.here.manager.wait(scene.run)
+            await scene.local.manager.wait(scene.run)
             await REMOVALS[what](scene)
         finally:
             readers.standing = original
@@ -265,29 +267,29 @@ class TestRemoved:
 class TestLeft:
     async def test_draining_worker_aborts_streams(self, pair: Pair) -> None:
         scene = await scene_of(pair)
-        stream, task = await scene.follow(scene.there)
-        scene.there.gateway.abort_streams()
+        stream, task = await scene.follow(scene.remote)
+        scene.remote.gateway.abort_streams()
         assert await task == "broken"
         assert stream.names == ["metadata", "custom"]
         scene.open_gate()
 
     async def test_closed_store_aborts_streams(self, pair: Pair) -> None:
         scene = await scene_of(pair)
-        _, task = await scene.follow(scene.there)
-        await scene.there.manager.aclose()
+        _, task = await scene.follow(scene.remote)
+        await scene.remote.manager.aclose()
         assert await task == "broken"
         scene.open_gate()
 
     async def test_log_without_a_last_number_ends_with_a_gap(self, pair: Pair) -> None:
-        """As after the death of a worker: its peers end the run, and its last events are unknown."""
+        """This is so after the death of a worker: its peers end the run, and its last events are unknown."""
         scene = await scene_of(pair)
-        owner: Any = assembly_of(scene.here.manager).shared
+        owner: Any = assembly_of(scene.local.manager).shared
         owner.events.close = _nothing
         await scene.over()
-        await until_read(scene.there, scene.run, "through")
+        await until_read(scene.remote, scene.run, "through")
         stream = Stream()
         headers = {"Last-Event-ID": "-1"}
-        assert await stream.read(scene.there.raw, "GET", scene.path, headers=headers) == "gap"
+        assert await stream.read(scene.remote.raw, "GET", scene.path, headers=headers) == "gap"
         assert [one.data for one in stream.sent[1:3]] == ["waiting", "through"]
 
 
@@ -309,8 +311,8 @@ class Answer(LongLivedResponse):
     ids=["none", "of the connection", "another"],
 )
 async def test_failing_connection_counts_as_disconnect(error: Exception | None, disconnected: bool) -> None:
-    """OSError means that the client has disconnected; any other exception is raised."""
-    removed, messages = list[str](), list[Message]()
+    """An OSError means that the client has disconnected; any other exception is raised."""
+    disconnects, messages = list[str](), list[Message]()
 
     async def receive() -> Message:
         await asyncio.Event().wait()
@@ -322,14 +324,14 @@ async def test_failing_connection_counts_as_disconnect(error: Exception | None, 
         messages.append(message)
 
     async def on_disconnect() -> None:
-        removed.append("told")
+        disconnects.append("delivered")
 
     watchers = Watchers(1, 1)
     with watchers.reserve(None) as place:
         answer = Answer(place, headers={}, on_disconnect=on_disconnect)
     with pytest.raises(RuntimeError, match="of ours") if isinstance(error, RuntimeError) else nullcontext():
         await answer({"type": "http"}, receive, send)
-    assert removed == (["told"] if disconnected else [])
+    assert disconnects == (["delivered"] if disconnected else [])
     assert len(messages) == (3 if error is None else 1)
     assert watchers.open == 0
 
@@ -342,25 +344,25 @@ class TestSlow:
         self, request: pytest.FixtureRequest, tmp_path: Path, own_valkey: ValkeyServer, namespace: str
     ) -> AsyncGenerator[Pair]:
         url = own_valkey.url if request.param == "redis" else None
-        async with gateways(2, tmp_path, url, namespace, settings={"keep_temporary": 0.3}) as (here, there):
-            yield here, there
+        async with gateways(2, tmp_path, url, namespace, settings={"keep_temporary": 0.3}) as (local, remote):
+            yield local, remote
 
     @pytest.mark.parametrize("worker", ["its own", "another"])
     async def test_stateless_run_is_kept_while_a_client_reads(self, pair: Pair, worker: str) -> None:
-        here, there = pair
+        local, remote = pair
         body = {
             "assistant_id": "talker",
             "input": {"times": 400},
             "stream_mode": "custom",
             "stream_resumable": True,
         }
-        run = (await here.raw.post("/runs", json=body)).json()
-        served = here if worker == "its own" else there
+        run = (await local.raw.post("/runs", json=body)).json()
+        served = local if worker == "its own" else remote
         follower = served.manager.follow(run["run_id"], modes=["custom"])
         async with follower:
             first = await anext(follower)
-            await here.manager.wait(run["run_id"])
-            await asyncio.sleep(1.0)  # three times the retention: this time is what is tested
+            await local.manager.wait(run["run_id"])
+            await asyncio.sleep(1.0)  # three times the retention, whose length is tested
             disconnected = [first, *[one async for one in follower]]
         assert [getattr(one, "data", None) for one in disconnected[:-1]] == [
             {"number": n} for n in range(400)
@@ -368,6 +370,6 @@ class TestSlow:
         assert getattr(disconnected[-1], "complete", None) is True
 
         async def removed() -> bool:
-            return (await there.raw.get(f"/runs/{run['run_id']}")).status_code == 404
+            return (await remote.raw.get(f"/runs/{run['run_id']}")).status_code == 404
 
-        await wait_until(removed, description="it is removed when nobody reads it")
+        await wait_until(removed, description="the run is removed when no client reads it")

@@ -39,8 +39,8 @@ def body(assistant: str = "agent", run_input: Any = None, **more: Any) -> dict[s
 
 class TestNew:
     async def test_stream_has_metadata_then_events_then_ends(self, pair: Pair, thread: str) -> None:
-        here, _ = pair
-        async with here.raw.stream(
+        local, _ = pair
+        async with local.raw.stream(
             "POST", f"/threads/{thread}/runs/stream", **body(run_input=demo(steps=2, tag="a"))
         ) as response:
             path = response.headers["content-location"]
@@ -174,24 +174,24 @@ class TestReplay:
             assert numbers == sorted(set(numbers))
 
     async def test_stream_resumes_after_any_event_on_any_worker(self, pair: Pair, thread: str) -> None:
-        here, there = pair
+        local, remote = pair
         run_input = body(run_input=demo(steps=5, fail=True), stream_resumable=True)
-        whole = await all_events(here.raw, "POST", f"/threads/{thread}/runs/stream", **run_input)
+        whole = await all_events(local.raw, "POST", f"/threads/{thread}/runs/stream", **run_input)
         assert [event.event for event in whole] == ["metadata", *["values"] * 4, "error"]
         path = f"/threads/{thread}/runs/{whole[0].data['run_id']}/stream"
         for start in ("-1", "0", "-"):
-            assert await all_events(there.raw, "GET", path, headers={"Last-Event-ID": start}) == whole
+            assert await all_events(remote.raw, "GET", path, headers={"Last-Event-ID": start}) == whole
         for seen, event in enumerate(whole):
-            rest = await all_events(there.raw, "GET", path, headers={"Last-Event-ID": str(event.id)})
+            rest = await all_events(remote.raw, "GET", path, headers={"Last-Event-ID": str(event.id)})
             assert rest == whole[seen + 1 :]
 
     async def test_replay_continues_with_live_events(self, pair: Pair, thread: str) -> None:
-        here, there = pair
-        run = await here.sdk.runs.create(
+        local, remote = pair
+        run = await local.sdk.runs.create(
             thread, "gated", input={"gate": thread}, stream_mode="custom", stream_resumable=True
         )
         path = f"/threads/{thread}/runs/{run['run_id']}/stream"
-        async with there.raw.stream("GET", path, headers={"Last-Event-ID": "-1"}) as response:
+        async with remote.raw.stream("GET", path, headers={"Last-Event-ID": "-1"}) as response:
             sent: list[Sent] = []
             async for event in events(response):
                 sent.append(event)
@@ -200,12 +200,12 @@ class TestReplay:
         assert [event.data for event in sent[1:]] == ["waiting", "through"]
 
     async def test_join_without_an_id_streams_only_new_events(self, pair: Pair, thread: str) -> None:
-        here, there = pair
-        run = await here.sdk.runs.create(thread, "gated", input={"gate": thread}, stream_mode="custom")
+        local, remote = pair
+        run = await local.sdk.runs.create(thread, "gated", input={"gate": thread}, stream_mode="custom")
         path = f"/threads/{thread}/runs/{run['run_id']}/stream"
-        await until_status(there.sdk, thread, run["run_id"], "running")
-        await until_read(there, run["run_id"], "waiting")
-        async with there.raw.stream("GET", path) as response:
+        await until_status(remote.sdk, thread, run["run_id"], "running")
+        await until_read(remote, run["run_id"], "waiting")
+        async with remote.raw.stream("GET", path) as response:
             assert response.headers["location"] == path
             assert response.headers["content-location"] == path.removesuffix("/stream")
             GATES[thread].set()
@@ -216,46 +216,46 @@ class TestReplay:
     async def test_stream_of_a_settled_run_has_only_its_error(
         self, pair: Pair, thread: str, *, fail: bool
     ) -> None:
-        here, there = pair
-        run = await here.sdk.runs.create(thread, "agent", input=demo(steps=3, fail=fail))
-        await here.sdk.runs.join(thread, run["run_id"])
+        local, remote = pair
+        run = await local.sdk.runs.create(thread, "agent", input=demo(steps=3, fail=fail))
+        await local.sdk.runs.join(thread, run["run_id"])
         path, received = f"/threads/{thread}/runs/{run['run_id']}/stream", ["error"] if fail else []
-        assert [sent.event for sent in await all_events(there.raw, "GET", path)] == received
-        assert [part.event async for part in there.sdk.runs.join_stream(thread, run["run_id"])] == received
+        assert [sent.event for sent in await all_events(remote.raw, "GET", path)] == received
+        assert [part.event async for part in remote.sdk.runs.join_stream(thread, run["run_id"])] == received
 
     async def test_queued_run_is_streamed_from_its_start(self, pair: Pair, thread: str) -> None:
-        here, there = pair
-        await here.sdk.runs.create(thread, "gated", input={"gate": thread})
-        run = (await here.sdk.runs.create(thread, "agent", input=demo(steps=2)))["run_id"]
-        async with there.raw.stream("GET", f"/threads/{thread}/runs/{run}/stream") as response:
+        local, remote = pair
+        await local.sdk.runs.create(thread, "gated", input={"gate": thread})
+        run = (await local.sdk.runs.create(thread, "agent", input=demo(steps=2)))["run_id"]
+        async with remote.raw.stream("GET", f"/threads/{thread}/runs/{run}/stream") as response:
             GATES.setdefault(thread, asyncio.Event()).set()
             sent = [event.event async for event in events(response)]
         assert sent == ["metadata", "values", "values"]
 
     async def test_invalid_last_event_id_is_refused(self, pair: Pair, thread: str) -> None:
-        here, there = pair
-        run = await here.sdk.runs.create(thread, "agent", input=demo(sleep=60), stream_resumable=True)
+        local, remote = pair
+        run = await local.sdk.runs.create(thread, "agent", input=demo(sleep=60), stream_resumable=True)
         path = f"/threads/{thread}/runs/{run['run_id']}/stream"
         for wrong in ("abc", "1", "1-", "-5-3", f"{10**30}-0", "1-1-1", "ä"):
-            answer = await there.raw.get(path, headers=[(b"Last-Event-ID", wrong.encode("latin-1"))])
+            answer = await remote.raw.get(path, headers=[(b"Last-Event-ID", wrong.encode("latin-1"))])
             assert answer.status_code == 422, wrong
 
     async def test_an_id_that_was_never_issued_is_a_gap(self, pair: Pair, thread: str) -> None:
-        here, there = pair
+        local, remote = pair
         run_input = body(run_input=demo(steps=2), stream_resumable=True)
-        whole = await all_events(here.raw, "POST", f"/threads/{thread}/runs/stream", **run_input)
+        whole = await all_events(local.raw, "POST", f"/threads/{thread}/runs/stream", **run_input)
         path = f"/threads/{thread}/runs/{whole[0].data['run_id']}/stream"
-        sent = await all_events(there.raw, "GET", path, headers={"Last-Event-ID": "1-77"})
+        sent = await all_events(remote.raw, "GET", path, headers={"Last-Event-ID": "1-77"})
         assert [event.event for event in sent] == ["gap"]
         assert sent[0].id is None
 
     async def test_an_unknown_run_is_not_found(self, pair: Pair, thread: str) -> None:
-        here, there = pair
-        run = await start_running(here.sdk, thread, sleep=60)
-        other = await new_thread(here.sdk)
+        local, remote = pair
+        run = await start_running(local.sdk, thread, sleep=60)
+        other = await new_thread(local.sdk)
         for path in (f"{thread}/runs/{uuid4()}", f"{other}/runs/{run}", f"{uuid4()}/runs/{run}"):
             for verb in ("stream", "join"):
-                assert (await there.raw.get(f"/threads/{path}/{verb}")).status_code == 404
+                assert (await remote.raw.get(f"/threads/{path}/{verb}")).status_code == 404
 
 
 class TestGoing:
@@ -266,42 +266,42 @@ class TestGoing:
     async def test_on_disconnect_decides_about_the_run_of_the_stream(
         self, pair: Pair, thread: str, verb: str, mode: str | None
     ) -> None:
-        here, there = pair
+        local, remote = pair
         more = {} if mode is None else {"on_disconnect": mode}
         run_input = body("gated", {"gate": thread}, **more)
-        async with here.raw.stream("POST", f"/threads/{thread}/runs/{verb}", **run_input) as response:
+        async with local.raw.stream("POST", f"/threads/{thread}/runs/{verb}", **run_input) as response:
             run = response.headers["content-location"].rsplit("/", 1)[1]
-            await until_status(there.sdk, thread, run, "running")
+            await until_status(remote.sdk, thread, run, "running")
         left = time.monotonic()
         if mode == "cancel":
-            await until_status(there.sdk, thread, run, "interrupted")
+            await until_status(remote.sdk, thread, run, "interrupted")
             assert time.monotonic() - left < 2
-            shown = (await there.raw.get(f"/threads/{thread}/runs/{run}")).json()
+            shown = (await remote.raw.get(f"/threads/{thread}/runs/{run}")).json()
             assert "disconnected" in shown["cancel_reason"]
             return
-        await all_closed(here)
-        assert await status_of(there.sdk, thread, run) == "running"
+        await all_closed(local)
+        assert await status_of(remote.sdk, thread, run) == "running"
         GATES[thread].set()
-        assert await there.sdk.runs.join(thread, run) == {"log": ["run:through"]}
+        assert await remote.sdk.runs.join(thread, run) == {"log": ["run:through"]}
 
     @pytest.mark.parametrize("verb", ["stream", "join"])
     @pytest.mark.parametrize("flag", ["true", "1", "false", None])
     async def test_cancel_on_disconnect_decides_about_a_joined_run(
         self, two: Pair, verb: str, flag: str | None
     ) -> None:
-        here, there = two
-        thread = await new_thread(here.sdk)
-        run = (await here.sdk.runs.create(thread, "gated", input={"gate": thread}))["run_id"]
+        local, remote = two
+        thread = await new_thread(local.sdk)
+        run = (await local.sdk.runs.create(thread, "gated", input={"gate": thread}))["run_id"]
         params = {} if flag is None else {"cancel_on_disconnect": flag}
-        async with there.raw.stream("GET", f"/threads/{thread}/runs/{run}/{verb}", params=params):
-            await until_status(here.sdk, thread, run, "running")
+        async with remote.raw.stream("GET", f"/threads/{thread}/runs/{run}/{verb}", params=params):
+            await until_status(local.sdk, thread, run, "running")
         if flag in ("true", "1"):
-            await until_status(here.sdk, thread, run, "interrupted", timeout=2)
-            row = (await here.manager.runs.explain(run)).run
-            assert row.cancel_cause is Cause.disconnect, "receipts and webhooks name it"
+            await until_status(local.sdk, thread, run, "interrupted", timeout=2)
+            row = (await local.manager.runs.explain(run)).run
+            assert row.cancel_cause is Cause.disconnect, "receipts and webhooks have this cause"
             return
-        await all_closed(there)
-        assert await status_of(here.sdk, thread, run) == "running"
+        await all_closed(remote)
+        assert await status_of(local.sdk, thread, run) == "running"
 
     async def test_disconnect_is_committed_after_a_store_outage(
         self, one: Served, monkeypatch: pytest.MonkeyPatch
@@ -326,10 +326,10 @@ class TestGoing:
         await until_status(one.sdk, thread, run, "interrupted", timeout=5)
 
     async def test_disconnect_does_not_change_an_ended_run(self, pair: Pair, thread: str) -> None:
-        here, there = pair
+        local, remote = pair
         run_input = body(on_disconnect="cancel")
-        sent = await all_events(here.raw, "POST", f"/threads/{thread}/runs/stream", **run_input)
-        assert await status_of(there.sdk, thread, sent[0].data["run_id"]) == "success"
+        sent = await all_events(local.raw, "POST", f"/threads/{thread}/runs/stream", **run_input)
+        assert await status_of(remote.sdk, thread, sent[0].data["run_id"]) == "success"
 
 
 class TestHeartbeats:
@@ -354,14 +354,14 @@ async def test_stream_limit_refuses_before_admission() -> None:
             assert (await one.raw.get(f"/threads/{thread}/runs/{run}/join")).status_code == 429
             assert len(await one.sdk.runs.list(thread)) == 2
             stopped = await one.raw.post(f"/threads/{thread}/runs/{run}/cancel", params={"wait": 1})
-            assert stopped.status_code == 200  # what has to be possible always
+            assert stopped.status_code == 200  # a cancel needs no place
         await all_closed(one)
         assert (await one.raw.get(f"/threads/{thread}/runs/{run}/join")).status_code == 200
 
 
 async def test_hundred_streams_of_one_run_receive_all_events_in_order(pair: Pair, thread: str) -> None:
-    here, there = pair
-    run = await here.sdk.runs.create(
+    local, remote = pair
+    run = await local.sdk.runs.create(
         thread, "gated", input={"gate": thread}, stream_mode="custom", stream_resumable=True
     )
     path = f"/threads/{thread}/runs/{run['run_id']}/stream"
@@ -376,8 +376,10 @@ async def test_hundred_streams_of_one_run_receive_all_events_in_order(pair: Pair
             return [event async for event in events(response)]
 
     async with httpx.AsyncClient(limits=limits, timeout=30) as client:
-        watching = [asyncio.create_task(watch(served, client)) for _ in range(50) for served in (here, there)]
-        await wait_until(lambda: opened == 100, description="all of them watch", timeout=30)
+        watching = [
+            asyncio.create_task(watch(served, client)) for _ in range(50) for served in (local, remote)
+        ]
+        await wait_until(lambda: opened == 100, description="all streams are open", timeout=30)
         GATES[thread].set()
         received = await asyncio.gather(*watching)
     assert all(one == received[0] for one in received)
@@ -397,40 +399,40 @@ class TestLeaving:
     async def test_abort_streams_aborts_open_streams_and_refuses_new_ones(
         self, pair: Pair, thread: str
     ) -> None:
-        here, there = pair
+        local, remote = pair
         path = ""
 
         async def watch() -> None:
             nonlocal path
             run_input = body("gated", {"gate": thread}, on_disconnect="cancel")
-            async with here.raw.stream("POST", f"/threads/{thread}/runs/stream", **run_input) as response:
+            async with local.raw.stream("POST", f"/threads/{thread}/runs/stream", **run_input) as response:
                 path = response.headers["content-location"]
                 async for _ in events(response):
-                    here.gateway.abort_streams()
+                    local.gateway.abort_streams()
 
         with pytest.raises(httpx.RemoteProtocolError):
             await watch()
         for verb in ("stream", "join"):
-            refused = await here.raw.get(f"{path}/{verb}")
+            refused = await local.raw.get(f"{path}/{verb}")
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-        assert (await there.raw.get(path)).json()["status"] in ("pending", "running")
+        assert (await remote.raw.get(path)).json()["status"] in ("pending", "running")
         GATES.setdefault(thread, asyncio.Event()).set()
-        await until_status(there.sdk, thread, path.rsplit("/", 1)[1], "success")
+        await until_status(remote.sdk, thread, path.rsplit("/", 1)[1], "success")
 
     async def test_abort_streams_aborts_long_polls(self, pair: Pair, thread: str) -> None:
-        here, there = pair
-        run = await here.sdk.runs.create(thread, "gated", input={"gate": thread})
+        local, remote = pair
+        run = await local.sdk.runs.create(thread, "gated", input={"gate": thread})
 
         async def join() -> None:
             path = f"/threads/{thread}/runs/{run['run_id']}/join"
-            async with here.raw.stream("GET", path) as response:
+            async with local.raw.stream("GET", path) as response:
                 async for _ in response.aiter_raw():
-                    here.gateway.abort_streams()
+                    local.gateway.abort_streams()
 
         with pytest.raises(httpx.RemoteProtocolError):
             await join()
         GATES.setdefault(thread, asyncio.Event()).set()
-        await until_status(there.sdk, thread, run["run_id"], "success")
+        await until_status(remote.sdk, thread, run["run_id"], "success")
 
 
 FORGED = [
@@ -448,18 +450,18 @@ async def test_foreign_log_entries_are_not_streamed(
     two: Pair, shared_valkey: ValkeyServer, namespace: str
 ) -> None:
     """A client that can write to Redis cannot forge events: forged entries are delivered as a gap."""
-    here, there = two
+    local, remote = two
 
     async def streamed(mode: str, data: str) -> None:
-        thread = await new_thread(here.sdk)
-        run = await here.sdk.runs.create(
+        thread = await new_thread(local.sdk)
+        run = await local.sdk.runs.create(
             thread, "agent", input=demo(), stream_mode="custom", stream_resumable=True
         )
-        await here.sdk.runs.join(thread, run["run_id"])
+        await local.sdk.runs.join(thread, run["run_id"])
         log = f"{namespace}:{{t:{thread}}}:log:{run['run_id']}"
         shared_valkey.command("DEL", log)
         shared_valkey.command("XADD", log, "1-1", mode, data)
-        for worker in (here, there):
+        for worker in (local, remote):
             path = f"/threads/{thread}/runs/{run['run_id']}/stream"
             sent = await all_events(worker.raw, "GET", path, headers={"Last-Event-ID": "-1"})
             assert [one.event for one in sent] == ["metadata", "gap"], (mode, data)
@@ -470,14 +472,14 @@ async def test_foreign_log_entries_are_not_streamed(
 async def test_unpaired_surrogate_in_invalid_json_does_not_break_a_stream(
     two: Pair, shared_valkey: ValkeyServer, namespace: str
 ) -> None:
-    here, there = two
-    thread = await new_thread(here.sdk)
-    run = await here.sdk.runs.create(thread, "agent", input=demo(), stream_resumable=True)
-    await here.sdk.runs.join(thread, run["run_id"])
+    local, remote = two
+    thread = await new_thread(local.sdk)
+    run = await local.sdk.runs.create(thread, "agent", input=demo(), stream_resumable=True)
+    await local.sdk.runs.join(thread, run["run_id"])
     log = f"{namespace}:{{t:{thread}}}:log:{run['run_id']}"
     shared_valkey.command("DEL", log)
     shared_valkey.command("XADD", log, "1-1", "values", "{{{\\ud800")
-    answer = await there.raw.get(
+    answer = await remote.raw.get(
         f"/threads/{thread}/runs/{run['run_id']}/stream", headers={"Last-Event-ID": "-1"}
     )
     assert b"event: values\r\ndata: {{{\\ud800\r\nid: 1-1\r\n\r\n" in answer.content

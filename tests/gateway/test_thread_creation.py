@@ -32,16 +32,16 @@ async def create(served: Served, thread: str, supersteps: Any, if_exists: str = 
 
 
 async def test_repeated_creation_does_not_change_the_thread(plain: Pair) -> None:
-    here, there = plain
-    thread = await new_thread(here.sdk)
-    await here.sdk.threads.update_state(thread, {"a": 1})
-    run = await start_running(here.sdk, thread, sleep=60)
+    local, remote = plain
+    thread = await new_thread(local.sdk)
+    await local.sdk.threads.update_state(thread, {"a": 1})
+    run = await start_running(local.sdk, thread, sleep=60)
     for supersteps in (counting(2), steps(REFUSED)):
-        answer = await create(there, thread, supersteps)
+        answer = await create(remote, thread, supersteps)
         assert answer.status_code == 200, answer.text
         assert answer.json()["values"] == {"a": 1}
-    assert await status_of(there.sdk, thread, run) == "running"
-    assert (await create(there, thread, counting(2), "raise")).status_code == 409
+    assert await status_of(remote.sdk, thread, run) == "running"
+    assert (await create(remote, thread, counting(2), "raise")).status_code == 409
 
 
 async def test_refused_initial_state_removes_the_created_thread(one: Served) -> None:
@@ -54,19 +54,19 @@ async def test_refused_initial_state_removes_the_created_thread(one: Served) -> 
 
 async def test_refused_initial_state_keeps_a_concurrent_run(two: Pair) -> None:
     """The run is queued behind the creation."""
-    here, there = two
+    local, remote = two
     thread = str(uuid4())
-    creating = asyncio.create_task(create(here, thread, [*counting(200), *steps(REFUSED)]))
+    creating = asyncio.create_task(create(local, thread, [*counting(200), *steps(REFUSED)]))
 
     async def is_made() -> bool:
-        return (await there.raw.get(f"/threads/{thread}")).status_code == 200
+        return (await remote.raw.get(f"/threads/{thread}")).status_code == 200
 
-    await wait_until(is_made, description="the thread is made")
-    run = (await there.sdk.runs.create(thread, "agent", input=demo(tag="b")))["run_id"]
+    await wait_until(is_made, description="the thread is created")
+    run = (await remote.sdk.runs.create(thread, "agent", input=demo(tag="b")))["run_id"]
     assert not creating.done()
     assert (await creating).status_code == 422
-    await there.sdk.runs.join(thread, run)
-    assert await status_of(there.sdk, thread, run) == "success"
+    await remote.sdk.runs.join(thread, run)
+    assert await status_of(remote.sdk, thread, run) == "success"
 
 
 async def test_disconnect_does_not_interrupt_the_creation(two: Pair) -> None:
@@ -75,7 +75,7 @@ async def test_disconnect_does_not_interrupt_the_creation(two: Pair) -> None:
     body = ThreadCreate(thread_id=thread, supersteps=counting(50))  # pyright: ignore[reportArgumentType]
     services = one.gateway.state.services
     request = asyncio.create_task(thread_creation.create(services, UNAUTHENTICATED, body))
-    await wait_until(lambda: one.manager.threads.get(thread), description="the thread is made")
+    await wait_until(lambda: one.manager.threads.get(thread), description="the thread is created")
     request.cancel()
     with pytest.raises(asyncio.CancelledError):
         await request
@@ -85,9 +85,9 @@ async def test_disconnect_does_not_interrupt_the_creation(two: Pair) -> None:
 
 
 async def test_repeated_creation_completes_an_empty_thread(one: Served) -> None:
-    """As after the death of a worker between creating the thread and its state."""
+    """A worker may die between creating the thread and its state."""
     thread = (await one.manager.threads.create()).thread_id
     assert (await create(one, thread, steps(REFUSED))).status_code == 422
-    assert (await one.raw.get(f"/threads/{thread}")).status_code == 200, "it was there before"
+    assert (await one.raw.get(f"/threads/{thread}")).status_code == 200, "the thread exists already"
     thread = (await one.manager.threads.create()).thread_id
     assert (await create(one, thread, counting(2))).json()["values"] == {"0": 0, "1": 1}

@@ -48,7 +48,7 @@ async def test_thread_job_is_awaited_and_shown_in_health(gateway: Served) -> Non
         health = (await gateway.raw.get("/coordinator/health")).json()
         return health["outliving"] == [first["run_id"]] and health["thread_jobs"] >= 1
 
-    await wait_until(outlives, description="it is counted")
+    await wait_until(outlives, description="the job is counted")
     metrics = (await gateway.raw.get("/metrics")).text
     assert "coordinator_worker_outliving_thread_jobs 1.0" in metrics
     shown = await gateway.sdk.runs.get(thread, first["run_id"])

@@ -69,11 +69,11 @@ async def ended(served: Served, thread: str, assistant: str = "agent", **more: A
 
 
 async def test_runs_are_streamed_in_order_of_start(pair: Pair, thread: str) -> None:
-    here, there = pair
-    await ended(here, thread, input=demo(steps=1, tag="before"))
-    async with watching(there, thread) as watched:
-        first = await ended(here, thread, input=demo(steps=2, tag="a"))
-        second = await ended(here, thread, input=demo(steps=2, fail=True, tag="b"))
+    local, remote = pair
+    await ended(local, thread, input=demo(steps=1, tag="before"))
+    async with watching(remote, thread) as watched:
+        first = await ended(local, thread, input=demo(steps=2, tag="a"))
+        second = await ended(local, thread, input=demo(steps=2, fail=True, tag="b"))
         sent = await watched.until_done(first, second)
     assert [(one.event, one.data) for one in sent] == [
         ("metadata", {"run_id": first, "attempt": 1}),
@@ -88,24 +88,24 @@ async def test_runs_are_streamed_in_order_of_start(pair: Pair, thread: str) -> N
 
 
 async def test_thread_stream_resumes_after_any_event_on_any_worker(pair: Pair, thread: str) -> None:
-    here, there = pair
-    runs = [await ended(here, thread, input=demo(steps=2, tag=tag)) for tag in "ab"]
-    async with watching(there, thread, "-1") as watched:
+    local, remote = pair
+    runs = [await ended(local, thread, input=demo(steps=2, tag=tag)) for tag in "ab"]
+    async with watching(remote, thread, "-1") as watched:
         whole = list(await watched.until_done(*runs))
     ids = [str(one.id) for one in whole]
     assert len(set(ids)) == len(ids) == 8
     for seen in (0, 1, 2, 3, 4, 6):
-        async with watching(there, thread, ids[seen]) as watched:
+        async with watching(remote, thread, ids[seen]) as watched:
             rest = await watched.until(lambda sent: runs[1] in done(sent), "the rest")
             assert rest == whole[seen + 1 :]
 
 
 async def test_active_run_is_streamed_from_now_on(pair: Pair, thread: str) -> None:
-    here, there = pair
-    run = await here.sdk.runs.create(thread, "gated", input={"gate": thread}, stream_mode="custom")
-    await until_read(there, run["run_id"], "waiting")
-    waiting = await here.sdk.runs.create(thread, "agent", input=demo(steps=1))
-    async with watching(there, thread) as watched:
+    local, remote = pair
+    run = await local.sdk.runs.create(thread, "gated", input={"gate": thread}, stream_mode="custom")
+    await until_read(remote, run["run_id"], "waiting")
+    waiting = await local.sdk.runs.create(thread, "agent", input=demo(steps=1))
+    async with watching(remote, thread) as watched:
         GATES[thread].set()
         sent = await watched.until_done(run["run_id"], waiting["run_id"])
     assert [one.event for one in sent] == ["metadata", "custom", "metadata", "metadata", "values", "metadata"]
@@ -113,18 +113,18 @@ async def test_active_run_is_streamed_from_now_on(pair: Pair, thread: str) -> No
 
 
 async def test_lifecycle_leaves_the_events_out(pair: Pair, thread: str) -> None:
-    here, there = pair
-    async with watching(there, thread, stream_mode="lifecycle") as watched:
-        run = await ended(here, thread, input=demo(steps=3))
+    local, remote = pair
+    async with watching(remote, thread, stream_mode="lifecycle") as watched:
+        run = await ended(local, thread, input=demo(steps=3))
         sent = await watched.until_done(run)
     assert [one.event for one in sent] == ["metadata", "metadata"]
 
 
 async def test_sdk_joins_a_thread_stream(pair: Pair, thread: str) -> None:
-    here, there = pair
-    run = await ended(here, thread, input=demo(steps=1))
+    local, remote = pair
+    run = await ended(local, thread, input=demo(steps=1))
     parts: list[Any] = []
-    async for part in await there.sdk.threads.join_stream(thread, last_event_id="-1"):
+    async for part in await remote.sdk.threads.join_stream(thread, last_event_id="-1"):
         parts.append(part)
         if part.event == "metadata" and part.data.get("status") == "run_done":
             break
@@ -133,20 +133,20 @@ async def test_sdk_joins_a_thread_stream(pair: Pair, thread: str) -> None:
 
 
 async def test_deleted_run_is_a_gap_and_deleted_thread_ends_the_stream(pair: Pair, thread: str) -> None:
-    here, there = pair
-    removed_run = await ended(here, thread)
-    await here.sdk.runs.delete(thread, removed_run)
-    async with watching(there, thread, f"{removed_run}/1-1") as watched:
+    local, remote = pair
+    removed_run = await ended(local, thread)
+    await local.sdk.runs.delete(thread, removed_run)
+    async with watching(remote, thread, f"{removed_run}/1-1") as watched:
         sent = await watched.until(bool, "a gap")
         assert [one.event for one in sent] == ["gap"]
-    await here.sdk.threads.delete(thread)
-    assert (await there.raw.get(f"/threads/{thread}/stream")).status_code == 404
+    await local.sdk.threads.delete(thread)
+    assert (await remote.raw.get(f"/threads/{thread}/stream")).status_code == 404
 
 
 async def test_thread_stream_ends_with_its_thread(pair: Pair, thread: str) -> None:
-    here, there = pair
-    async with watching(there, thread) as watched:
-        await here.sdk.threads.delete(thread)
+    local, remote = pair
+    async with watching(remote, thread) as watched:
+        await local.sdk.threads.delete(thread)
         sent = await watched.until(bool, "its end")
     assert [(one.event, one.data["error"]) for one in sent] == [("error", "ThreadNotFound")]
 

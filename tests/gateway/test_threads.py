@@ -23,21 +23,21 @@ async def http() -> AsyncGenerator[httpx.AsyncClient]:
 
 class TestCreate:
     async def test_created_thread_has_all_fields(self, plain: Pair) -> None:
-        here, there = plain
-        made = await here.sdk.threads.create(metadata={"who": "me"}, graph_id="agent")
+        local, remote = plain
+        made = await local.sdk.threads.create(metadata={"who": "me"}, graph_id="agent")
         assert made["metadata"] == {"who": "me", "graph_id": "agent"}
         assert (made["status"], made["values"], made["interrupts"], made["error"]) == ("idle", None, {}, None)
         assert made["created_at"] == made["updated_at"] == made["state_updated_at"]
-        assert await there.sdk.threads.get(made["thread_id"]) == made
+        assert await remote.sdk.threads.get(made["thread_id"]) == made
 
     async def test_existing_thread_id_is_refused_or_returned(self, plain: Pair) -> None:
-        here, there = plain
+        local, remote = plain
         thread = str(uuid4())
-        made = await here.sdk.threads.create(thread_id=thread.upper(), metadata={"n": 1})
+        made = await local.sdk.threads.create(thread_id=thread.upper(), metadata={"n": 1})
         assert made["thread_id"] == thread
         with pytest.raises(ConflictError):
-            await there.sdk.threads.create(thread_id=thread)
-        again = await there.sdk.threads.create(thread_id=thread, if_exists="do_nothing", metadata={"n": 2})
+            await remote.sdk.threads.create(thread_id=thread)
+        again = await remote.sdk.threads.create(thread_id=thread, if_exists="do_nothing", metadata={"n": 2})
         assert again == made
 
     async def test_supersteps_create_the_initial_state(self, one: Served) -> None:
@@ -57,25 +57,25 @@ class TestCreate:
         assert [t["thread_id"] for t in await one.sdk.threads.search()] == [made["thread_id"]]
 
     async def test_thread_is_removed_after_its_ttl(self, plain: Pair) -> None:
-        here, there = plain
-        made = await here.sdk.threads.create(ttl=90)
+        local, remote = plain
+        made = await local.sdk.threads.create(ttl=90)
         path = f"/threads/{made['thread_id']}"
-        assert "ttl" not in (await there.raw.get(path)).json()
-        ttl = (await there.raw.get(path, params={"include": "ttl"})).json()["ttl"]
+        assert "ttl" not in (await remote.raw.get(path)).json()
+        ttl = (await remote.raw.get(path, params={"include": "ttl"})).json()["ttl"]
         assert (ttl["strategy"], ttl["ttl_minutes"]) == ("delete", 90)
         assert ttl["expires_at"] > made["updated_at"]
-        await there.sdk.threads.update(made["thread_id"], metadata={}, ttl={"ttl": 0.1 / 60})
-        await until_gone(there.raw, path)
+        await remote.sdk.threads.update(made["thread_id"], metadata={}, ttl={"ttl": 0.1 / 60})
+        await until_gone(remote.raw, path)
 
 
 class TestChange:
     async def test_metadata_is_merged_key_by_key(self, plain: Pair) -> None:
-        here, there = plain
-        thread = await new_thread(here.sdk)
-        await here.sdk.threads.update(thread, metadata={"a": 1, "deep": {"x": 1}})
-        changed = await there.sdk.threads.update(thread, metadata={"b": 2, "deep": {"y": 2}})
+        local, remote = plain
+        thread = await new_thread(local.sdk)
+        await local.sdk.threads.update(thread, metadata={"a": 1, "deep": {"x": 1}})
+        changed = await remote.sdk.threads.update(thread, metadata={"b": 2, "deep": {"y": 2}})
         assert changed["metadata"] == {"a": 1, "b": 2, "deep": {"y": 2}}
-        assert (await here.sdk.threads.get(thread))["metadata"] == changed["metadata"]
+        assert (await local.sdk.threads.get(thread))["metadata"] == changed["metadata"]
 
     async def test_return_minimal_has_no_body(self, one: Served) -> None:
         thread = await new_thread(one.sdk)
@@ -87,10 +87,10 @@ class TestChange:
         assert (await one.sdk.threads.get(thread))["metadata"] == {"a": 1, "b": 2}
 
     async def test_metadata_can_be_patched_while_a_run_is_in_flight(self, plain: Pair) -> None:
-        here, there = plain
-        thread = await new_thread(here.sdk)
-        await start_running(here.sdk, thread, sleep=60)
-        assert (await there.sdk.threads.update(thread, metadata={"a": 1}))["status"] == "busy"
+        local, remote = plain
+        thread = await new_thread(local.sdk)
+        await start_running(local.sdk, thread, sleep=60)
+        assert (await remote.sdk.threads.update(thread, metadata={"a": 1}))["status"] == "busy"
 
     async def test_merged_metadata_is_bounded(self, http: httpx.AsyncClient) -> None:
         made = (await http.post("/threads", json={"metadata": {"a": "x" * 800}})).json()
@@ -104,24 +104,24 @@ class TestChange:
 
 async def test_runs_write_their_assistant_into_the_metadata(plain: Pair) -> None:
     """Front ends search their threads by the graph's name or the assistant's id."""
-    here, there = plain
-    agent = here.manager.assistants.id_of("agent")
+    local, remote = plain
+    agent = local.manager.assistants.id_of("agent")
     mine = {"graph_id": "agent", "assistant_id": agent}
-    made = (await here.sdk.threads.create(metadata={"title": "ä", "graph_id": "another"}))["thread_id"]
-    await here.sdk.runs.wait(made, agent, input=demo())
-    run = await there.sdk.runs.create(str(uuid4()), "agent", input=demo(), if_not_exists="create")
-    await there.sdk.runs.join(run["thread_id"], run["run_id"])
-    assert (await there.sdk.threads.get(made))["metadata"] == {"title": "ä", **mine}
+    made = (await local.sdk.threads.create(metadata={"title": "ä", "graph_id": "another"}))["thread_id"]
+    await local.sdk.runs.wait(made, agent, input=demo())
+    run = await remote.sdk.runs.create(str(uuid4()), "agent", input=demo(), if_not_exists="create")
+    await remote.sdk.runs.join(run["thread_id"], run["run_id"])
+    assert (await remote.sdk.threads.get(made))["metadata"] == {"title": "ä", **mine}
     for metadata in (mine, {"graph_id": "agent"}, {"assistant_id": agent}):
-        matches = await there.sdk.threads.search(metadata=metadata)
+        matches = await remote.sdk.threads.search(metadata=metadata)
         assert {thread["thread_id"] for thread in matches} == {made, run["thread_id"]}
-    assert await there.sdk.threads.search(metadata={"graph_id": "another"}) == []
-    await here.sdk.threads.update(made, metadata={"title": "b"})
-    await here.sdk.runs.wait(made, "echo", input={"a": 1})
-    echo = {"graph_id": "echo", "assistant_id": here.manager.assistants.id_of("echo")}
-    assert (await here.sdk.threads.get(made))["metadata"] == {"title": "b", **echo}
-    await here.manager.create_or_reject("plain", "nobody registered this")
-    thread = await here.manager.threads.get("plain")
+    assert await remote.sdk.threads.search(metadata={"graph_id": "another"}) == []
+    await local.sdk.threads.update(made, metadata={"title": "b"})
+    await local.sdk.runs.wait(made, "echo", input={"a": 1})
+    echo = {"graph_id": "echo", "assistant_id": local.manager.assistants.id_of("echo")}
+    assert (await local.sdk.threads.get(made))["metadata"] == {"title": "b", **echo}
+    await local.manager.create_or_reject("plain", "an unregistered name")
+    thread = await local.manager.threads.get("plain")
     assert thread is not None
     assert thread.metadata == {}
 
@@ -189,17 +189,17 @@ class TestSearch:
 
 class TestCopy:
     async def test_copy_has_state_and_metadata_without_runs(self, plain: Pair) -> None:
-        here, there = plain
-        source = (await here.sdk.threads.create(metadata={"a": 1}))["thread_id"]
-        await here.sdk.runs.wait(source, "agent", input=demo(tag="t"))
-        copy = await there.sdk.threads.copy(source)
+        local, remote = plain
+        source = (await local.sdk.threads.create(metadata={"a": 1}))["thread_id"]
+        await local.sdk.runs.wait(source, "agent", input=demo(tag="t"))
+        copy = await remote.sdk.threads.copy(source)
         assert copy["thread_id"] != source
-        metadata = (await here.sdk.threads.get(source))["metadata"]
+        metadata = (await local.sdk.threads.get(source))["metadata"]
         assert metadata["a"] == 1
         assert (copy["metadata"], copy["values"]["log"]) == (metadata, ["t:1"])
-        assert await here.sdk.runs.list(copy["thread_id"]) == []
-        await there.sdk.runs.wait(copy["thread_id"], "agent", input=demo(tag="u"))
-        assert (await here.sdk.threads.get(source))["values"]["log"] == ["t:1"]
+        assert await local.sdk.runs.list(copy["thread_id"]) == []
+        await remote.sdk.runs.wait(copy["thread_id"], "agent", input=demo(tag="u"))
+        assert (await local.sdk.threads.get(source))["values"]["log"] == ["t:1"]
 
     async def test_copy_of_an_unknown_thread_is_not_found(self, http: httpx.AsyncClient) -> None:
         assert (await http.post(f"/threads/{uuid4()}/copy")).status_code == 404
@@ -207,21 +207,21 @@ class TestCopy:
 
 class TestStates:
     async def test_state_contains_the_threads_values(self, plain: Pair) -> None:
-        here, there = plain
-        thread = await new_thread(here.sdk)
-        empty = await there.sdk.threads.get_state(thread)
+        local, remote = plain
+        thread = await new_thread(local.sdk)
+        empty = await remote.sdk.threads.get_state(thread)
         assert (empty["values"], empty["next"], empty["checkpoint"]["checkpoint_id"]) == ({}, [], None)
-        assert await there.sdk.threads.get_history(thread) == []
-        await here.sdk.runs.wait(thread, "agent", input=demo(tag="t", steps=2))
-        state = await there.sdk.threads.get_state(thread)
+        assert await remote.sdk.threads.get_history(thread) == []
+        await local.sdk.runs.wait(thread, "agent", input=demo(tag="t", steps=2))
+        state = await remote.sdk.threads.get_state(thread)
         assert state["values"]["log"] == ["t:1", "t:2"]
         assert state["checkpoint"]["thread_id"] == thread
-        first, *older = await here.sdk.threads.get_history(thread)
+        first, *older = await local.sdk.threads.get_history(thread)
         assert first == state
         at = state["checkpoint"]["checkpoint_id"]
-        assert await here.sdk.threads.get_state(thread, checkpoint_id=at) == state
-        assert await here.sdk.threads.get_state(thread, checkpoint=state["checkpoint"]) == state
-        assert await here.sdk.threads.get_history(thread, before=at) == older
+        assert await local.sdk.threads.get_state(thread, checkpoint_id=at) == state
+        assert await local.sdk.threads.get_state(thread, checkpoint=state["checkpoint"]) == state
+        assert await local.sdk.threads.get_history(thread, before=at) == older
 
     async def test_state_returns_selected_fields(self, one: Served) -> None:
         thread = await new_thread(one.sdk)
@@ -232,21 +232,21 @@ class TestStates:
         assert picked == [{"values": {"done": 1}}, {"values": {}}]
 
     async def test_state_can_be_updated(self, plain: Pair) -> None:
-        here, there = plain
-        thread = await new_thread(here.sdk)
-        await here.sdk.runs.wait(thread, "agent", input=demo(tag="t"))
-        changed = await there.sdk.threads.update_state(thread, {"log": ["mine"]})
-        state = await here.sdk.threads.get_state(thread)
+        local, remote = plain
+        thread = await new_thread(local.sdk)
+        await local.sdk.runs.wait(thread, "agent", input=demo(tag="t"))
+        changed = await remote.sdk.threads.update_state(thread, {"log": ["mine"]})
+        state = await local.sdk.threads.get_state(thread)
         assert changed["checkpoint"] == state["checkpoint"]
         assert (state["values"]["log"], state["values"]["done"]) == (["mine"], 1)
-        result = await there.sdk.runs.wait(thread, "agent", input=demo(tag="u"))
+        result = await remote.sdk.runs.wait(thread, "agent", input=demo(tag="u"))
         assert result["log"] == ["mine", "u:1"]
 
     async def test_state_update_is_refused_while_a_run_is_in_flight(self, plain: Pair) -> None:
-        here, there = plain
-        thread = await new_thread(here.sdk)
-        run = await start_running(here.sdk, thread, sleep=60)
-        answer = await there.raw.post(f"/threads/{thread}/state", json={"values": {"a": 1}})
+        local, remote = plain
+        thread = await new_thread(local.sdk)
+        run = await start_running(local.sdk, thread, sleep=60)
+        answer = await remote.raw.post(f"/threads/{thread}/state", json={"values": {"a": 1}})
         assert (answer.status_code, answer.json()["run_id"]) == (409, run)
 
     async def test_unknown_state_is_not_found(self, one: Served) -> None:
@@ -260,25 +260,25 @@ class TestStates:
 
 class TestAssistants:
     async def test_assistant_is_found_by_name_and_by_id(self, plain: Pair) -> None:
-        here, there = plain
-        matches = await here.sdk.assistants.search(limit=100)
-        assert matches == await there.sdk.assistants.search(limit=100)
+        local, remote = plain
+        matches = await local.sdk.assistants.search(limit=100)
+        assert matches == await remote.sdk.assistants.search(limit=100)
         agent = next(one for one in matches if one["name"] == "agent")
         for assistant in ("agent", agent["assistant_id"]):
-            assert await there.sdk.assistants.get(assistant) == agent
-            schemas = await here.sdk.assistants.get_schemas(assistant)
+            assert await remote.sdk.assistants.get(assistant) == agent
+            schemas = await local.sdk.assistants.get_schemas(assistant)
             assert "sleep" in schemas["input_schema"]["properties"]
-            assert (await here.sdk.assistants.get_graph(assistant))["nodes"]
-        thread = await new_thread(here.sdk)
+            assert (await local.sdk.assistants.get_graph(assistant))["nodes"]
+        thread = await new_thread(local.sdk)
         for assistant in ("agent", agent["assistant_id"]):
-            run = await there.sdk.runs.create(thread, assistant, input=demo())
+            run = await remote.sdk.runs.create(thread, assistant, input=demo())
             assert run["assistant_id"] == agent["assistant_id"]
-        assert (await there.sdk.runs.join(thread, run["run_id"]))["log"] == ["run:1", "run:1"]
+        assert (await remote.sdk.runs.join(thread, run["run_id"]))["log"] == ["run:1", "run:1"]
 
     async def test_search_assistants_by_name(self, one: Served) -> None:
         assert await one.sdk.assistants.count(name="ALK") == 1
         assert await one.sdk.assistants.count(graph_id="talker") == 1
-        assert await one.sdk.assistants.count(metadata={"created_by": "somebody"}) == 0
+        assert await one.sdk.assistants.count(metadata={"created_by": "another"}) == 0
         page = await one.sdk.assistants.search(limit=2, response_format="object")
         assert (len(page["assistants"]), page["next"]) == (2, "2")
         names = [a["name"] for a in await one.sdk.assistants.search(sort_by="name", sort_order="desc")]
@@ -286,10 +286,10 @@ class TestAssistants:
         assert await one.sdk.assistants.search(graph_id="agent", select=["name"]) == [{"name": "agent"}]
 
     async def test_unknown_assistant_is_not_found(self, http: httpx.AsyncClient) -> None:
-        for path in ("nobody", str(uuid4()), f"{uuid4()}/schemas", "nobody/graph"):
+        for path in ("unknown", str(uuid4()), f"{uuid4()}/schemas", "unknown/graph"):
             assert (await http.get(f"/assistants/{path}")).status_code == 404
         thread = (await http.post("/threads", json={})).json()["thread_id"]
-        for assistant, status in (("nobody", 422), (str(uuid4()), 404)):
+        for assistant, status in (("unknown", 422), (str(uuid4()), 404)):
             body = {"assistant_id": assistant}
             assert (await http.post(f"/threads/{thread}/runs", json=body)).status_code == status
             assert (await http.post("/runs/wait", json=body)).status_code == status

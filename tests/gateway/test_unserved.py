@@ -42,7 +42,7 @@ async def test_unserved_route_is_refused_by_name(
 
 
 async def test_sdk_raises_the_name_of_an_unserved_route() -> None:
-    async with one_gateway() as here, get_client(url=here.url) as sdk:
+    async with one_gateway() as gateway, get_client(url=gateway.url) as sdk:
         with pytest.raises(NotFoundError, match=r"store\.put_item .*is not served"):
             await sdk.store.put_item(("a",), "k", {"v": 1})
         with pytest.raises(NotFoundError, match=r"assistants\.create .*is not served"):

@@ -57,7 +57,7 @@ def run_body(route: str, webhook: Any) -> Any:
 
 
 def in_production(gateway: Gateway, answer: list[str]) -> list[str]:
-    """Replaces the name server by one of the test. Returns the names that were queried."""
+    """Replaces the name server by one of the test. Returns the list of queried names."""
     names: list[str] = []
 
     def resolve(host: str, port: int) -> list[str]:
@@ -78,20 +78,20 @@ async def test_every_route_refuses_forbidden_webhook_urls(route: str) -> None:
             assert answer.status_code == 422, webhook
             assert "webhook" in answer.text
         left = await gateway.state.services.manager.runs.recent()
-        assert [run for run in left if run.status.value != "interrupted"] == [], "none was admitted"
+        assert [run for run in left if run.status.value != "interrupted"] == [], "no run was admitted"
 
 
 @pytest.mark.parametrize("route", [*ROUTES, "/runs/crons"])
 async def test_answer_does_not_depend_on_what_a_name_resolves_to(route: str) -> None:
-    """Else a caller that may create runs could query the names of the server's network."""
+    """Otherwise a caller that may create runs could query the names of the server's network."""
     async with serving() as (gateway, client):
         answers: list[httpx.Response] = []
         for addresses in (["8.8.8.8"], ["10.0.0.1"], ["8.8.8.8", "10.0.0.1"], ["169.254.169.254"], []):
-            asked_for = in_production(gateway, addresses)
+            queried = in_production(gateway, addresses)
             body = run_body(route, "https://db.prod.example.com/?token=hunter2")
             body = {**body, "schedule": "0 0 1 1 *"} if route.endswith("crons") else body
             answers.append(await client.post(route.format(t=uuid4()), json=body))
-            assert asked_for == [], "nothing is looked up"
+            assert queried == [], "a name was looked up"
         assert {answer.status_code for answer in answers} == {200}
 
 
@@ -106,7 +106,7 @@ async def test_name_that_resolves_to_a_private_address_is_not_connected_to() -> 
         async def dead() -> bool:
             return bool(await manager.webhooks.search(states=("dead",)))
 
-        await wait_until(dead, description="it is given up at once")
+        await wait_until(dead, description="the webhook is dead at once")
         (row,) = await manager.webhooks.search()
         assert (row.attempts, row.status_code) == (1, None)
         assert row.error == "not sent: the URL must not go to a loopback or private address"
@@ -172,7 +172,7 @@ async def test_dead_webhook_is_visible_to_operators() -> None:
         async def dead() -> bool:
             return bool(await manager.webhooks.search(states=("dead",)))
 
-        await wait_until(dead, description="it is given up")
+        await wait_until(dead, description="the webhook is dead")
         (row,) = await manager.webhooks.search()
         assert (row.state, row.attempts, row.status_code) == (WebhookState.dead, 2, 500)
 
@@ -189,7 +189,7 @@ async def test_attempts_are_counted_by_outcome() -> None:
 
         for state in ("delivered", "dead"):
             await client.post("/runs", json=run_body("", receiver.url))
-            await wait_until(partial(over, state), description=f"it is {state}")
+            await wait_until(partial(over, state), description=f"the webhook is {state}")
         shown = await metrics(client)
     outcomes = ("delivered", "failed", "given_up")
     assert [shown["coordinator_webhooks_total", outcome] for outcome in outcomes] == [1, 1, 1]
