@@ -19,7 +19,7 @@ UP_WITHIN = 40.0  # s; three workers on a machine that is busy with other tests
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Of this process, without any setting of the coordinator."""
+    """Returns the environment of this process without the settings of the coordinator."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -29,7 +29,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 class Served:
-    """`lines` are those that it has printed so far, on both streams."""
+    """A server process. `lines` is its output so far, on both streams."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -52,20 +52,20 @@ class Served:
     async def wait_for_line(
         self, pattern: str, *, times: int = 1, within: float = UP_WITHIN
     ) -> re.Match[str]:
-        """Waits until `times` lines match `pattern`, and returns the last match."""
+        """Waits until `times` lines match `pattern`, and returns the match of the last one."""
 
         def matches() -> list[re.Match[str]]:
             return [match for line in self.lines if (match := re.search(pattern, line))]
 
         until = time.monotonic() + within
         while len(matches()) < times:
-            assert not self._reading.done(), f"it ended without {pattern!r} x{times}:\n{self.output}"
+            assert not self._reading.done(), f"the server ended without {pattern!r} x{times}:\n{self.output}"
             assert time.monotonic() < until, f"not within {within} s: {pattern!r} x{times}:\n{self.output}"
             await asyncio.sleep(0.005)
         return matches()[-1]
 
     async def up(self) -> str:
-        """Waits until it listens, and returns its address."""
+        """Waits until the server listens, and returns its URL."""
         self.url = (await self.wait_for_line(r"on (http://\S+:\d+)$")).group(1)
         return self.url
 
@@ -86,7 +86,7 @@ class Served:
         self._process.send_signal(number)
 
     async def gone(self, within: float = UP_WITHIN) -> tuple[float, int]:
-        """How many seconds that took, and its exit status."""
+        """Waits until the process has ended; returns how long that took (s), and the exit status."""
         began = time.monotonic()
         async with asyncio.timeout(within):
             status = await self._process.wait()
@@ -94,7 +94,7 @@ class Served:
         return time.monotonic() - began, status
 
     async def aclose(self) -> None:
-        """No process of it is left."""
+        """Kills the server and its workers."""
         if self._process.returncode is None:
             self._process.kill()
         await self._process.wait()
