@@ -39,13 +39,13 @@ async def _churn(churn: Churn, minutes: float) -> list[Held]:
         steps += 1
         if passed >= len(samples) * 60:
             samples.append(await churn.held())
-            say(samples)
+            print_last(samples)
     samples.append(await churn.held())
-    say(samples)
+    print_last(samples)
     return samples
 
 
-def say(samples: list[Held]) -> None:
+def print_last(samples: list[Held]) -> None:
     now = samples[-1]
     sys.stderr.write(
         f"{now.at:7.1f} s  {now.rss / 2**20:7.1f} MiB  {now.ended} ended  {now.runs_in_memory} in memory"
@@ -59,11 +59,11 @@ async def _measure() -> dict[str, Any]:
         open_before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - only counted
         async with churning(Path(folder), server, namespace="churn", running=RUNNING, **KEPT) as churn:
             await churn.fill()
-            # Twice: only when all that was filled in one go has been replaced, one by one, is the heap as
-            # fragmented as it is going to be (about 12 % more than right after the first filling).
+            # Twice the size: the heap reaches its final fragmentation (about 12 % more than right after the
+            # first filling) only when each run of that filling has been replaced by another.
             while churn.ended < 2 * FINISHED:
                 await churn.step()
-            say([await churn.held()])
+            print_last([await churn.held()])
             samples = await _churn(churn, MINUTES)
             await churn.finish()
             at_rest = await churn.held()
@@ -93,9 +93,9 @@ _IMMORTAL = (
 )
 
 
-def _markdown(found: dict[str, Any]) -> str:
-    verdict = "holds" if found["ok"] else "DOES NOT HOLD"
-    samples: list[dict[str, Any]] = found["samples"]
+def _markdown(result: dict[str, Any]) -> str:
+    verdict = "holds" if result["ok"] else "DOES NOT HOLD"
+    samples: list[dict[str, Any]] = result["samples"]
     rows = [
         f"| {sample['at']:.0f} | {sample['rss'] / 2**20:.1f} | {sample['runs_in_memory']} | {sample['ended']}"
         f" | {sample['tasks']} | {sample['files']} | {sample['redis_keys']} | {sample['redis_connections']} |"
@@ -103,10 +103,10 @@ def _markdown(found: dict[str, Any]) -> str:
     ]
     return f"""# Churn
 
-{found["running"]} running, {found["finished_in_memory"]} finished in memory, {found["minutes"]:g} minutes:
-{found["ended"]} runs ended; memory within {found["drift"]:.1%} of the start; {verdict}.
-Left behind: {found["tasks_left"]} tasks, {found["files_left"]} files, {found["keys_without_ttl"]} keys that
-have no TTL.
+{result["running"]} running, {result["finished_in_memory"]} finished in memory, {result["minutes"]:g} minutes:
+{result["ended"]} runs ended; memory within {result["drift"]:.1%} of the start; {verdict}.
+Left behind: {result["tasks_left"]} tasks, {result["files_left"]} files, {result["keys_without_ttl"]} keys
+without a TTL.
 
 | s | RSS MiB | in memory | ended | tasks | files | Redis keys | connections |
 |---|---|---|---|---|---|---|---|
@@ -116,12 +116,12 @@ have no TTL.
 
 def main() -> int:
     logging.disable(logging.WARNING)  # runs fail on purpose
-    found = asyncio.run(_measure())
+    result = asyncio.run(_measure())
     OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / "churn.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    (OUT / "churn.md").write_text(_markdown(found), encoding="utf-8")
-    sys.stdout.write(_markdown(found))
-    return 0 if found["ok"] else 1
+    (OUT / "churn.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    (OUT / "churn.md").write_text(_markdown(result), encoding="utf-8")
+    sys.stdout.write(_markdown(result))
+    return 0 if result["ok"] else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs of every kind that begin and end for as long as one likes, and what the process holds meanwhile."""
+"""A workload of runs that begin and end in every way, and samples of the resources that the process holds."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Churn:
         self._going[record.run_id] = (record, may_end)
 
     async def step(self) -> None:
-        """End one, begin another."""
+        """End one run and begin another."""
         record, may_end = self._going[self._random.choice(list(self._going))]
         await self._random.choice(self._ways)(record, may_end)
         await self.fill()
@@ -134,7 +134,7 @@ class Churn:
         await self._settled(record)
 
     async def _by_status(self, record: RunRecord, may_end: asyncio.Event) -> None:
-        """A caller without a task, on the thread that becomes free."""
+        """A caller without a task uses the thread that becomes free."""
         await self._success(record, may_end)
         run = await self.manager.create_or_reject(record.thread_id, kwargs={"q": 1})
         await self.manager.set_status(run.run_id, RunStatus.running)
@@ -148,9 +148,8 @@ class Churn:
             await self._settled(record)
 
     async def held(self) -> Held:
-        # What eviction and the drainer of sockets have to do, they have done.
-        await asyncio.sleep(0)
-        gc.collect()  # what is garbage is not held
+        await asyncio.sleep(0)  # eviction and the drainer of sockets finish their pending work
+        gc.collect()
         registry = assembly_of(self.manager).shared.registry
         maps = {what: len(things) for what, things in bookkeeping_of(self.manager).items()}
         maps["outbox"] = self.manager.worker.pending_writes

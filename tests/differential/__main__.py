@@ -1,4 +1,4 @@
-"""`python -m tests.differential --sequences 5000`; one of them again: `--only 123`."""
+"""`python -m tests.differential --sequences 5000`. `--only 123` repeats one sequence."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=80, help="operations in each sequence")
     parser.add_argument("--seed", type=int, default=None, help="of the first sequence")
     parser.add_argument("--only", type=int, default=None, metavar="SEED")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     logging.disable(logging.CRITICAL)
-    first = random.randrange(2**31) if asked.seed is None else asked.seed
-    seeds = range(first, first + asked.sequences) if asked.only is None else (asked.only,)
-    with database() as found:
-        report = asyncio.run(compare(found, seeds, steps=asked.steps, tell=progress))
+    first = random.randrange(2**31) if options.seed is None else options.seed
+    seeds = range(first, first + options.sequences) if options.only is None else (options.only,)
+    with database() as postgres:
+        report = asyncio.run(compare(postgres, seeds, steps=options.steps, on_progress=progress))
     for kind, (seed, what) in report.failures.items():
         print(f"\nseed {seed}, and {report.counts[kind] - 1} more of its kind:\n{what}")
     print(

@@ -1,4 +1,4 @@
-"""Many sequences over one PostgreSQL, and which kinds of differences they found."""
+"""Runs many sequences over one PostgreSQL and collects the kinds of differences between the engines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.builders import StoreClock
 from tests.support.postgres import Database
 
 FILE_EVERY = 6
-"""One sequence in so many has a SQLite file beside memory, which runs the same statements."""
+"""One sequence in `FILE_EVERY` also runs on a SQLite file. The memory store executes the same statements."""
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Report:
     sequences: int = 0
     called: Counter[str] = field(default_factory=Counter[str])
     failures: dict[Any, tuple[int, str]] = field(default_factory=dict[Any, tuple[int, str]])
-    """By kind: the first seed that showed it, and what it showed."""
+    """By kind: the first seed that showed the difference, and its text."""
     counts: Counter[Any] = field(default_factory=Counter[Any])
     seconds: float = 0.0
 
@@ -37,25 +37,25 @@ async def compare(
     *,
     steps: int,
     until_first: bool = False,
-    tell: Callable[[Report], None] = lambda _: None,
+    on_progress: Callable[[Report], None] = lambda _: None,
 ) -> Report:
-    """`until_first`: the first sequence that shows a difference is the last."""
+    """`until_first`: stop after the first sequence that shows a difference."""
     report, began = Report(), time.monotonic()
     for seed in seeds:
         clock = StoreClock()
         try:
-            async with engines(database, clock, file=seed % FILE_EVERY == 0) as found:
+            async with engines(database, clock, file=seed % FILE_EVERY == 0) as stores:
                 try:
-                    await Sequence(seed, found, clock).run(steps)
+                    await Sequence(seed, stores, clock).run(steps)
                 finally:
-                    report.called.update(found.called)
+                    report.called.update(stores.called)
         except Difference as difference:
             report.note(seed, difference.signature, str(difference))
         except AssertionError as difference:
             report.note(seed, ("tables", str(difference)[:60]), str(difference))
         report.sequences += 1
         report.seconds = time.monotonic() - began
-        tell(report)
+        on_progress(report)
         if until_first and report.failures:
             break
     return report

@@ -1,4 +1,4 @@
-"""Several stores that get the same calls in the same order, and have to give the same answers."""
+"""Several stores that receive the same calls in the same order and must return the same answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.postgres import Database
 from tests.support.twins import TwinStore, answer_of, comparable, compare_files, refusal
 
 PAGES = 100
-"""Steps of one pass of the pruner; none of a sequence's passes is longer."""
+"""Limit of the steps of one pass of the pruner. No pass of a sequence is longer."""
 
 
 class Difference(AssertionError):
@@ -51,14 +51,14 @@ class Engines:
         self.called: Counter[str] = Counter()
 
     async def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """The answer of all, None where all have refused alike. Raises Difference."""
+        """Returns the common answer, or None if all stores raised the same error. Raises Difference."""
         call = (name, args, kwargs)
         self._note(call)
         answers = {which: await answer_of(store, *call) for which, store in self.stores.items()}
         return self._agreed(call, answers)
 
     async def prune(self, keep: Retention, *, limit: int, dry_run: bool) -> None:
-        """A whole pass: a cursor holds numbers of rows, which are each engine's own."""
+        """Run a whole pass. Each engine has its own cursor: a cursor holds row numbers of its engine."""
         cursors: dict[str, PruneCursor | None] = dict.fromkeys(self.stores)
         for _ in range(PAGES):
             call = ("prune", (keep,), {"limit": limit, "dry_run": dry_run})

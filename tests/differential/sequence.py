@@ -29,7 +29,7 @@ SECOND = 1_000_000  # us
 RECENT = 30
 """How far back a call may lie that is made again."""
 NOT_MADE_AGAIN = frozenset({"register", "create_cron"})
-"""`register` numbers a worker each time. A cron that exists is refused by its caller, which draws the id."""
+"""`register` numbers a worker each time. An existing cron is refused by the caller, which draws the id."""
 
 
 class Sequence:
@@ -86,12 +86,12 @@ class Sequence:
         return self._metadata[-1]
 
     def _contained(self) -> dict[str, Any]:
-        """What a search asks for: nothing, a part of some metadata, something else."""
+        """The metadata that a search requires: none, a part of existing metadata, or other metadata."""
         part = part_of(self.random, self.random.choice(self._metadata)) if self._metadata else {}
         return self.random.choice(({}, part, json_object(self.random)))
 
     def _own(self) -> Ownership:
-        """Mostly a recent one; now and then of another fence or epoch."""
+        """Mostly a recent ownership; occasionally one with another fence or epoch."""
         if not self._owns:
             return Ownership("unknown", "t1", 1, 1)
         own = self.random.choice(self._owns if self._one_in(5) else self._owns[-8:])
@@ -128,9 +128,9 @@ class Sequence:
             "thread_metadata": stamp if self._one_in(3) else None,
             "run_id": self._run_id() if again else f"r{random.randrange(10**6):06}{self._number:04}",
         }
-        asked: dict[str, Any] = {"thread_id": random.choice(THREADS)}
+        fields: dict[str, Any] = {"thread_id": random.choice(THREADS)}
         stamps["created_at"] = created_at(random, self._number)
-        asked |= {
+        fields |= {
             "kind": "op" if self._one_in(7) else "run",
             "user_id": self._user(),
             "assistant_id": random.choice((None, *ASSISTANTS)),
@@ -142,7 +142,7 @@ class Sequence:
         }
         stamps["portable"] = self._one_in(3)
         stamps["request_hash"] = key and random.choice(("h1", "h2"))
-        asked |= {
+        fields |= {
             "idempotency_key": key,
             "parent_run_id": self._run_id() if self._one_in(6) else None,
             "timeout_ms": random.choice((None, None, 1, 5000)),
@@ -154,7 +154,7 @@ class Sequence:
             "temporary_ms": 5000 if self._one_in(6) else None,
             "delay_ms": random.choice((None, None, None, None, None, 0, 1000, 10_000)),
         }
-        return AdmissionRequest(spec=RunSpec(**asked), **stamps)
+        return AdmissionRequest(spec=RunSpec(**fields), **stamps)
 
     def _fired(self, **changes: Any) -> AdmissionRequest:
         request = self._new_run()

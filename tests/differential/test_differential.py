@@ -53,8 +53,8 @@ async def test_an_order_that_one_store_leaves_open_is_found(
 ) -> None:
     runs = MemoryStore.runs
 
-    async def reversed_list(self: MemoryStore, **asked: Any) -> Any:
-        return (await runs(self, **asked))[::-1]
+    async def reversed_list(self: MemoryStore, **query: Any) -> Any:
+        return (await runs(self, **query))[::-1]
 
     monkeypatch.setattr(MemoryStore, "runs", reversed_list)
     report = await compare(shared_postgres, range(60), steps=80, until_first=True)

@@ -1,7 +1,7 @@
-"""Drain workers under load, again and again: `make drains` (COUNT=1000).
+"""Drain workers under load repeatedly: `make drains` (COUNT=1000).
 
 A run whose code has returned within the grace has succeeded, whatever the drain was doing at that moment.
-Exits with 1 if the store says otherwise of any.
+Exits with 1 if the store has another status for any such run.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from coordinator import CoordinatorError, RunContext, RunManager, open_coordinat
 
 CLIENTS = 24
 THREADS = 200
-WARM_UP = 0.05  # s, at most, until the drain begins
-LASTS = 0.02  # s, at most
-GRACE = 30.0
+WARM_UP = 0.05  # longest time (s) until the drain begins
+LASTS = 0.02  # longest duration (s) of a run
+GRACE = 30.0  # s
 
 
 class Load:
-    """Clients of one worker, which admit until they are refused."""
+    """Clients of one worker. Each creates runs until the worker refuses one."""
 
     def __init__(self, manager: RunManager) -> None:
         self._manager, self._returned, self._refused = manager, list[str](), False
@@ -46,7 +46,7 @@ class Load:
                 await asyncio.sleep(0)
 
     async def drained(self) -> list[str]:
-        """Drain in the midst of it; answers with the runs whose code has returned."""
+        """Drain the worker under load. Returns the ids of the runs whose code has returned."""
         clients = [asyncio.ensure_future(self._client()) for _ in range(CLIENTS)]
         await asyncio.sleep(random.uniform(0, WARM_UP))
         await self._manager.worker.drain(GRACE)
@@ -56,7 +56,7 @@ class Load:
 
 
 async def one_drain(folder: Path) -> tuple[Counter[str], list[str]]:
-    """What became of the runs whose code returned, and which of them the store knows as something else."""
+    """Returns the statuses of the runs whose code returned, and a line for each run that did not succeed."""
     url = f"sqlite:///{folder / 'runs.db'}"
     async with open_coordinator(url, sqlite_synchronous="NORMAL", grace=0) as manager:
         returned = await Load(manager).drained()
@@ -80,7 +80,7 @@ async def drains(count: int) -> tuple[Counter[str], list[str]]:
     return ends, wrong
 
 
-def say(line: str) -> None:
+def write(line: str) -> None:
     sys.stdout.write(f"{line}\n")
 
 
@@ -90,10 +90,10 @@ def main() -> int:
     count = parser.parse_args().count
     began = time.monotonic()
     ends, wrong = asyncio.run(drains(count))
-    say(f"{count} drains in {time.monotonic() - began:.0f} s: {ends.total()} runs returned, {dict(ends)}")
+    write(f"{count} drains in {time.monotonic() - began:.0f} s: {ends.total()} runs returned, {dict(ends)}")
     for line in wrong[:20]:
-        say(f"decided otherwise: {line}")
-    say(f"{len(wrong)} finished runs decided otherwise")
+        write(f"decided otherwise: {line}")
+    write(f"{len(wrong)} finished runs decided otherwise")
     return 1 if wrong or not ends else 0
 
 
