@@ -123,7 +123,7 @@ class Pause(Fault):
         patience = stage.knobs.lease_ttl * 3 + 3
         dead = await holds(lambda: stage.is_dead(epochs[-1]), within=patience)
         if dead:
-            stage.test.fault("buried", worker=slot.name, epoch=epochs[-1])
+            stage.test.fault("declared_dead", worker=slot.name, epoch=epochs[-1])
             stage.book.counts["paused and declared dead"] += 1
         else:
             stage.violation(f"no worker has declared {slot.name} dead within {patience:g} s")

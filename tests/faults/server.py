@@ -151,7 +151,7 @@ class CutOff(Fault):
         took = await stage.until(f"{slot.name} is declared dead", lambda: stage.is_dead(epoch))
         if took is None:
             return
-        stage.test.fault("buried", worker=slot.name, epoch=epoch)
+        stage.test.fault("declared_dead", worker=slot.name, epoch=epoch)
         stage.book.counts["cut off and declared dead"] += 1
         knobs = stage.knobs
         bound = knobs.lease_ttl + knobs.sweep + knobs.tick

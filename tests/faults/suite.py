@@ -109,7 +109,7 @@ def count_zombies(lines: list[Line], book: Book) -> None:
     dead, woken = dict[str, int](), set[int | None]()
     tries = set[str | None]()
     for line in lines:
-        if line.kind == "fault" and line.what == "buried":
+        if line.kind == "fault" and line.what == "declared_dead":
             dead[line.args["worker"]] = line.args["epoch"]
         elif line.kind == "fault" and line.what == "resumed":
             woken.add(dead.pop(line.args["worker"], None))

@@ -1,4 +1,4 @@
-"""Histories of workers: how they are written, and what proves that nothing went wrong.
+"""Histories of workers: recording them, and checking them against the properties of the protocol.
 
 with Recorder("w1", folder / "w1.jsonl") as record:
     with record.call("admit", thread="t", strategy="reject") as call:

@@ -1,4 +1,4 @@
-"""What the store itself says of a history: its audit and its final rows."""
+"""The store's own record of a history: its audit and its final rows."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from stores.rows import RunRow, ThreadRow, Transition, WorkerRow
 
 
 class AuditedStore(ReadStore, WorkerStore, Protocol):
-    """What collecting needs of a store."""
+    """The ports that `collect` needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """`transitions` in commit order (by id); rows as they are at the end. `buried_at`: epoch -> store's
-    clock in us, of workers that were buried by a *peer*."""
+    """`transitions` are in commit order (by id). The rows are those at the end of the history."""
 
     transitions: tuple[Transition, ...] = ()
     runs: tuple[RunRow, ...] = ()
@@ -26,7 +25,7 @@ class Audit:
 
 
 async def collect(store: AuditedStore, threads: Iterable[str]) -> Audit:
-    """Read everything of these threads. Call it when the history is over."""
+    """Read the audit and the rows of these threads. Call it after the end of the history."""
     runs: list[RunRow] = []
     rows: list[ThreadRow] = []
     for thread_id in sorted(set(threads)):

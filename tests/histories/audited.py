@@ -1,4 +1,4 @@
-"""What the store's audit proves by itself. Its lines are in commit order, so no clock is needed."""
+"""Properties that the store's audit proves alone. Its lines are in commit order, so no clock is needed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.histories.audit import Audit
 from tests.histories.findings import Finding
 
 OWNERS_WRITES = frozenset({"admitted", "queued", "claimed", "started"})
-"""Beside these, `finished` with a success is written by a live owner alone; all else may be a reaper's."""
+"""Only a live owner writes these, and `finished` with a success. A reaper may write any other transition."""
 
 
 def of_audit(audit: Audit) -> Iterator[Finding]:
@@ -20,12 +20,13 @@ def of_audit(audit: Audit) -> Iterator[Finding]:
     for line in lines:
         by_thread[line.thread_id].append(line)
     rows = {row.run_id: row for row in audit.runs}
-    for thread, found in by_thread.items():
-        yield from one_holder(thread, found)
-        yield from fences_grow(thread, found, [row.fence for row in audit.threads if row.thread_id == thread])
-        yield from first_in_first_out(thread, found, rows)
+    for thread, its_lines in by_thread.items():
+        final = [row.fence for row in audit.threads if row.thread_id == thread]
+        yield from one_holder(thread, its_lines)
+        yield from fences_grow(thread, its_lines, final)
+        yield from first_in_first_out(thread, its_lines, rows)
     yield from one_decision(lines)
-    yield from no_write_after_burial(lines)
+    yield from no_write_of_a_dead_worker(lines)
     yield from rows_agree(lines, audit.runs)
     yield from one_run_per_key(audit.runs)
 
@@ -43,7 +44,7 @@ def one_holder(thread: str, lines: Sequence[Transition]) -> Iterator[Finding]:
 
 
 def fences_grow(thread: str, lines: Sequence[Transition], final: Sequence[int]) -> Iterator[Finding]:
-    """Each run that takes the thread, and each that adopts it, has a greater fence than all before."""
+    """Each claim and each adoption of the thread has a greater fence than all earlier ones."""
     last: Transition | None = None
     for line in lines:
         taken = line.what in ("claimed", "adopted", "fenced") or (
@@ -52,13 +53,13 @@ def fences_grow(thread: str, lines: Sequence[Transition], final: Sequence[int]) 
         if not taken:
             continue
         if last is not None and line.fence <= last.fence:
-            what = f"fence {line.fence} was given out after fence {last.fence}"
+            what = f"fence {line.fence} was issued after fence {last.fence}"
             yield Finding("fences only grow", what, _texts(last, line), thread, line.run_id)
         if last is None or line.fence > last.fence:
             last = line
     for fence in final:
         if last is not None and fence < last.fence:
-            what = f"the thread is at fence {fence}, although {last.fence} was given out"
+            what = f"the thread is at fence {fence}, although {last.fence} was issued"
             yield Finding("fences only grow", what, _texts(last), thread, last.run_id)
 
 
@@ -84,7 +85,7 @@ def _legal(line: Transition) -> bool:
 def first_in_first_out(
     thread: str, lines: Sequence[Transition], rows: dict[str, RunRow]
 ) -> Iterator[Finding]:
-    """Nobody takes the thread while somebody waits who was admitted earlier."""
+    """No run takes the thread while a run that was admitted earlier is queued."""
     waiting: dict[str, tuple[int, Transition]] = {}
     for line in lines:
         row = rows.get(line.run_id)
@@ -100,31 +101,31 @@ def first_in_first_out(
             waiting.pop(line.run_id, None)
 
 
-def no_write_after_burial(lines: Iterable[Transition]) -> Iterator[Finding]:
-    """From when a run of an epoch was ended as an orphan, that epoch was dead."""
-    buried: dict[int, Transition] = {}
+def no_write_of_a_dead_worker(lines: Iterable[Transition]) -> Iterator[Finding]:
+    """An epoch is dead from the moment when one of its runs was ended as an orphan or adopted."""
+    dead_since: dict[int, Transition] = {}
     owner: dict[str, int | None] = {}
     for line in lines:
-        grave = buried.get(line.epoch) if line.epoch is not None else None
+        death = dead_since.get(line.epoch) if line.epoch is not None else None
         late = line.what in OWNERS_WRITES or (line.what == "finished" and line.to_status == "success")
-        if grave is not None and late:
-            what = f"epoch {line.epoch} was buried, and yet its write '{line.what}' was accepted"
-            yield Finding("no write after burial", what, _texts(grave, line), line.thread_id, line.run_id)
+        if death is not None and late:
+            what = f"epoch {line.epoch} was declared dead, and yet its write '{line.what}' was accepted"
+            yield Finding("no write of a dead worker", what, _texts(death, line), line.thread_id, line.run_id)
         before = owner.get(line.run_id)
         if line.what == "adopted" and before is not None and before != line.epoch:
-            buried.setdefault(before, line)
+            dead_since.setdefault(before, line)
         elif line.what in ("finished", "decided") and line.cause is Cause.orphaned and line.epoch is not None:
-            buried.setdefault(line.epoch, line)
+            dead_since.setdefault(line.epoch, line)
         owner[line.run_id] = line.epoch
 
 
 def rows_agree(lines: Iterable[Transition], rows: Iterable[RunRow]) -> Iterator[Finding]:
-    """The last line about a run says what its row says."""
+    """The last transition of a run and its row agree."""
     last = {line.run_id: line for line in lines}
     for row in rows:
         line = last.get(row.run_id)
         if line is not None and (line.to_status, line.holds_thread) != (row.status, row.holds_thread):
-            what = f"the row says {row.status}, holding {row.holds_thread}; the audit says otherwise"
+            what = f"the row has {row.status}, holding {row.holds_thread}; the audit differs"
             yield Finding("audit = rows", what, _texts(line), row.thread_id, row.run_id)
 
 
@@ -141,8 +142,9 @@ def one_run_per_key(rows: Iterable[RunRow]) -> Iterator[Finding]:
 
 
 def settled_in_time(audit: Audit, last_fault: int | None, bound: float) -> Iterator[Finding]:
-    """`last_fault` in us of the store's clock. What was decided, and what lost its owner, is settled
-    `bound` seconds after that, or after the fault if that came later. At the end nothing is in flight."""
+    """At the end no run is in flight. A run that was decided, or that lost its owner, has settled within
+    `bound` (s) of that moment, or of the last fault if that is later. `last_fault` (us) is a time of the
+    store's clock."""
     limit = round(bound * 1e6)
     decided = {line.run_id: line for line in audit.transitions if line.what == "decided"}
     for row in audit.runs:
@@ -161,7 +163,7 @@ def settled_in_time(audit: Audit, last_fault: int | None, bound: float) -> Itera
 
 
 def overtaken(audit: Audit) -> tuple[set[int], set[str]]:
-    """Epochs that were buried by a peer, and runs whose fence was made stale."""
+    """Returns the epochs that a peer declared dead, and the runs whose fence was made stale."""
     dead = {worker.epoch for worker in audit.workers if worker.fenced_by not in (None, worker.epoch)}
     stale = {line.run_id for line in audit.transitions if line.what in ("fenced", "adopted")}
     return dead, stale

@@ -1,4 +1,4 @@
-"""From lines to the operations of each thread."""
+"""Converts lines to the operations of each thread."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 from tests.histories.lines import Line
 from tests.histories.sequential import Op, key_of
 
-EXCUSING = frozenset({"killed", "paused", "fenced", "drained", "store_down", "buried", "stopped"})
-"""Faults after which the runs of a worker may be ended by others."""
+EXCUSING = frozenset({"killed", "paused", "fenced", "drained", "store_down", "declared_dead", "stopped"})
+"""Faults after which other workers may end the runs of a worker."""
 WITHOUT_EFFECT = frozenset({"wait", "get"})
 BESIDE_THE_THREAD = frozenset({"emit"})
-"""They change no run and no values: a thread's order says nothing of them."""
+"""Calls that change no run and no values: they have no place in a thread's order."""
 VALUES = ("values",)
 
 
 def of_threads(lines: Iterable[Line], run_ids: Iterable[tuple[str, str]] = ()) -> dict[str, list[Op]]:
-    """`lines` in the order of time. `run_ids`: (run, thread) that are known from elsewhere."""
+    """`lines` in the order of time. `run_ids`: pairs (run, thread) from another source."""
     history = list(lines)
     threads = dict(run_ids) | {line.run: line.thread for line in history if line.run and line.thread}
     ops: dict[str, list[Op]] = defaultdict(list)
@@ -32,7 +32,7 @@ def of_threads(lines: Iterable[Line], run_ids: Iterable[tuple[str, str]] = ()) -
         if line.kind == "step" and line.what in ("began", "stopped") and line.thread is not None:
             ops[line.thread].append(_at(line, line.what, _step_args(line)))
     excuses = [excuse for line in history if (excuse := _excuse(line)) is not None]
-    return {thread: _complete(found, excuses, threads, thread) for thread, found in ops.items()}
+    return {thread: _complete(calls, excuses, threads, thread) for thread, calls in ops.items()}
 
 
 def _calls(history: list[Line]) -> Iterator[tuple[Op, str | None]]:
@@ -70,13 +70,13 @@ def _op(call: Line, answer: Line | None) -> Op:
 
 
 def _step_args(line: Line) -> dict[str, Any]:
-    """A task that leaves no values behind leaves the thread's as they are."""
+    """A task that returns no values leaves the thread's values unchanged."""
     leaves_none = line.what == "stopped" and line.args.get("values") is None
     return {name: value for name, value in line.args.items() if name != "values" or not leaves_none}
 
 
 def _at(line: Line, what: str, args: dict[str, Any]) -> Op:
-    """Something that was seen at one instant."""
+    """An event of one instant, as an operation."""
     ids: dict[str, Any] = {"run": line.run, "fence": line.fence, "lines": (str(line),)}
     return Op(what, line.worker, line.at, line.at, args=plain(args), **ids)
 
@@ -90,12 +90,12 @@ def _excuse(line: Line) -> Op | None:
 
 
 def _complete(ops: list[Op], excuses: list[Op], threads: dict[str, str], thread: str) -> list[Op]:
-    """Admissions without an answer may have got any id that another call names and that no answer explains,
-    or that was answered to a later call with the same key. Ids that nobody names are all alike: with each of
-    them for each lost admission a search takes minutes instead of a second."""
+    """An admission without an answer may have got any id that another call names and no answer explains, or
+    the id that a later call with the same key received. Ids that no call names are interchangeable, so each
+    lost admission gets one of its own: with all of them, a search takes minutes instead of a second."""
     answered = {op.run for op in ops if op.what == "admit" and op.run is not None}
-    asked_for = {name for op in ops for name in (op.run, op.answer.get("active_run"))} - answered
-    left = tuple(run for run, where in threads.items() if where == thread and run in asked_for)
+    named = {name for op in ops for name in (op.run, op.answer.get("active_run"))} - answered
+    left = tuple(run for run, where in threads.items() if where == thread and run in named)
     done = [
         replace(op, candidates=(*left, *_of_key(op, ops), f"unseen-{number}"))
         if op.what == "admit" and op.run is None and op.outcome == "unknown"
@@ -110,12 +110,12 @@ def _of_key(lost: Op, ops: list[Op]) -> tuple[str, ...]:
     key = key_of(lost)
     if key is None:
         return ()
-    found = (op.run for op in ops if op.what == "admit" and op.run is not None and key_of(op) == key)
-    return tuple(dict.fromkeys(found))
+    run_ids = (op.run for op in ops if op.what == "admit" and op.run is not None and key_of(op) == key)
+    return tuple(dict.fromkeys(run_ids))
 
 
 def plain(args: dict[str, Any]) -> dict[str, Any]:
-    """States are compared and hashed: values as text."""
+    """`args` with the values as text, because states are compared and hashed."""
     return {
         name: json.dumps(value, sort_keys=True) if name in VALUES else value for name, value in args.items()
     }

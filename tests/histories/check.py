@@ -16,10 +16,10 @@ from tests.histories.observed import of_history
 def check(
     lines: Iterable[Line], audit: Audit | None = None, *, bound: float = 10.0, budget: float = 5.0
 ) -> Report:
-    """Prove the properties of a history, or say where they do not hold.
+    """Check all properties of a history. Each violation is a finding of the report.
 
-    `bound` (s): everything is settled so long after the last fault. `budget` (s of processor time): for the
-    search of one thread; a thread that is not decided within it is a finding.
+    `bound` (s): every run is settled within this time of the last fault. `budget` (s of processor time):
+    limit of the search of one thread; a thread that is not decided within it is a finding.
     """
     history = in_order(lines)
     findings: list[Finding] = list(of_history(history, audit))

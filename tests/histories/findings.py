@@ -1,4 +1,4 @@
-"""What a check has found, for people (Markdown) and machines (JSON)."""
+"""The result of a check, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The answer of `check`. `counts`: how much was looked at, so that an empty history shows."""
+    """The result of `check`. `counts`: how much was checked, so that an empty history is noticed."""
 
     findings: tuple[Finding, ...]
     counts: dict[str, int] = field(default_factory=dict[str, int])
@@ -35,19 +35,23 @@ class Report:
         return not self.findings
 
     def to_json(self) -> dict[str, Any]:
-        return {"ok": self.ok, "counts": self.counts, "findings": [asdict(found) for found in self.findings]}
+        return {
+            "ok": self.ok,
+            "counts": self.counts,
+            "findings": [asdict(finding) for finding in self.findings],
+        }
 
     def to_markdown(self) -> str:
-        looked = ", ".join(f"{count} {name}" for name, count in self.counts.items())
+        checked = ", ".join(f"{count} {name}" for name, count in self.counts.items())
         if self.ok:
-            return f"No violation in {looked}.\n"
+            return f"No violation in {checked}.\n"
         kinds = ", ".join(
             f"{count} × {name}" for name, count in Counter(f.property for f in self.findings).items()
         )
         return (
             "\n".join(
-                [f"**{len(self.findings)} violations** ({kinds}) in {looked}:", ""]
-                + [found.to_markdown() for found in self.findings]
+                [f"**{len(self.findings)} violations** ({kinds}) in {checked}:", ""]
+                + [finding.to_markdown() for finding in self.findings]
             )
             + "\n"
         )

@@ -1,13 +1,13 @@
 """Is a history linearizable? Wing and Gong's search with Lowe's cache, thread by thread.
 
-Each call gets one instant between its call and its answer; the search looks for an order of these
+Each call gets one instant between its call and its answer. The search looks for an order of these
 instants that the sequential thread can follow with the same answers. A call without an answer may
-take effect at any time after it was made, or never. What has been tried (set of calls that took
-effect, state) is not tried again, also where the search begins anew with another order of calls.
+take effect at any time after it was made, or never. A node (set of calls that took effect, state) is
+tried once, even if the search restarts with another order of calls.
 
-Three things keep the search small where many calls of killed workers have no answer (`relevance`):
-a state in which a run has ended as no later answer allows is left at once, what no call still to come
-asks about is forgotten, and the coordinator's own steps wait until a call needs them (`after`).
+Three rules keep the search small where many calls of killed workers have no answer (`relevance`):
+a state in which a run has ended as no later answer allows is discarded at once; state that no later
+call reads is dropped; the coordinator's own steps are taken only when a call needs them (`after`).
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from tests.histories.findings import Finding
 from tests.histories.relevance import Relevance
 from tests.histories.sequential import Op, Thread, after, anything
 
-LOOKS_AT_THE_CLOCK_EVERY = 16
-"""Steps; one takes 20 us to some ms."""
+STEPS_PER_CLOCK_READ = 16
+"""One step takes 20 us to a few ms."""
 
 FIRST_ATTEMPT = 2000
-"""Steps, doubled for each further attempt, which tries calls in another order: a choice near the start that
-is wrong costs a search through all that follows it, and most other orders do not make it."""
+"""Steps of the first attempt. Each further attempt has twice as many and tries calls in another order: a
+wrong choice near the start costs a search through everything after it, and most other orders avoid it."""
 
-EXPLAINING = 2.0  # s; to find the calls that a finding shows
+EXPLAINING = 2.0  # time (s) to search for the calls that a finding shows
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`decided` False: the budget ran out first. `placed`: how many answered calls were put in order at
-    best; `stuck`: those that came next there, and that none of the states could answer so."""
+    """`decided` is False if the budget ran out. `placed`: the largest number of answered calls that were put
+    in order. `stuck`: the calls that came next in that order, and whose answers no state allowed."""
 
     linearizable: bool
     decided: bool
@@ -46,8 +46,8 @@ class Verdict:
 
 
 class _Node(NamedTuple):
-    """Of the answered calls, in order of their begin: all below `first` are placed, and those in the
-    bit set `more` (bit 0 = `first`). Of the open-ended ones those in `also`."""
+    """The calls that are placed. Answered calls, in order of their begin: all below `first`, and those in
+    the bit set `more` (bit 0 = `first`). Open-ended calls: those in the bit set `also`."""
 
     first: int
     more: int
@@ -62,9 +62,9 @@ class _Node(NamedTuple):
 
 
 def search(ops: Sequence[Op], *, budget: float, foresight: bool = True) -> Verdict:
-    """`budget` in seconds of processor time: a busy machine leaves nothing undecided. Without `foresight`
-    states are followed although a later answer contradicts them: it takes longer, and gets stuck where the
-    contradiction is."""
+    """`budget` is in seconds of processor time, so that the verdict does not depend on other load. Without
+    `foresight` the search also follows states that a later answer contradicts: it takes longer, and gets
+    stuck at the contradiction."""
     return _Search(ops, foresight).run(time.thread_time() + budget)
 
 
@@ -87,13 +87,13 @@ class _Search:
         raise AssertionError("attempts do not end")
 
     def _attempt(self, until: float, most: int, order: Random | None) -> Verdict | None:
-        """None after so many steps: what it was about to look into is looked into in another `order`."""
+        """Returns None after `most` steps. The next attempt then explores the open nodes in another order."""
         start = _Node(0, 0, 0, Thread())
         path, last = [(start, self._next(start, order))], self.steps + most
         self._seen.add(start)
         while path:
             self.steps += 1
-            if self.steps % LOOKS_AT_THE_CLOCK_EVERY == 0 and time.thread_time() > until:
+            if self.steps % STEPS_PER_CLOCK_READ == 0 and time.thread_time() > until:
                 return Verdict(False, False, self.steps, self.placed, self.stuck)
             if self.steps > last:
                 self._seen.difference_update(node for node, _ in path)  # the others lead nowhere
@@ -109,7 +109,7 @@ class _Search:
         return Verdict(not self.answered, True, self.steps, self.placed, self.stuck)
 
     def _next(self, node: _Node, order: Random | None) -> Iterator[_Node]:
-        """Nodes one call further; without an `order` the call whose answer came first is tried first."""
+        """Yields the nodes one call further. Without an `order`, calls are tried in the order of answers."""
         candidates, deadline = self._candidates(node)
         self._note(node, candidates)
         if order is not None:
@@ -128,17 +128,18 @@ class _Search:
         return node._replace(state=self._relevance.without_the_past(node.state, placed, node.also))
 
     def _candidates(self, node: _Node) -> tuple[list[int], int | None]:
-        """Calls that were made before the earliest answer that is still to come."""
-        found: list[tuple[int, int]] = []
+        """Returns the unplaced calls that were made before the earliest answer of an unplaced call, and the
+        time of that answer."""
+        candidates: list[tuple[int, int]] = []
         deadline: int | None = None
         for at in range(node.first, len(self.answered)):
             op = self.answered[at]
             if deadline is not None and op.begin > deadline:
                 break
             if not node.more >> (at - node.first) & 1 and op.end is not None:
-                found.append((op.end, at))
+                candidates.append((op.end, at))
                 deadline = op.end if deadline is None else min(deadline, op.end)
-        return [at for _, at in sorted(found)], deadline
+        return [at for _, at in sorted(candidates)], deadline
 
     def _note(self, node: _Node, candidates: list[int]) -> None:
         placed = node.first + node.more.bit_count()

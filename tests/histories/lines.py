@@ -1,18 +1,18 @@
-"""The record of a history: one JSON object a line, for each call, answer, task step, fault and sample.
+"""The record of a history: one line of JSON for each call, answer, task step, fault and sample.
 
 | kind   | what                                                 | args                                    |
 |--------|------------------------------------------------------|-----------------------------------------|
 | call   | admit, cancel, wait, get, save, emit, finish, update | of the call, see `sequential`           |
-| answer | the same, with the same `call`                       | the answer; `outcome` says what it is   |
-| step   | began, step, told, stopped                           | began: values. stopped: outcome, values |
-| fault  | killed, paused, resumed, fenced, drained, deaf, …    | whatever helps a reader                 |
+| answer | the same, with the same `call`                       | the answer; its kind is `outcome`       |
+| step   | began, step, cancelled, stopped                      | began: values. stopped: outcome, values |
+| fault  | killed, paused, resumed, fenced, drained, deaf, …    | details for a reader                    |
 | sample | tick                                                 | runs, ticks, reads                      |
 
-`outcome` is `ok`, `refused` (certainly nothing happened) or `unknown` (may have happened, or may yet).
+`outcome` is `ok`, `refused` (certainly without effect) or `unknown` (had an effect, or may still have one).
 A call without an answer is unknown: its caller was killed.
 
-`worker` names one *incarnation* of a process; `at` is CLOCK_MONOTONIC in ns, which all processes of a
-machine share; `wall` is the store's kind of time, us since 1970. Values are JSON.
+`worker` names one *incarnation* of a process. `at` (ns) is CLOCK_MONOTONIC, which all processes of a
+machine share. `wall` (us since 1970) is comparable with the store's times. Values are JSON.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ REFUSALS = frozenset(
         "UnsupportedStrategyError",
     }
 )
-"""Errors that promise that nothing was written. Any other one leaves the outcome unknown."""
+"""Errors that guarantee that nothing was written. Any other error leaves the outcome unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line. `source` is where it stands, for messages; it is not written."""
+    """One line. `source` is its file and number, for messages; it is not written."""
 
     kind: str
     what: str
@@ -78,7 +78,7 @@ class Line:
 
 
 class Call:
-    """One call under way. Its answer is recorded once."""
+    """One call in progress. Its answer is recorded once."""
 
     def __init__(self, recorder: Recorder, line: Line) -> None:
         self._recorder, self._line, self.answered = recorder, line, False
@@ -114,9 +114,9 @@ class Call:
 class Recorder:
     """Writes the history of one incarnation of a worker. May be used from any thread.
 
-    Each line is one write to a file opened with O_APPEND: what was written survives kill -9 (not a
-    power cut: there is no fsync); the last line may be torn, which `read` tolerates. `sink` takes the
-    lines instead (a simulation gives `list.append`); `clock` and `wall` may be virtual.
+    Each line is one write to a file opened with O_APPEND. Written lines survive kill -9, but no power cut:
+    there is no fsync. The last line may be torn, which `read` tolerates. `sink` takes the lines in place of
+    a file (a simulation passes `list.append`). `clock` and `wall` may be virtual.
     """
 
     def __init__(
@@ -156,8 +156,9 @@ class Recorder:
         fence: int | None = None,
         **args: Any,
     ) -> Generator[Call]:
-        """Record a call and its answer: `answer(…)` inside, else an empty one; an exception is a refusal
-        where it is one of REFUSALS, otherwise the outcome is unknown. The exception goes on."""
+        """Record a call and its answer: the one given by `answer(…)` inside the block, otherwise an empty
+        one. An exception of REFUSALS is recorded as a refusal, any other as an unknown outcome. The exception
+        is raised again."""
         with self._lock:
             self._calls += 1
             number = f"{self.worker}:{self._calls}"
@@ -176,12 +177,12 @@ class Recorder:
             call.answer()
 
     def step(self, what: str, *, run: str, thread: str, epoch: int, fence: int, **args: Any) -> None:
-        """What a run's own code does; `began` before its first step, `stopped` after its last (tracked
+        """Record a step of a run's own code: `began` before its first step, `stopped` after its last (tracked
         work included)."""
         self.write("step", what, run=run, thread=thread, epoch=epoch, fence=fence, args=args)
 
     def fault(self, what: str, *, worker: str | None = None, run: str | None = None, **args: Any) -> None:
-        """Write it *before* the fault is caused. `worker`: whom it strikes; None = everybody."""
+        """Record a fault. Call this *before* causing it. `worker` is the affected worker; None = all."""
         self.write("fault", what, run=run, args={"worker": worker or "*", **args})
 
     def sample(self, what: str, **args: Any) -> None:
@@ -200,8 +201,8 @@ class Recorder:
 
 
 def read(*paths: Path | str) -> list[Line]:
-    """All lines of these files in the order of time. A torn last line is dropped; any other line that
-    cannot be read raises ValueError."""
+    """Returns all lines of these files in the order of time. A torn last line is dropped. Raises ValueError
+    for any other line that cannot be read."""
     lines: list[Line] = []
     for path in map(Path, paths):
         raw = path.read_bytes().split(b"\n")

@@ -1,4 +1,4 @@
-"""What the workers' histories prove, together with the audit where there is one."""
+"""Properties that the workers' histories prove, together with the audit if there is one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from tests.histories.lines import Line
 TERMINAL = frozenset({"success", "error", "timeout", "interrupted"})
 OWNERS_CALLS = frozenset({"save", "finish"})
 LEASED_CALLS = OWNERS_CALLS | {"emit"}
-"""Refused once the lease is over; an event log that lost its memory takes an event with an old fence."""
+"""Refused after the lease has ended. `emit` is not checked for stale fences: an event log that lost its
+memory accepts an event with an old fence."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,10 @@ class Task:
 def of_history(lines: Sequence[Line], audit: Audit | None) -> Iterator[Finding]:
     tasks = tasks_of(lines)
     excused = _Excused(lines, audit)
-    yield from cancels_keep_their_word(lines, audit)
+    yield from acknowledged_cancels_are_kept(lines, audit)
     yield from tasks_never_overlap(tasks, excused)
     yield from fences_grow(tasks, excused)
-    yield from no_write_after_burial(lines)
+    yield from no_write_of_a_dead_worker(lines)
     yield from no_write_with_a_stale_fence(lines)
     yield from one_run_per_key(lines)
     yield from views_never_go_back(lines)
@@ -50,8 +51,8 @@ def of_history(lines: Sequence[Line], audit: Audit | None) -> Iterator[Finding]:
 
 
 class _Excused:
-    """Whose task may run on beside the next one: its owner is dead or fenced. The audit knows that;
-    without one, whoever a fault struck is believed."""
+    """Tasks that may overlap the next one, because the audit shows their owner as dead or fenced. Without an
+    audit, every worker that a fault affected counts as dead."""
 
     def __init__(self, lines: Sequence[Line], audit: Audit | None) -> None:
         self._epochs, self._runs = overtaken(audit) if audit else (set[int](), set[str]())
@@ -68,7 +69,7 @@ class _Excused:
 
 
 def tasks_of(lines: Sequence[Line]) -> dict[str, list[Task]]:
-    """Of each thread, in the order in which they began."""
+    """Returns the tasks of each thread, in the order in which they began."""
     parts: dict[tuple[str, str, int | None], list[Line]] = defaultdict(list)
     for line in lines:
         if line.kind == "step" and line.run is not None:
@@ -79,15 +80,15 @@ def tasks_of(lines: Sequence[Line]) -> dict[str, list[Task]]:
         stopped = next((line for line in steps if line.what == "stopped"), None)
         if steps[0].thread is not None:
             tasks[steps[0].thread].append(Task(steps[0], steps[-1], stopped))
-    for found in tasks.values():
-        found.sort(key=lambda task: task.began.at)
+    for of_thread in tasks.values():
+        of_thread.sort(key=lambda task: task.began.at)
     return tasks
 
 
 def tasks_never_overlap(tasks: dict[str, list[Task]], excused: _Excused) -> Iterator[Finding]:
-    for found in tasks.values():
+    for of_thread in tasks.values():
         active: list[Task] = []
-        for task in found:
+        for task in of_thread:
             active = [other for other in active if other.last.at > task.began.at]
             for other in active:
                 older = min(task, other, key=lambda one: one.fence)
@@ -102,15 +103,15 @@ def tasks_never_overlap(tasks: dict[str, list[Task]], excused: _Excused) -> Iter
 
 
 def fences_grow(tasks: dict[str, list[Task]], excused: _Excused) -> Iterator[Finding]:
-    for found in tasks.values():
-        orderly = [task for task in found if task not in excused]
+    for of_thread in tasks.values():
+        orderly = [task for task in of_thread if task not in excused]
         for one, two in pairwise(orderly):
             if two.fence <= one.fence:
                 what = f"fence {two.fence} began after fence {one.fence}"
                 yield _finding("fences only grow", what, one.began, two.began)
 
 
-def cancels_keep_their_word(lines: Sequence[Line], audit: Audit | None) -> Iterator[Finding]:
+def acknowledged_cancels_are_kept(lines: Sequence[Line], audit: Audit | None) -> Iterator[Finding]:
     cancelled = {
         line.run: line
         for line in lines
@@ -130,21 +131,21 @@ def cancels_keep_their_word(lines: Sequence[Line], audit: Audit | None) -> Itera
             yield _finding("an acknowledged cancel is kept", what, cancelled[line.run], line)
 
 
-def no_write_after_burial(lines: Sequence[Line]) -> Iterator[Finding]:
-    """Judged by `buried` lines: from then on no call of that epoch that begins is accepted."""
-    buried: dict[int, Line] = {}
+def no_write_of_a_dead_worker(lines: Sequence[Line]) -> Iterator[Finding]:
+    """After a `declared_dead` line no new call of that epoch is accepted."""
+    dead_since: dict[int, Line] = {}
     for line in lines:
-        if line.kind == "fault" and line.what == "buried" and line.args.get("epoch") is not None:
-            buried.setdefault(line.args["epoch"], line)
+        if line.kind == "fault" and line.what == "declared_dead" and line.args.get("epoch") is not None:
+            dead_since.setdefault(line.args["epoch"], line)
     for call, answer in _accepted(lines, LEASED_CALLS):
-        grave = buried.get(call.epoch) if call.epoch is not None else None
-        if grave is not None and call.at > grave.at:
-            what = f"epoch {call.epoch} was buried, and yet its '{call.what}' was accepted"
-            yield _finding("no write after burial", what, grave, call, answer)
+        death = dead_since.get(call.epoch) if call.epoch is not None else None
+        if death is not None and call.at > death.at:
+            what = f"epoch {call.epoch} was declared dead, and yet its '{call.what}' was accepted"
+            yield _finding("no write of a dead worker", what, death, call, answer)
 
 
 def no_write_with_a_stale_fence(lines: Sequence[Line]) -> Iterator[Finding]:
-    """From when a task has begun with a greater fence, no call with a lower one is accepted."""
+    """After a task has begun with a greater fence, no call with a lower fence is accepted."""
     newest: dict[str, tuple[int, Line]] = {}
     accepted = {call.call: answer for call, answer in _accepted(lines, OWNERS_CALLS)}
     for line in lines:
@@ -179,14 +180,14 @@ def one_run_per_key(lines: Sequence[Line]) -> Iterator[Finding]:
 
 
 def views_never_go_back(lines: Sequence[Line]) -> Iterator[Finding]:
-    """A worker's own record may be behind the store, but what it has shown as terminal stays so.
-    Judged where one `get` was answered before the next one was asked."""
-    asked = {line.call: line for line in lines if line.kind == "call"}
+    """A worker's own record may be behind the store, but a terminal status that it has shown does not change.
+    Compares each `get` with those that were answered before it was called."""
+    calls = {line.call: line for line in lines if line.kind == "call"}
     shown: dict[tuple[str, str | None], Line] = {}
     for line in lines:
         if line.kind != "answer" or line.what != "get" or line.outcome != "ok":
             continue
-        before, call = shown.get((line.worker, line.run)), asked.get(line.call)
+        before, call = shown.get((line.worker, line.run)), calls.get(line.call)
         if before is not None and call is not None and before.at < call.at:
             if line.args.get("status") != before.args["status"]:
                 what = f"it was shown as {before.args['status']}, then as {line.args.get('status')}"
@@ -196,15 +197,15 @@ def views_never_go_back(lines: Sequence[Line]) -> Iterator[Finding]:
 
 
 def ticks_do_not_grow(lines: Sequence[Line], slack: float = 1.0) -> Iterator[Finding]:
-    """Reads a tick, of each worker, with the most runs against the fewest: no more than `slack` apart."""
+    """On each worker, reads per tick with the most runs exceed those with the fewest by at most `slack`."""
     samples: dict[str, list[Line]] = defaultdict(list)
     for line in lines:
         if line.kind == "sample" and line.what == "tick":
             samples[line.worker].append(line)
-    for found in samples.values():
+    for of_worker in samples.values():
         rates = [
             (one.args["runs"], (two.args["reads"] - one.args["reads"]) / ticks, two)
-            for one, two in pairwise(found)
+            for one, two in pairwise(of_worker)
             if one.args["runs"] == two.args["runs"] and (ticks := two.args["ticks"] - one.args["ticks"]) > 0
         ]
         if rates:
@@ -215,12 +216,12 @@ def ticks_do_not_grow(lines: Sequence[Line], slack: float = 1.0) -> Iterator[Fin
 
 
 def rollbacks_restore(tasks: dict[str, list[Task]], audit: Audit, lines: Sequence[Line]) -> Iterator[Finding]:
-    """After a run that was rolled back, the next one finds the values that this one had found."""
+    """After a rollback, the next run starts with the values with which the rolled back run started."""
     rows = {row.run_id: row for row in audit.runs}
     final = {row.thread_id: row.values for row in audit.threads}
     updated = [line for line in lines if line.kind == "call" and line.what == "update"]
-    for thread, found in tasks.items():
-        orderly = sorted(found, key=lambda task: task.fence)
+    for thread, of_thread in tasks.items():
+        orderly = sorted(of_thread, key=lambda task: task.fence)
         for at, task in enumerate(orderly):
             row = rows.get(task.began.run or "")
             rolled_back = row is not None and row.cancel_action is CancelAction.rollback
@@ -232,10 +233,10 @@ def rollbacks_restore(tasks: dict[str, list[Task]], audit: Audit, lines: Sequenc
                 line.thread == thread and line.at > task.began.at and (until is None or line.at < until)
                 for line in updated
             ):
-                continue  # somebody else has changed them meanwhile
+                continue  # an update has changed the values since
             now = after.began.args.get("values") if after else final.get(thread)
             if now != task.began.args.get("values"):
-                what = f"it found {task.began.args.get('values')!r} and left {now!r}"
+                what = f"it started with {task.began.args.get('values')!r} and left {now!r}"
                 evidence = [task.began] + ([after.began] if after else [])
                 yield _finding("rollbacks restore", what, *evidence)
 

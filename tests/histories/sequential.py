@@ -1,9 +1,9 @@
-"""A thread, as a caller may think of it: one thing happens at a time.
+"""The sequential model of a thread: operations take effect one at a time.
 
-Pure functions over immutable states. `after(state, op)` answers every state in which the thread may be
-once `op` has taken effect with the answer that it had; none = it cannot have happened here. What the
-coordinator does by itself (claim, start, finish, settle, end what nobody owns) happens between two
-calls, at any moment from when it may: `drift`.
+Pure functions over immutable states. `after(state, op)` returns every state in which the thread may be
+once `op` has taken effect with its answer; an empty result means that `op` cannot have happened in `state`.
+The coordinator's own steps (claim, start, finish, settle, end orphans) happen between two calls, at any
+moment at which they are possible: `drift`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 OPEN = frozenset({"pending", "running"})
-ANYBODY = "*"
+ALL = "*"
 
 
 class Run(NamedTuple):
@@ -25,19 +25,19 @@ class Run(NamedTuple):
     settled: bool = False
     action: str | None = None
     before: str | None = None
-    """The thread's values when it started (None = it has not): what a rollback goes back to."""
+    """The thread's values when the run started, which a rollback restores. None = not started."""
     begun: bool = False
-    """Its code was seen."""
+    """The history has a step of its code."""
     stopped: str | None = None
-    """The outcome that its task reported, when that has stopped."""
+    """The outcome that its task reported. None = the task has not stopped."""
     leaves: str | None = None
-    """The values that it leaves behind where it ends in success."""
+    """The thread's values after the run, if it ends in success."""
     volatile: bool = False
-    """It may be decided by the coordinator: it has a deadline, or its admission is uncertain."""
+    """The coordinator may decide it: it has a deadline, or its admission is uncertain."""
 
 
 class Thread(NamedTuple):
-    """`runs` in the order of admission. `excused`: workers whose runs may be ended by others, and runs
+    """`runs` are in the order of admission. `excused`: workers whose runs other workers may end, and runs
     that may be settled before their task has stopped."""
 
     runs: tuple[Run, ...] = ()
@@ -47,7 +47,7 @@ class Thread(NamedTuple):
     excused: frozenset[str] = frozenset()
 
     def find(self, run: str | None) -> Run | None:
-        return next((found for found in self.runs if found.run == run), None)
+        return next((known for known in self.runs if known.run == run), None)
 
     @property
     def holder(self) -> Run | None:
@@ -62,12 +62,12 @@ class Thread(NamedTuple):
         return self._replace(runs=runs, **change)
 
     def is_excused(self, *names: str) -> bool:
-        return ANYBODY in self.excused or not self.excused.isdisjoint(names)
+        return ALL in self.excused or not self.excused.isdisjoint(names)
 
 
 @dataclass(frozen=True, eq=False)
 class Op:
-    """A call with its answer. `end` None = nobody saw an answer: it may take effect at any time, or never."""
+    """A call with its answer. `end` None = without an answer: it may take effect at any time, or never."""
 
     what: str
     worker: str
@@ -89,31 +89,31 @@ def anything(_state: Thread) -> bool:
 
 
 def after(state: Thread, op: Op, possible: Callable[[Thread], bool] = anything) -> tuple[Thread, ...]:
-    """Without what an earlier one of them may drift to, since it still can: the coordinator's own steps
-    are not taken before a call needs them. Those that are not `possible` need not be followed."""
+    """Returns the states after `op`, except those to which another of them may still drift: the coordinator's
+    own steps are not taken before a call needs them. States that are not `possible` are left out."""
     apply = _APPLY[op.what]
-    found = dict.fromkeys(new for old in reachable(state) for new in apply(old, op) if possible(new))
+    states = dict.fromkeys(new for old in reachable(state) for new in apply(old, op) if possible(new))
     least: list[Thread] = []
-    for new in found:
+    for new in states:
         if not any(new in reachable(other) for other in least):
             least.append(new)
     return tuple(least)
 
 
-# -- what the coordinator does by itself
+# -- the coordinator's own steps
 
 
 @lru_cache(maxsize=200_000)
 def reachable(state: Thread) -> tuple[Thread, ...]:
-    """The state, and every one that it may drift to."""
-    found = {state: None}
+    """Returns the state and every state to which it may drift."""
+    states = {state: None}
     todo = [state]
     while todo:
         for new in drift(todo.pop()):
-            if new not in found:
-                found[new] = None
+            if new not in states:
+                states[new] = None
                 todo.append(new)
-    return tuple(found)
+    return tuple(states)
 
 
 def drift(state: Thread) -> Iterator[Thread]:
@@ -146,17 +146,17 @@ def _end_of(state: Thread, holder: Run) -> Iterator[Thread]:
         values = holder.leaves if status == "success" and holder.leaves is not None else state.values
         done = holder._replace(status=status, holds=False, settled=True)
         yield state.with_run(done, values=values)
-        if excused:  # its worker had decided, and died before it let go of the thread
+        if excused:  # its worker decided the run, and died before it freed the thread
             yield state.with_run(holder._replace(status=status))
 
 
 def _returned(run: Run) -> bool:
-    """It was told to stop, and its code returned values all the same: they are its last save."""
-    return _told_to_stop(run) and run.stopped == "success" and run.leaves is not None
+    """Whether the code of a stopping run returned values: they are its last save."""
+    return _may_save_last(run) and run.stopped == "success" and run.leaves is not None
 
 
-def _told_to_stop(run: Run) -> bool:
-    """And nothing is to be taken back."""
+def _may_save_last(run: Run) -> bool:
+    """Whether the run must stop without a rollback: its last save is accepted."""
     return run.status in ("interrupted", "timeout") and run.action == "interrupt"
 
 
@@ -177,13 +177,13 @@ def _settle(state: Thread, run: Run) -> Thread:
 
 
 def decide(state: Thread, run: Run, status: str, action: str) -> Thread:
-    """A waiting run settles at once; a holder keeps its thread until its task has stopped."""
+    """A queued run settles at once. A holder keeps its thread until its task has stopped."""
     if run.status not in OPEN:
         return state
     return state.with_run(run._replace(status=status, action=action, settled=not run.holds))
 
 
-# -- what callers and tasks do
+# -- operations of callers and tasks
 
 
 def _admit(state: Thread, op: Op) -> Iterator[Thread]:
@@ -235,7 +235,7 @@ def _cancel(state: Thread, op: Op) -> Iterator[Thread]:
 
 
 def _settled(state: Thread, op: Op) -> Iterator[Thread]:
-    """What `wait` and `cancel(wait=)` claim when they return."""
+    """The state that `wait` and `cancel(wait=)` guarantee when they return."""
     run = state.find(op.run)
     if run is not None and run.settled and op.answer.get("status") in (None, run.status):
         yield state
@@ -251,7 +251,7 @@ def _save(state: Thread, op: Op) -> Iterator[Thread]:
     run = state.find(op.run)
     if op.outcome == "refused":
         yield state
-    elif run is not None and run.holds and (run.status == "running" or _told_to_stop(run)):
+    elif run is not None and run.holds and (run.status == "running" or _may_save_last(run)):
         yield state._replace(values=op.args["values"])
 
 
@@ -264,7 +264,7 @@ def _update(state: Thread, op: Op) -> Iterator[Thread]:
 
 
 def _finish(state: Thread, op: Op) -> Iterator[Thread]:
-    """A finish that somebody called by himself; otherwise `stopped` and drift."""
+    """A finish that a caller made itself. The finish of a launched run is `stopped` and drift."""
     run = state.find(op.run)
     if op.outcome == "refused":
         yield state
@@ -280,7 +280,7 @@ def _finish(state: Thread, op: Op) -> Iterator[Thread]:
     status = wanted if run.status in OPEN else run.status
     if stands in (None, status):
         leaves = op.args.get("values")
-        kept = (run.status in OPEN and status == "success") or (_told_to_stop(run) and wanted == "success")
+        kept = (run.status in OPEN and status == "success") or (_may_save_last(run) and wanted == "success")
         values = leaves if kept and leaves is not None else state.values
         yield _settle(state._replace(values=values), run._replace(status=status))
 
