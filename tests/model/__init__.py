@@ -2,13 +2,13 @@
 
 | module       | what it is                                                     |
 |--------------|----------------------------------------------------------------|
-| `states`     | what there is: runs, workers, one thread                       |
-| `weaknesses` | the guards, each of which may be taken away                    |
-| `store`      | transactions: what the store does, all or nothing              |
-| `steps`      | what may happen next                                           |
-| `invariants` | what must never be                                             |
-| `exploration`| every reachable state, and the shortest way to a wrong one     |
-| `scenarios`  | configurations: which runs, and what may go wrong              |
+| `states`     | a state: runs, workers, one thread                             |
+| `weaknesses` | the guards, each of which may be removed                       |
+| `store`      | the store's transactions, each atomic                          |
+| `steps`      | the steps that are possible in a state                         |
+| `invariants` | what holds in every state and in every step                    |
+| `exploration`| visits every reachable state; shortest trace to a violation    |
+| `scenarios`  | configurations: the runs, and the faults that may happen       |
 
-It stands alone from the product's code on purpose: it checks the design, not the code.
+It does not use the product's code on purpose: it checks the design, not the code.
 """

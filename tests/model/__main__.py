@@ -1,4 +1,4 @@
-"""Explore the model: every scenario, or what a weakness breaks."""
+"""Explore the model: every scenario, or the scenario of a weakness."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.model.weaknesses import WEAKNESSES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit 0 = everything holds; 1 = a violation."""
+    """Exit status 0 = all invariants hold; 1 = a violation."""
     options = _options(argv)
     weak = frozenset(options.weaken)
     names = options.scenario or sorted({WEAKNESSES[name].scenario for name in weak}) or list(SCENARIOS)
@@ -51,7 +51,7 @@ def check(name: str, faults: int, weak: frozenset[str] = frozenset(), *, quiet: 
 
 
 def weakest(name: str, *, faults: int) -> tuple[int, Result]:
-    """With how few faults a weakness shows, and what it breaks."""
+    """Returns the smallest number of faults that shows the weakness, and the violation."""
     result = check(WEAKNESSES[name].scenario, 0, frozenset({name}))
     allowed = 0
     while result.violation is None and allowed < faults:
@@ -79,7 +79,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog=f"weaknesses:\n{text}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--faults", type=int, default=2, help="at most so many (default: 2)")
+    parser.add_argument("--faults", type=int, default=2, help="at most this many (default: 2)")
     parser.add_argument("--weaken", nargs="+", default=[], metavar="NAME", choices=WEAKNESSES)
     parser.add_argument("--scenario", nargs="+", default=[], metavar="NAME", choices=SCENARIOS)
     parser.add_argument("--json", action="store_true", help="one JSON document instead of text")

@@ -1,4 +1,4 @@
-"""Every reachable state, breadth first: what is found is found on a shortest way."""
+"""Visits every reachable state, breadth first, so the trace to a violation is a shortest one."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def explore(
     weak: frozenset[str] = frozenset(),
     progress: Callable[[int], object] = lambda states: None,
 ) -> Result:
-    """Visit what is reachable with at most so many faults; stop at the first violation."""
+    """Visit the states that are reachable with at most `faults` faults. Stops at the first violation."""
     with _collecting_no_garbage():
         return _explore(start, scene, faults, weak, progress)
 
 
 @contextmanager
 def _collecting_no_garbage() -> Generator[None]:
-    """States refer to nothing that refers to them, and there are too many to look through in vain."""
+    """Without garbage collection: states form no cycles, and there are too many to traverse for nothing."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -53,19 +53,19 @@ def _explore(
 ) -> Result:
     came_from: dict[State, tuple[State, str] | None] = {start: None}
     before: dict[State, list[State]] = defaultdict(list)  # by steps that need no fault
-    named = cache(canonical)  # most steps lead to where others have led
+    named = cache(canonical)  # most steps lead to a state that is known
     queue = deque([start])
 
-    def found(violation: str, s: State, *last: str) -> Result:
+    def violated(violation: str, s: State, *last: str) -> Result:
         return Result(len(came_from), violation, (*_way_to(s, came_from), *last))
 
     while queue:
         s = queue.popleft()
         if (violation := invariants.of_state(s, scene)) is not None:
-            return found(violation, s)
+            return violated(violation, s)
         for step in steps(s, scene, weak, spare=s.faults < faults):
             if (violation := invariants.of_step(s, step)) is not None:
-                return found(violation, s, step.name)
+                return violated(violation, s, step.name)
             t = named(step.after if step.fair else step.after._replace(faults=s.faults + 1))
             if step.fair and step.certain:
                 before[t].append(s)
@@ -77,13 +77,13 @@ def _explore(
     stuck = _first_stuck(came_from, before)
     if stuck is None:
         return Result(len(came_from))
-    return found("L: from here no step without a fault leads to every run settled", stuck)
+    return violated("L: from here no step without a fault leads to every run settled", stuck)
 
 
 def canonical(s: State) -> State:
-    """Epochs and fences are compared, never counted with: number them anew in their order. Of a settled
-    run nothing matters but its status, unless a task or an outbox still refers to it."""
-    referred = {task.run for w in s.workers for task in w.tasks} | {r for w in s.workers for r, _ in w.owed}
+    """Renumbers epochs and fences in their order: they are only compared. Of a settled run only the status
+    matters, unless a task or an outbox still refers to it."""
+    referred = {task.run for w in s.workers for task in w.tasks} | {r for w in s.workers for r, _ in w.outbox}
     runs = tuple(run if run.in_flight or r in referred else Run(run.status) for r, run in enumerate(s.runs))
     epochs, fences = {NONE}, {0, s.fence, s.opened}
     for run in runs:
@@ -93,10 +93,10 @@ def canonical(s: State) -> State:
     for w in s.workers:
         epochs.add(w.epoch)
         fences.update(task.fence for task in w.tasks)
-        fences.update(fence for _, fence in w.owed)
+        fences.update(fence for _, fence in w.outbox)
     newest = max(epochs)
     if newest == NONE + len(epochs) - 1 and max(fences) == len(fences) - 1:  # they have no gaps
-        return s._replace(runs=runs, buried=s.buried & epochs, epochs=newest)
+        return s._replace(runs=runs, declared_dead=s.declared_dead & epochs, epochs=newest)
     return _renamed(s, runs, _ranks(epochs, NONE), _ranks(fences, 0))
 
 
@@ -110,11 +110,11 @@ def _renamed(s: State, runs: tuple[Run, ...], epoch: dict[int, int], fence: dict
                 w,
                 epoch=epoch[w.epoch],
                 tasks=frozenset(task._replace(fence=fence[task.fence]) for task in w.tasks),
-                owed=frozenset((r, fence[owed]) for r, owed in w.owed),
+                outbox=frozenset((r, fence[number]) for r, number in w.outbox),
             )
             for w in s.workers
         ),
-        buried=frozenset(epoch[one] for one in s.buried if one in epoch),
+        declared_dead=frozenset(epoch[dead] for dead in s.declared_dead if dead in epoch),
         epochs=max(epoch.values()),
         fence=fence[s.fence],
         opened=fence[s.opened],
@@ -134,7 +134,7 @@ def _way_to(s: State, came_from: dict[State, tuple[State, str] | None]) -> tuple
 
 
 def _first_stuck(states: Iterable[State], before: dict[State, list[State]]) -> State | None:
-    """L, backwards from the good states. Where every process is gone for good nothing can be asked."""
+    """Invariant L, backwards from the settled states. States without a process for ever are exempt."""
     good = deque(s for s in states if s.settled)
     reached = set(good)
     while good:

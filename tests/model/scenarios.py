@@ -1,4 +1,4 @@
-"""Configurations: who wants the thread, and what may go wrong beside crashes, pauses, false burials."""
+"""Configurations: the runs, and the faults beside crashes, pauses and false declarations of death."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ SCENARIOS = {
         portable=(False, False, False),
         cancels=frozenset({0, 1}),
     ),
-    # Run 0 leaves values, run 1 changes them and is rolled back by run 2. With one adoption allowed, two
-    # faults reach the end of it.
+    # Run 0 saves values and is rolled back by run 1, which saves its own. With one adoption allowed, two
+    # faults reach the limit of adoptions.
     "rollback": Scenario(
         strategies=("reject", "rollback"),
         homes=(0, 1),
@@ -22,7 +22,7 @@ SCENARIOS = {
         saves=frozenset({0, 1}),
         attempts=1,
     ),
-    # Worker 0 drains: one of its waiting runs may go elsewhere, the other may not. Pauses are left to `core`.
+    # Worker 0 drains: one of its queued runs is portable, the other is not. `core` covers pauses.
     "drain": Scenario(
         strategies=("reject", "enqueue", "enqueue"),
         homes=(0, 0, 0),
@@ -30,7 +30,7 @@ SCENARIOS = {
         pauses=0,
         drains=True,
     ),
-    # The store goes away, and answers get lost.
+    # The store becomes unavailable, and answers get lost.
     "outage": Scenario(
         strategies=("reject", "enqueue"),
         homes=(0, 1),
@@ -38,7 +38,7 @@ SCENARIOS = {
         cancels=frozenset({0}),
         outages=True,
     ),
-    # A task that was told to stop does not.
+    # A task does not stop after its cancel was delivered.
     "force": Scenario(
         strategies=("reject", "rollback"),
         homes=(0, 1),

@@ -1,7 +1,7 @@
-"""What there is: one thread, a few runs that want it, two workers that may die.
+"""A state: one thread, a few runs that want to hold it, two workers that may die.
 
-Immutable tuples, so that a state is its own key. Hints are not modelled: whatever a message would
-hurry, its receiver may also do by itself, now or later, so losing one is the same as being slow.
+Immutable tuples, so that a state is its own key. Hints are not modelled: a hint only makes its receiver
+do earlier what it does anyway, so a lost hint is the same as a slow receiver.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ R = TypeVar("R", "Run", "Worker")
 
 
 class Task(NamedTuple):
-    """A run's code, executing on a worker. `deaf`: it was told to stop and does not. `closed`: its
-    process lets no write of it out any more."""
+    """A run's code, executing on a worker. `deaf`: its cancel was delivered and it does not stop. `closed`:
+    its process lets no more writes of it out."""
 
     run: int
     fence: int
@@ -28,13 +28,13 @@ class Task(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A row, and two ghosts that only the checks look at: `found` (the thread's values when it started)
-    and `acknowledged` (a caller was told that it is cancelled)."""
+    """A row, and two variables that only the invariants read: `values_at_start` (the thread's values when the
+    run started) and `acknowledged` (its cancel was acknowledged to a caller)."""
 
     status: str = "-"  # not admitted yet
     holds: bool = False
     owner: int = NONE  # epoch
-    home: int = NONE  # epoch, where it was admitted into the waiting line
+    home: int = NONE  # epoch of the worker that admitted it to the queue
     fence: int = 0
     rollback: bool = False  # it was cancelled with the action rollback
     started: bool = False
@@ -42,7 +42,7 @@ class Run(NamedTuple):
     attempts: int = 0  # adoptions of its rollback
     undone: bool = False  # its restore is complete
     failed: bool = False  # its restore was given up
-    found: int = NONE
+    values_at_start: int = NONE
     acknowledged: bool = False
 
     @property
@@ -60,29 +60,28 @@ class Run(NamedTuple):
 
 
 class Worker(NamedTuple):
-    """One process after the other. `owed` is its outbox: finishes (run, fence) of which it does not know
-    that the store has them."""
+    """A sequence of processes. `outbox`: finishes (run, fence) that the store has not acknowledged."""
 
-    mode: str = "up"  # | paused | down | gone (it drained, and left)
+    mode: str = "up"  # | paused | down | gone (drained and retired)
     epoch: int = 0
     draining: bool = False
     restarts: int = 0
     pauses: int = 0
     tasks: frozenset[Task] = frozenset()
-    owed: frozenset[tuple[int, int]] = frozenset()
+    outbox: frozenset[tuple[int, int]] = frozenset()
 
     def has_task(self, run: int) -> bool:
         return any(task.run == run for task in self.tasks)
 
 
 class State(NamedTuple):
-    """`fence` is the newest one given out, `opened` the newest that the store of the thread's values has
-    seen. The values are 0 at first; run r writes r+1."""
+    """`fence` is the newest one issued, `opened` the newest one that the store of the thread's values has
+    received. The values are 0 at first; run r writes r+1."""
 
     runs: tuple[Run, ...]
     workers: tuple[Worker, ...]
-    buried: frozenset[int] = frozenset()
-    epochs: int = 1  # the newest one given out
+    declared_dead: frozenset[int] = frozenset()
+    epochs: int = 1  # the newest one issued
     fence: int = 0
     opened: int = 0
     values: int = 0
@@ -100,10 +99,10 @@ class State(NamedTuple):
         return next((r for r, run in enumerate(self.runs) if run.holds), None)
 
     def dead(self, epoch: int) -> bool:
-        """Buried, or without a process that has it: what a sweep goes by."""
+        """Whether the epoch was declared dead or no process has it: the condition of a sweep."""
         present = any(w.epoch == epoch and w.mode in ("up", "paused") for w in self.workers)
         known_down = any(w.epoch == epoch and w.mode == "down" for w in self.workers)
-        return epoch in self.buried or not (present or known_down)
+        return epoch in self.declared_dead or not (present or known_down)
 
     @property
     def settled(self) -> bool:
@@ -112,7 +111,7 @@ class State(NamedTuple):
 
 @cache
 def changed(one: R, **change: object) -> R:
-    """There are few different runs and workers, in however many states."""
+    """`one` with changed fields. Cached, because many states share few different runs and workers."""
     return one._replace(**change)
 
 

@@ -1,4 +1,4 @@
-"""What may happen next: (what, whether it needs no fault, the state after it)."""
+"""The steps that are possible in a state."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from tests.model.states import OPEN, TERMINAL, State, Task, Worker
 from tests.model.store import Weak
 
 NO_TASKS = frozenset[Task]()
-NOTHING_OWED = frozenset[tuple[int, int]]()
+EMPTY_OUTBOX = frozenset[tuple[int, int]]()
 
 
 class Step(NamedTuple):
     name: str
     fair: bool
+    """It needs no fault."""
     after: State
     saves: Task | None = None
     """The task whose write to the thread's values was accepted."""
     restores: int | None = None
     """The fence with which a restore was accepted."""
     certain: bool = True
-    """It will happen in the end, if nothing else does. A task that nobody stops may go on for ever."""
+    """It will happen in the end, if no other step does. A task that is not cancelled may execute for ever."""
 
 
 class Scenario(NamedTuple):
-    """Which runs there are, where they are admitted, and what may happen beside crashes, pauses and
-    false burials. One model, several small configurations: the product of all features is too large."""
+    """The runs, the workers that admit them, and the faults beside crashes, pauses and false declarations of
+    death. There are several small configurations, because the product of all features is too large."""
 
     strategies: tuple[str, ...]
     homes: tuple[int, ...]
@@ -52,7 +53,7 @@ def steps(s: State, scene: Scenario, weak: Weak, *, spare: bool) -> Iterator[Ste
             if s.store_up:
                 yield from _coordinates(s, i, w, scene, weak, spare=spare)
                 yield from _outbox(s, i, w, weak)
-            elif w.tasks or w.owed:
+            elif w.tasks or w.outbox:
                 yield Step(f"lease of {i} ends, registers anew", True, anew(s, i))
     if scene.outages:
         yield from _outage(s, scene, weak, spare=spare)
@@ -71,14 +72,14 @@ def _outage(s: State, scene: Scenario, weak: Weak, *, spare: bool) -> Iterator[S
 
 def _fails(s: State, i: int, w: Worker, scene: Scenario) -> Iterator[Step]:
     if w.mode == "up":
-        yield Step(f"crash {i}", False, s.with_worker(i, mode="down", tasks=NO_TASKS, owed=NOTHING_OWED))
+        yield Step(f"crash {i}", False, s.with_worker(i, mode="down", tasks=NO_TASKS, outbox=EMPTY_OUTBOX))
         if w.pauses < scene.pauses:
             yield Step(f"pause {i}", False, s.with_worker(i, mode="paused", pauses=w.pauses + 1))
 
 
 def _lives_and_dies(s: State, i: int, w: Worker, scene: Scenario, weak: Weak) -> Iterator[Step]:
     if w.mode == "up":
-        if w.epoch in s.buried:
+        if w.epoch in s.declared_dead:
             yield Step(f"worker {i} fences itself, registers anew", True, anew(s, i))
         if scene.drains and i == 0:
             yield from _drains(s, i, w, weak)
@@ -89,9 +90,9 @@ def _lives_and_dies(s: State, i: int, w: Worker, scene: Scenario, weak: Weak) ->
 
 
 def anew(s: State, i: int) -> State:
-    """A new incarnation: an epoch that nobody had, no tasks, nothing owed."""
+    """A new incarnation: a new epoch, no tasks, an empty outbox."""
     epoch = s.epochs + 1
-    return s.with_worker(i, epoch=epoch, tasks=NO_TASKS, owed=NOTHING_OWED)._replace(epochs=epoch)
+    return s.with_worker(i, epoch=epoch, tasks=NO_TASKS, outbox=EMPTY_OUTBOX)._replace(epochs=epoch)
 
 
 def _drains(s: State, i: int, w: Worker, weak: Weak) -> Iterator[Step]:
@@ -102,13 +103,13 @@ def _drains(s: State, i: int, w: Worker, weak: Weak) -> Iterator[Step]:
         if run.holds and run.owner == w.epoch and run.status in OPEN:
             yield Step(f"grace of {i} ends, cancel {r}", True, store.decide(s, r, weak))
     holding = any(run.holds and run.owner == w.epoch for run in s.runs)
-    if "drain_leaves_tasks" in weak or not (w.tasks or holding or w.owed):
-        after = store.bury(s, w.epoch).with_worker(i, mode="gone")
+    if "drain_leaves_tasks" in weak or not (w.tasks or holding or w.outbox):
+        after = store.declare_dead(s, w.epoch).with_worker(i, mode="gone")
         yield Step(f"{i} retires", True, after)
 
 
 def _executes(s: State, i: int, w: Worker, scene: Scenario, weak: Weak, *, spare: bool) -> Iterator[Step]:
-    """Tasks, and how they end."""
+    """Steps of the tasks: saves, and their ends."""
     for task in w.tasks:
         run, r = s.runs[task.run], task.run
         without = s.with_worker(i, tasks=w.tasks - {task})
@@ -121,23 +122,25 @@ def _executes(s: State, i: int, w: Worker, scene: Scenario, weak: Weak, *, spare
         mine = store.owned(s, r, w.epoch, task.fence)
         if task.deaf:
             continue
-        told = run.status in TERMINAL and mine and "no_tick" not in weak
-        if told:
-            yield Step(f"task {r} told to stop, stops", True, without)
+        delivered = run.status in TERMINAL and mine and "no_tick" not in weak
+        if delivered:
+            yield Step(f"cancel of {r} delivered, task stops", True, without)
             if scene.deafness and spare:
                 deaf = w.tasks - {task} | {task._replace(deaf=True)}
-                yield Step(f"task {r} told to stop, does not", False, s.with_worker(i, tasks=deaf))
+                yield Step(
+                    f"cancel of {r} delivered, task does not stop", False, s.with_worker(i, tasks=deaf)
+                )
         yield from _ends(s, without, i, w, task, weak, lost=scene.outages and spare)
 
 
 def _ends(
     s: State, without: State, i: int, w: Worker, task: Task, weak: Weak, *, lost: bool
 ) -> Iterator[Step]:
-    """The task has returned: its finish is sent, or owed. `lost`: the answer may be."""
+    """The task has returned: its finish is committed, or queued in the outbox. `lost`: answers get lost."""
     r = task.run
-    owes = without.with_worker(i, owed=w.owed | {(r, task.fence)})
+    queued = without.with_worker(i, outbox=w.outbox | {(r, task.fence)})
     if not s.store_up:
-        yield Step(f"task {r} ends, finish owed", True, without if "outbox_dropped" in weak else owes)
+        yield Step(f"task {r} ends, finish queued", True, without if "outbox_dropped" in weak else queued)
         return
     done = store.finish(without, r, w.epoch, task.fence, weak)
     if done is None:
@@ -146,18 +149,18 @@ def _ends(
         return
     yield Step(f"finish {r} by {i}", True, done, certain=s.runs[r].status in OPEN)
     if lost:  # committed, and the answer was lost
-        unknown = store.finish(owes, r, w.epoch, task.fence, weak)
+        unknown = store.finish(queued, r, w.epoch, task.fence, weak)
         if unknown is not None:
             yield Step(f"finish {r} by {i}, outcome unknown", False, unknown)
 
 
 def _outbox(s: State, i: int, w: Worker, weak: Weak) -> Iterator[Step]:
-    """Owed finishes are written again with the same ids: a repetition finds itself done."""
-    for r, fence in w.owed:
-        paid = s.with_worker(i, owed=w.owed - {(r, fence)})
-        again = store.finish(paid, r, w.epoch, fence, weak)
+    """Queued finishes are written again with the same ids, so that a repetition has no effect."""
+    for r, fence in w.outbox:
+        written = s.with_worker(i, outbox=w.outbox - {(r, fence)})
+        again = store.finish(written, r, w.epoch, fence, weak)
         if again is None and "outbox_unfenced" in weak:
-            again = paid.with_run(r, status="success", holds=False)
+            again = written.with_run(r, status="success", holds=False)
         mine = (s.runs[r].owner, s.runs[r].fence) == (w.epoch, fence)
         if (
             again is None
@@ -166,12 +169,13 @@ def _outbox(s: State, i: int, w: Worker, weak: Weak) -> Iterator[Step]:
             and s.fence == fence + 1
             and s.holder is not None
         ):
-            again = paid.with_run(s.holder, status="success", holds=False)  # whoever holds the thread now
-        yield Step(f"owed finish of {r} by {i}", True, paid if again is None else again)
+            # The present holder is another run.
+            again = written.with_run(s.holder, status="success", holds=False)
+        yield Step(f"queued finish of {r} by {i}", True, written if again is None else again)
 
 
 def _coordinates(s: State, i: int, w: Worker, scene: Scenario, weak: Weak, *, spare: bool) -> Iterator[Step]:
-    """What the coordinator on a worker asks of the store."""
+    """The transactions that the coordinator on a worker starts."""
     for r, run in enumerate(s.runs):
         home = scene.homes[r] == i and (not w.draining or "drain_admits" in weak)
         if run.status == "-" and home:
@@ -183,7 +187,7 @@ def _coordinates(s: State, i: int, w: Worker, scene: Scenario, weak: Weak, *, sp
             yield Step(f"start {r} by {i}", True, after.with_worker(i, tasks=w.tasks | {task}))
         if run.status in TERMINAL and store.owned(s, r, w.epoch, run.fence):
             yield from _settles(s, i, w, r, scene, weak)
-        if r in scene.cancels and run.status in OPEN and w.epoch not in s.buried:
+        if r in scene.cancels and run.status in OPEN and w.epoch not in s.declared_dead:
             after = store.decide(s, r, weak)
             yield Step(f"cancel {r}", True, after.with_run(r, acknowledged=True))
     if (after := store.claim(s, w.epoch, scene.portable, weak)) is not None:
@@ -193,7 +197,7 @@ def _coordinates(s: State, i: int, w: Worker, scene: Scenario, weak: Weak, *, sp
 
 
 def _settles(s: State, i: int, w: Worker, r: int, scene: Scenario, weak: Weak) -> Iterator[Step]:
-    """stop -> close -> restore -> settle; a task that does not stop is closed and fenced first."""
+    """stop -> close -> restore -> settle. A task that does not stop is closed and fenced first."""
     run = s.runs[r]
     task = next((task for task in w.tasks if task.run == r), None)
     if (
@@ -209,7 +213,7 @@ def _settles(s: State, i: int, w: Worker, r: int, scene: Scenario, weak: Weak) -
             after = after.with_worker(i, tasks=w.tasks - {task} | {closed})
             yield Step(f"force {r} by {i}", True, after)
     forced = task is not None and task.deaf and (task.closed or task.fence < run.fence)
-    if any(owed == r for owed, _ in w.owed) or (task is not None and not forced):
+    if any(queued == r for queued, _ in w.outbox) or (task is not None and not forced):
         return
     if run.must_undo and (after := store.restore(s, r, run.fence, weak)) is not None:
         yield Step(f"restore {r} by {i}", True, after.with_run(r, undone=True), restores=run.fence)
@@ -218,9 +222,9 @@ def _settles(s: State, i: int, w: Worker, r: int, scene: Scenario, weak: Weak) -
 
 
 def _zombie_restores(s: State, w: Worker, weak: Weak) -> Iterator[Step]:
-    """A worker that was buried inside a restore goes on with the fence that it had."""
+    """A worker that was declared dead during a restore continues it with its old fence."""
     for r, run in enumerate(s.runs):
-        if run.rollback and run.attempts and run.owner != w.epoch and w.epoch in s.buried:
+        if run.rollback and run.attempts and run.owner != w.epoch and w.epoch in s.declared_dead:
             fence = run.fence - 1  # the one before the adoption
             after = store.restore(s, r, fence, weak)
             if after is not None and after != s:
@@ -228,13 +232,13 @@ def _zombie_restores(s: State, w: Worker, weak: Weak) -> Iterator[Step]:
 
 
 def _reaps(s: State, i: int, w: Worker, scene: Scenario, weak: Weak, *, spare: bool) -> Iterator[Step]:
-    if w.epoch in s.buried:
+    if w.epoch in s.declared_dead:
         return
     for j, peer in enumerate(s.workers):
         fair = peer.mode != "up"
-        if j != i and peer.epoch not in s.buried and peer.mode != "gone" and (fair or spare):
-            yield Step(f"bury {j} by {i}", fair, store.bury(s, peer.epoch))
-    if "no_bury_runs" not in weak:
+        if j != i and peer.epoch not in s.declared_dead and peer.mode != "gone" and (fair or spare):
+            yield Step(f"{i} declares {j} dead", fair, store.declare_dead(s, peer.epoch))
+    if "no_sweep" not in weak:
         after = store.sweep(s, w.epoch, scene.portable, scene.attempts, weak)
         if after != s:
             yield Step(f"sweep by {i}", True, after)

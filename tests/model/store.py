@@ -1,4 +1,4 @@
-"""Transactions: what the store does, each all or nothing. None = refused, nothing was written."""
+"""The store's transactions, each atomic. A function returns None if the transaction is refused."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ Weak = frozenset[str]
 
 
 def live(s: State, epoch: int, weak: Weak) -> bool:
-    return epoch not in s.buried or "no_live_check" in weak
+    return epoch not in s.declared_dead or "no_live_check" in weak
 
 
 def owned(s: State, r: int, epoch: int, fence: int) -> bool:
     """The guard of every write of an owner."""
     run = s.runs[r]
-    return run.holds and (run.owner, run.fence) == (epoch, fence) and epoch not in s.buried
+    return run.holds and (run.owner, run.fence) == (epoch, fence) and epoch not in s.declared_dead
 
 
 def next_fence(s: State, weak: Weak) -> int:
@@ -35,7 +35,7 @@ def admit(s: State, r: int, strategy: str, epoch: int, weak: Weak) -> State | No
 
 
 def claim(s: State, epoch: int, portable: tuple[bool, ...], weak: Weak) -> State | None:
-    """The head of the line takes the free thread, if it is this epoch's to execute."""
+    """The head of the queue takes the free thread, if this epoch may execute it."""
     head = next((r for r, run in enumerate(s.runs) if run.waiting), None)
     held = s.holder is not None and "no_single_holder" not in weak
     if head is None or held or not live(s, epoch, weak):
@@ -48,16 +48,16 @@ def claim(s: State, epoch: int, portable: tuple[bool, ...], weak: Weak) -> State
 
 
 def start(s: State, r: int, epoch: int, weak: Weak) -> State | None:
-    """With `open` before it: from here on the thread's values refuse older fences."""
+    """Start a run, after opening its fence: from then on the thread's values refuse older fences."""
     run = s.runs[r]
     if run.status != "pending" or not run.holds or run.owner != epoch or not live(s, epoch, weak):
         return None
     s = s._replace(opened=max(s.opened, run.fence))
-    return s.with_run(r, status="running", started=True, found=s.values)
+    return s.with_run(r, status="running", started=True, values_at_start=s.values)
 
 
 def decide(s: State, r: int, weak: Weak, *, rollback: bool = False) -> State:
-    """A cancel. Whoever waits settles at once; a holder keeps the thread until it has stopped."""
+    """A cancel. A queued run settles at once. A holder keeps the thread until its task has stopped."""
     run = s.runs[r]
     if run.status not in OPEN:
         return s
@@ -67,7 +67,7 @@ def decide(s: State, r: int, weak: Weak, *, rollback: bool = False) -> State:
 
 
 def finish(s: State, r: int, epoch: int, fence: int, weak: Weak) -> State | None:
-    """Decide and settle. A decision that came first stands; a rollback keeps the thread until `settle`."""
+    """Decide and settle. An earlier decision stands. A rollback keeps the thread until `settle`."""
     run = s.runs[r]
     if not owned(s, r, epoch, fence) and "no_owner_guard" not in weak:
         return None
@@ -94,8 +94,8 @@ def refence(s: State, r: int, epoch: int, fence: int, weak: Weak) -> State | Non
 
 
 def save(s: State, r: int, fence: int, weak: Weak) -> State | None:
-    """A write of the thread's values, in whatever store holds them: that one knows only the fence.
-    The first save of a run keeps what was there before it, in the same transaction."""
+    """A write of the thread's values. The store that holds them checks only the fence. The first save of a
+    run also keeps the values before it, in the same transaction."""
     if fence < s.opened and "save_unfenced" not in weak:
         return None
     base = s.values if s.runs[r].base == NONE or "base_overwritten" in weak else s.runs[r].base
@@ -103,25 +103,25 @@ def save(s: State, r: int, fence: int, weak: Weak) -> State | None:
 
 
 def restore(s: State, r: int, fence: int, weak: Weak) -> State | None:
-    """Undo what the run saved, with the fence advanced first. Any number of times, by anybody who has a
-    fence that is new enough; only its owner knows from the answer that it is complete."""
+    """Undo the saves of the run, after advancing the fence. Any worker with a fence that is new enough may
+    repeat it; only the owner's answer proves that it is complete."""
     if fence < s.opened and "restore_unfenced" not in weak:
         return None
     values = s.values if s.runs[r].base == NONE else s.runs[r].base
     return s._replace(values=values, opened=max(s.opened, fence))
 
 
-def bury(s: State, epoch: int) -> State:
-    return s._replace(buried=s.buried | {epoch})
+def declare_dead(s: State, epoch: int) -> State:
+    return s._replace(declared_dead=s.declared_dead | {epoch})
 
 
 def sweep(s: State, by: int, portable: tuple[bool, ...], attempts: int, weak: Weak) -> State:
-    """End whatever nobody alive answers for; adopt half-done rollbacks, at most `attempts` times."""
+    """End orphaned runs. Adopts incomplete rollbacks, at most `attempts` times each."""
     for r, run in enumerate(s.runs):
-        answers = run.owner if run.owner != NONE else run.home
-        if not run.in_flight or not s.dead(answers) or (run.waiting and portable[r]):
+        responsible = run.owner if run.owner != NONE else run.home
+        if not run.in_flight or not s.dead(responsible) or (run.waiting and portable[r]):
             continue
-        if run.waiting and "drain_keeps_line" in weak:
+        if run.waiting and "drain_keeps_queue" in weak:
             continue
         s = _end_or_adopt(s, r, run, by, attempts, weak)
     return s

@@ -43,10 +43,10 @@ def test_states_that_differ_in_names_alone_are_one() -> None:
     first = first_state(SCENARIOS["core"])
     one, two = first.workers
     renamed = first._replace(
-        workers=(one._replace(epoch=5), two._replace(epoch=9)), buried=frozenset({1}), epochs=9
+        workers=(one._replace(epoch=5), two._replace(epoch=9)), declared_dead=frozenset({1}), epochs=9
     )
     assert canonical(renamed) == canonical(first)
-    settled = first.with_run(0, status="success", owner=0, fence=0, started=True, found=0)
+    settled = first.with_run(0, status="success", owner=0, fence=0, started=True, values_at_start=0)
     assert canonical(settled).runs[0] == Run("success")
 
 
