@@ -1,5 +1,5 @@
-"""What every assistant must do on its threads, run through the manager. Enter by subclassing and giving
-`make`: one assistant object per worker, on state that they share, which takes the demo's input.
+"""Behaviour that every assistant must have, tested through the manager. Subclass `AssistantSuite` with a
+fixture `make`: it makes one assistant object per worker, on shared state, which takes the demo's input.
 
     class TestMine(AssistantSuite):
         @pytest.fixture
@@ -34,7 +34,7 @@ FOR_EVER: dict[str, Any] = {"sleep": 0.01, "steps": 100_000}
 
 
 def held(values: Any) -> dict[str, Any]:
-    """A thread without values holds none."""
+    """The values of a thread, {} for None."""
     return values or {}
 
 
@@ -63,7 +63,7 @@ class AssistantSuite:
     async def begun(
         self, manager: RunManager, strategy: str = "reject", thread: str = "t", **request: Any
     ) -> RunRecord:
-        """A run of the demo's input, or of a whole request."""
+        """Launch a run with the demo's input, or with a whole request."""
         kwargs = request if "input" in request or "command" in request else {"input": request}
         record = await manager.create_or_reject(
             thread, self.name, kwargs={"input": None, **kwargs}, multitask_strategy=strategy
@@ -104,13 +104,13 @@ class AssistantSuite:
         assert (thread.values, thread.status) == (expected, "idle")
         assert (await self.done(b, tag="b"))["log"] == ["a:1", "a:2", "b:1"]
 
-    async def test_each_step_is_told_to_watchers(self, team: list[RunManager]) -> None:
+    async def test_each_step_is_delivered_to_followers(self, team: list[RunManager]) -> None:
         a, _ = team
         record = await self.begun(a, steps=3, tag="a")
         await a.wait(record.run_id, timeout=20)
         events = await a.events(record.run_id)
-        told = [event.data["log"] for event in events if getattr(event, "mode", None) == "values"]  # type: ignore[union-attr]
-        assert told == [["a:1"], ["a:1", "a:2"], ["a:1", "a:2", "a:3"]]
+        delivered = [event.data["log"] for event in events if getattr(event, "mode", None) == "values"]  # type: ignore[union-attr]
+        assert delivered == [["a:1"], ["a:1", "a:2"], ["a:1", "a:2", "a:3"]]
 
     async def test_a_failure_keeps_the_steps_before_it(self, team: list[RunManager]) -> None:
         a, b = team
@@ -139,11 +139,11 @@ class AssistantSuite:
         kept = await self.log(b)
         assert kept[:2] == ["s:1", "s:2"]
         await asyncio.sleep(0.05)
-        assert await self.log(b) == kept, "nothing of it works any more"
+        assert await self.log(b) == kept, "the cancelled run writes no more"
         assert (await self.done(b, tag="z"))["log"] == [*kept, "z:1"]
 
     @pytest.mark.parametrize("second", [0, 1], ids=["same worker", "other worker"])
-    async def test_who_interrupts_builds_on_what_was_finished(
+    async def test_interrupting_run_builds_on_the_finished_steps(
         self, team: list[RunManager], second: int
     ) -> None:
         a, b = team[0], team[second]
@@ -172,7 +172,9 @@ class AssistantSuite:
         assert thread.status == "idle"
         assert (await self.done(b, tag="z"))["log"] == [*before, "z:1"]
 
-    async def test_who_replaces_by_rollback_sees_nothing_of_it(self, team: list[RunManager]) -> None:
+    async def test_run_that_replaces_by_rollback_sees_no_change_of_the_other(
+        self, team: list[RunManager]
+    ) -> None:
         a, b = team
         await self.done(a, tag="a")
         before = await self.past(a)
@@ -251,7 +253,7 @@ class AssistantSuite:
     # -- losing the thread
 
     async def test_a_run_that_lost_its_thread_writes_nothing_more(self, team: list[RunManager]) -> None:
-        """Forced out: its fence is stale, whatever still comes of it."""
+        """The run is forced: its fence is stale, so its late writes are refused."""
         a, b = team
         await self.done(a, tag="a")
         run = await self.begun(a, **FOR_EVER, tag="s")

@@ -1,5 +1,5 @@
-"""What holds besides for assistants that keep checkpoints: they pause, resume, go back, stop for a drain,
-and work in threads that nothing can stop."""
+"""Further behaviour of assistants that keep checkpoints: they pause, resume, go back, stop for a drain, and
+work in operating system threads that cannot be stopped."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.waiting import wait_until
 
 
 class Gate:
-    """Where a thread waits until the test lets it go on."""
+    """A thread waits at the gate until the test opens it."""
 
     def __init__(self) -> None:
         self.reached, self.open = threading.Event(), threading.Event()
@@ -55,9 +55,9 @@ class GraphSuite(AssistantSuite):
         gate.open.set()
 
     def graph(self, manager: RunManager) -> GraphLikeAssistant:
-        found = manager.assistants.named(self.name)
-        assert isinstance(found, GraphLikeAssistant)
-        return found
+        assistant = manager.assistants.named(self.name)
+        assert isinstance(assistant, GraphLikeAssistant)
+        return assistant
 
     def rows(self, manager: RunManager) -> list[Any]:
         return self.graph(manager).states.dump()
@@ -90,8 +90,8 @@ class GraphSuite(AssistantSuite):
         assert (thread.status, thread.interrupts) == ("idle", None)
         assert (await self.view(b)).next == ()
 
-    async def test_a_rollback_of_the_answer_asks_again(self, team: list[RunManager]) -> None:
-        """It was written onto a checkpoint of an earlier run: that is put back, row for row."""
+    async def test_rollback_of_an_answer_restores_the_question(self, team: list[RunManager]) -> None:
+        """The answer was written to a checkpoint of an earlier run, which is restored row for row."""
         a, b = team
         await self.done(a, steps=100_000, tag="q", pause_before=[2], sleep=0.01)
         before, rows = await self.view(a), self.rows(a)
@@ -172,10 +172,10 @@ class GraphSuite(AssistantSuite):
         assert await b.cancel(undone.run_id, action="rollback", wait=10)
         assert self.rows(b) == rows
 
-    async def test_who_adopts_a_rollback_finds_the_state_by_its_kind(
+    async def test_peer_that_adopts_a_rollback_restores_the_state(
         self, team: list[RunManager], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Its owner dies in the middle of it, whose thread still writes."""
+        """The owner dies during the restore, and its thread still writes."""
         a, b = team
         await self.done(a, tag="a")
         rows = self.rows(a)
@@ -222,7 +222,7 @@ class GraphSuite(AssistantSuite):
 
     @pytest.mark.parametrize("action", ["interrupt", "rollback"])
     async def test_a_slow_write_after_a_cancel(self, team: list[RunManager], gate: Gate, action: str) -> None:
-        """It lands before the thread is free: kept by an interrupt, undone by a rollback."""
+        """The write lands before the thread is free. An interrupt keeps it, a rollback undoes it."""
         a, b = team
         await self.done(a, tag="a")
         rows = self.rows(a)
@@ -262,7 +262,7 @@ class GraphSuite(AssistantSuite):
     # -- the port itself
 
     async def test_a_second_attempt_does_not_take_the_input_again(self, team: list[RunManager]) -> None:
-        """A retried answer would answer the next question, too."""
+        """Otherwise a retried answer would also answer the next question."""
         a, _ = team
         graph = self.graph(a)
         await self.done(a, steps=3, tag="q", pause_before=[2, 3])
@@ -296,22 +296,22 @@ class GraphSuite(AssistantSuite):
         self, states: Callable[[], CheckpointStates], team: list[RunManager]
     ) -> None:
         await self.done(team[0], tag="a")
-        here, there = states(), states()
-        (newest, *_) = await here.all("t")
-        await here.open("t", "r1", 10)
-        here.write(Writer("t", "r1", 10), newest)
-        await there.open("t", "r2", 11)
+        first, second = states(), states()
+        (newest, *_) = await first.all("t")
+        await first.open("t", "r1", 10)
+        first.write(Writer("t", "r1", 10), newest)
+        await second.open("t", "r2", 11)
         with pytest.raises(StaleFence):
-            here.write(Writer("t", "r1", 10), newest)
+            first.write(Writer("t", "r1", 10), newest)
         with pytest.raises(StaleFence):
-            await here.open("t", "r1", 10)
+            await first.open("t", "r1", 10)
         with pytest.raises(StaleFence):
-            await here.restore("t", "r1", None, 10)
+            await first.restore("t", "r1", None, 10)
         with pytest.raises(StaleFence):
-            await here.copy("elsewhere", "t", "op", 10)
-        there.close("t", 11)
+            await first.copy("elsewhere", "t", "op", 10)
+        second.close("t", 11)
         with pytest.raises(StaleFence):
-            there.write(Writer("t", "r2", 11), newest)
+            second.write(Writer("t", "r2", 11), newest)
 
     async def test_undoing_twice_is_undoing_once(self, states: Callable[[], CheckpointStates]) -> None:
         mine = states()

@@ -1,4 +1,4 @@
-"""The function assistant and the one that behaves as graphs do, on the same suite."""
+"""The function assistant and the graph-like assistant, on the same suite."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ async def on_sqlite(path: Path) -> AsyncGenerator[SQLiteStore]:
     await store.aclose()
 
 
-async def test_a_worker_that_has_lost_its_run_is_told_with_the_next_event(tmp_path: Path) -> None:
+async def test_append_of_a_worker_that_lost_its_run_returns_stale(tmp_path: Path) -> None:
     async with on_sqlite(tmp_path / "runs.db") as store:
         me, peer = await store.register(new_worker()), await store.register(new_worker())
         own = await running(store, me)
@@ -89,7 +89,7 @@ async def test_a_worker_that_has_lost_its_run_is_told_with_the_next_event(tmp_pa
 
 
 async def test_what_waits_for_the_store_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too much is refused until half is written; the sender keeps it meanwhile."""
+    """Events over the bound are refused until half is written. The sender keeps them until then."""
     monkeypatch.setattr("coordinator.event_logs.backlog.MAX_BYTES", 10_000)
     async with on_sqlite(tmp_path / "runs.db") as store:
         own = await running(store, await store.register(new_worker()))

@@ -1,5 +1,5 @@
-"""The distribution's PostgreSQL, which has JIT and is of another version than the wheel's, with defaults that
-are in the way. A part of the suite: what depends on plans, settings and versions most."""
+"""The PostgreSQL of the distribution: with JIT, of another version than the wheel's, with adverse defaults.
+Runs the part of the suite that depends most on plans, settings and versions."""
 
 from __future__ import annotations
 

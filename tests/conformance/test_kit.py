@@ -81,7 +81,7 @@ async def test_notifier_that_publishes_nothing_fails(monkeypatch: pytest.MonkeyP
     assert failed.value.exceptions[0].__notes__ == ["conformance check: watcher_is_woken"]
 
 
-async def test_lock_that_forgets_fails_where_it_says_that_it_remembers() -> None:
+async def test_lock_that_forgets_fails_as_a_remembering_lock() -> None:
     await conformance.slot_lock(lambda: slot(OnlyFree), remembers=False)
     with pytest.raises(ExceptionGroup) as failed:
         await conformance.slot_lock(lambda: slot(OnlyFree))

@@ -44,7 +44,7 @@ class TestLocalSlotLock(SlotLockSuite):
     def lock(self, notifier: Notifier) -> SlotLock:
         return LocalSlotLock(notifier)
 
-    async def test_the_store_is_asked_about_everything(self, lock: SlotLock) -> None:
+    async def test_every_admission_is_left_to_the_store(self, lock: SlotLock) -> None:
         lock.bind("t", "r1", epoch=1, fence=1)
         assert await lock.admit("t", "r2") == SlotAnswer(SlotState.unknown)
 

@@ -1,7 +1,6 @@
-"""Any sequence of calls, on every store, against one model.
+"""Random sequences of calls, on every store, against one model.
 
-MACHINE_EXAMPLES=5000 makes it long; then the examples are random, and a failing one is printed. In the
-suite they are always the same.
+The suite always has the same examples. With MACHINE_EXAMPLES=5000 they are random; a failing one is printed.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ async def sqlite(clock: StoreClock) -> AsyncGenerator[CoordinationStore]:
 
 
 def postgres(database: Database) -> OpenStore:
-    """With its twin, so that the audit of every sequence is SQLite's too."""
+    """With its twin, so that the audit of every sequence is compared with SQLite's."""
 
     @asynccontextmanager
     async def open_store(clock: StoreClock) -> AsyncGenerator[Any]:
@@ -103,7 +102,7 @@ def test_so_does_postgres(over: Over, shared_postgres: Database) -> None:
 def rewrite(
     patch: pytest.MonkeyPatch, module: ModuleType, name: str, part: str | re.Pattern[str], by: str
 ) -> None:
-    """Replaces a part of a statement. The part has to be there."""
+    """Replace a part of a statement, which must contain it."""
     statement: str = getattr(module, name)
     weak = statement.replace(part, by) if isinstance(part, str) else part.sub(by, statement)
     assert weak != statement
@@ -111,13 +110,13 @@ def rewrite(
 
 
 def no_live_epoch_in_claim(patch: pytest.MonkeyPatch) -> None:
-    def nobody_is_dead(cx: Any, epoch: int) -> bool:
+    def no_epoch_is_dead(cx: Any, epoch: int) -> bool:
         return False
 
-    patch.setattr(admission, "is_dead", nobody_is_dead)
+    patch.setattr(admission, "is_dead", no_epoch_is_dead)
 
 
-def a_buried_owner_finishes(patch: pytest.MonkeyPatch) -> None:
+def a_fenced_owner_finishes(patch: pytest.MonkeyPatch) -> None:
     rewrite(patch, ownership, "_FINISH", f" AND {ownership.LIVE}", "")
 
 
@@ -154,12 +153,12 @@ def threads_expire_under_their_runs(patch: pytest.MonkeyPatch) -> None:
 COMMON = (no_live_epoch_in_claim, the_heartbeat_is_not_compared, the_last_run_is_pruned)
 PASSING = (threads_expire_under_their_runs,)
 RARE = (
-    a_buried_owner_finishes,
+    a_fenced_owner_finishes,
     an_old_fence_finishes,
     finish_frees_before_the_undo,
     keys_are_forgotten_with_the_rest,
 )
-"""Found within 300 examples, which take some 15 s each: in the long form."""
+"""Found within 300 examples, some 15 s for each weakness: only in the long form."""
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ class NotifierSuite:
 
     @pytest.fixture(autouse=True)
     async def _nothing_is_left(self, no_task_left: None) -> None:
-        """The check is the fixture's."""
+        """The fixture checks it."""
 
     @pytest.mark.parametrize("check", NOTIFIER, ids=str)
     async def test_conforms(self, make: MakeNotifier, check: Check[MakeNotifier]) -> None:
@@ -73,7 +73,7 @@ class TestRedisNotifier(NotifierSuite):
 
             yield make
 
-    async def test_it_says_that_it_is_connected(self, make: MakeNotifier) -> None:
+    async def test_connectivity_becomes_connected(self, make: MakeNotifier) -> None:
         worker = Worker(make())
         assert worker.notifier.connectivity is Connectivity.connecting
         await worker.start(1)
@@ -98,7 +98,7 @@ class TestRedisNotifier(NotifierSuite):
 
 
 class TestPostgresNotifier(NotifierSuite):
-    """LISTEN and NOTIFY need no right but to connect, and no schema."""
+    """LISTEN and NOTIFY need only the right to connect, and no schema."""
 
     @pytest.fixture
     async def make(
@@ -113,7 +113,7 @@ class TestPostgresNotifier(NotifierSuite):
 
             yield make
 
-    async def test_it_says_that_it_is_connected(self, make: MakeNotifier) -> None:
+    async def test_connectivity_becomes_connected(self, make: MakeNotifier) -> None:
         worker = Worker(make())
         assert worker.notifier.connectivity is Connectivity.connecting
         await worker.start(1)

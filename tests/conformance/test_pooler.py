@@ -1,5 +1,5 @@
-"""PostgreSQL behind PgBouncer in transaction mode, the same suite: each call may meet another session, and
-finds nothing of the one before."""
+"""The suite on PostgreSQL behind PgBouncer in transaction mode: each call may use another session,
+without the state of the previous one."""
 
 from __future__ import annotations
 

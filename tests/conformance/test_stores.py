@@ -1,4 +1,4 @@
-"""Every store, one suite."""
+"""The same suite on every store."""
 
 from __future__ import annotations
 
@@ -41,8 +41,7 @@ class TestSQLiteStore(StoreConformance):
 
 
 class TestPostgresStore(StoreConformance):
-    """As a role with the rights of a worker, and no others. Its answers are SQLite's, in every case, and so
-    are its rows and its audit."""
+    """As a role with only the rights of a worker. Answers, rows and audit equal SQLite's in every case."""
 
     @pytest.fixture
     async def store(self, clock: StoreClock, shared_postgres: Database) -> AsyncGenerator[Any]:
@@ -52,7 +51,7 @@ class TestPostgresStore(StoreConformance):
             await twins.compare_tables()
 
     async def test_a_long_line_of_them(self, store: Any, me: int) -> None:
-        """Without its twin: two thousand transactions, one after another, are enough."""
+        """Without the twin: two thousand transactions in sequence are enough."""
         await super().test_a_long_line_of_them(store.parted(), me)
 
 

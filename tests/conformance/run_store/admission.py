@@ -39,7 +39,7 @@ class Admissions(StoreCase):
         assert (await admitted(store, me, multitask_strategy=strategy)).fence == 2
 
     @pytest.mark.parametrize("strategy", EVERY_STRATEGY)
-    async def test_asked_again_with_the_same_id_it_answers_the_same(
+    async def test_repeated_admission_with_the_same_id_returns_the_same(
         self, store: CoordinationStore, me: int, strategy: str
     ) -> None:
         await running(store, me)
@@ -80,10 +80,10 @@ class Admissions(StoreCase):
         await store.finish(own_, SUCCESS)
         assert (await admitted(store, me)).holds
 
-    async def test_enqueue_joins_the_line_also_where_nobody_holds(
+    async def test_enqueue_joins_the_queue_also_of_a_free_thread(
         self, store: CoordinationStore, me: int, peer: int
     ) -> None:
-        """Whoever waits goes first: FIFO, though the thread is free at this moment."""
+        """Queued runs go first: FIFO, although the thread is free at this moment."""
         own_ = await running(store, me)
         first = await waiting(store, peer)
         await store.finish(own_, SUCCESS)
@@ -145,7 +145,7 @@ class Admissions(StoreCase):
             await admitted(store, me, multitask_strategy="interrupt", metadata={"x": object()})
         assert (await row_of(store, own_.run_id)).status is RunStatus.running
 
-    async def test_the_line_is_bounded_per_thread_and_per_user(
+    async def test_the_queue_is_bounded_per_thread_and_per_user(
         self, store: CoordinationStore, me: int
     ) -> None:
         limits = Limits(per_thread=1, per_user=2)
@@ -168,7 +168,7 @@ class Admissions(StoreCase):
         ).holds
 
     @pytest.mark.parametrize("bound", ["thread", "user"])
-    async def test_pending_run_beside_the_slot_takes_no_place_in_the_line(
+    async def test_pending_run_beside_the_slot_takes_no_place_in_the_queue(
         self, store: CoordinationStore, me: int, bound: str
     ) -> None:
         await holding(store, me, user_id="u")
@@ -180,10 +180,10 @@ class Admissions(StoreCase):
         with pytest.raises(QueueFull, match=bound):
             await store.admit(second, epoch=me, limits=limits)
 
-    async def test_who_replaces_runs_waits_for_his_turn_too_and_within_his_bound(
+    async def test_replacing_run_counts_against_max_waiting_per_user(
         self, store: CoordinationStore, me: int
     ) -> None:
-        """Else a user would have one run waiting on each of any number of threads."""
+        """Otherwise a user could have one run waiting on each of any number of threads."""
         limits = Limits(per_user=1)
         for thread in "ab":
             await running(store, me, thread, user_id="u")
@@ -197,7 +197,7 @@ class Admissions(StoreCase):
             assert (await row_of(store, mine.run_id)).status is RunStatus.running, "nothing was replaced"
         await store.admit(new_run("b", multitask_strategy="rollback"), epoch=me, limits=limits)  # the system
 
-    async def test_a_thread_of_nobody_becomes_the_users_where_the_run_may_adopt_it(
+    async def test_thread_without_a_user_is_assigned_to_the_runs_user_if_adoptable(
         self, store: CoordinationStore, me: int
     ) -> None:
         await holding(store, me)
@@ -207,7 +207,7 @@ class Admissions(StoreCase):
         with pytest.raises(ThreadNotFound):
             await admitted(store, me, user_id="alice", multitask_strategy="enqueue")
         made = await admitted(store, me, "new", user_id="bob", adopt_thread=False)
-        assert made.holds, "a thread that is not there is made"
+        assert made.holds, "a thread that does not exist is created"
         assert (
             await admitted(store, me, "new", user_id="bob", adopt_thread=False, multitask_strategy="enqueue")
         ).seq
@@ -226,10 +226,10 @@ class Admissions(StoreCase):
         assert thread is not None
         assert thread.user_id == "alice"
 
-    async def test_a_foreign_thread_is_not_found_whatever_is_asked(
+    async def test_foreign_thread_is_not_found_by_any_request(
         self, store: CoordinationStore, me: int
     ) -> None:
-        """Neither a conflict, a full line nor an idempotency key tells that the thread exists."""
+        """Neither a conflict, a full queue nor an idempotency key reveals that the thread exists."""
         await holding(store, me, user_id="alice", idempotency_key="k")
         with pytest.raises(ThreadNotFound):
             await admitted(store, me, user_id="bob", idempotency_key="k")
@@ -259,10 +259,10 @@ class Admissions(StoreCase):
     async def test_the_same_key_for_something_else_is_a_conflict(
         self, store: CoordinationStore, me: int, change: dict[str, Any]
     ) -> None:
-        asked: dict[str, Any] = {"user_id": "u", "idempotency_key": "k", "request_hash": "h"}
-        await store.admit(new_run(**asked), epoch=me, limits=NONE)
+        fields: dict[str, Any] = {"user_id": "u", "idempotency_key": "k", "request_hash": "h"}
+        await store.admit(new_run(**fields), epoch=me, limits=NONE)
         with pytest.raises(IdempotencyConflict):
-            await store.admit(new_run(**{**asked, **change}), epoch=me, limits=NONE)
+            await store.admit(new_run(**{**fields, **change}), epoch=me, limits=NONE)
 
     async def test_the_same_key_of_another_user_on_another_thread_is_another_key(
         self, store: CoordinationStore, me: int

@@ -1,4 +1,4 @@
-"""What clients make, list and remove: threads, and the runs of a thread, each seen by its user alone."""
+"""Threads, and the runs of a thread: created, listed and deleted by clients, visible to their user only."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ async def made(store: CoordinationStore, thread_id: str = "t", **fields: Any) ->
     return await store.create_thread(NewThread(thread_id, **fields))
 
 
-async def found(store: CoordinationStore, user_id: Any = None, **query: Any) -> list[str]:
-    """Thread ids in the order in which they are answered."""
+async def search(store: CoordinationStore, user_id: Any = None, **query: Any) -> list[str]:
+    """Returns the ids of the threads that match, in the order of the store's answer."""
     return [thread.thread_id for thread in await store.threads(ThreadQuery(**query), user_id=user_id)]
 
 
@@ -69,11 +69,11 @@ class Threads(StoreCase):
             await made(store, user_id="u")
         assert taken.value.active_run_id is None
         assert await made(store, user_id="u", metadata={"first": False}, existing_ok=True) == first
-        assert await made(store, existing_ok=True) == first, "the system may see everybody's"
+        assert await made(store, existing_ok=True) == first, "the system sees the threads of all users"
 
     @pytest.mark.parametrize("existing_ok", [False, True])
     @pytest.mark.parametrize("owner", ["u", None])
-    async def test_a_foreign_id_is_taken_and_no_more_is_said(
+    async def test_create_with_a_foreign_id_reveals_only_that_it_is_taken(
         self, store: CoordinationStore, existing_ok: bool, owner: str | None
     ) -> None:
         before = await made(store, user_id=owner, metadata={"secret": 1})
@@ -132,8 +132,8 @@ class Threads(StoreCase):
         stamp, other = {"graph_id": "é", "assistant_id": "1"}, {"graph_id": "g", "assistant_id": "2"}
 
         async def metadata(thread_id: str) -> Any:
-            found = await store.thread(thread_id)
-            return None if found is None else found.metadata
+            thread = await store.thread(thread_id)
+            return None if thread is None else thread.metadata
 
         await made(store, metadata={"ключ": "\ud800", "graph_id": 5, "deep": {"x": [1, 2.5e300, None]}})
         for thread_id, given, expected in (
@@ -150,7 +150,7 @@ class Threads(StoreCase):
             own = await running(store, me, thread_id, thread_metadata=given)
             assert await metadata(thread_id) == expected
             await store.finish(own, SUCCESS)
-        assert await found(store, metadata={"graph_id": "é"}) == ["t"]
+        assert await search(store, metadata={"graph_id": "é"}) == ["t"]
         patched = await store.patch_thread("t", ThreadPatch(metadata={"more": 1}), user_id=None)
         await store.finish(await running(store, me, "t", thread_metadata=stamp), SUCCESS)
         assert await metadata("t") == patched.metadata
@@ -179,7 +179,7 @@ class Threads(StoreCase):
         await made(store, temporary=True, ttl_ms=5000)
         assert (await store.patch_thread("t", ThreadPatch({"a": 1}), user_id=None)).temporary
         patched = await store.patch_thread("t", ThreadPatch(ttl_ms=60_000, sets_ttl=True), user_id=None)
-        assert (patched.temporary, await found(store)) == (False, ["t"])
+        assert (patched.temporary, await search(store)) == (False, ["t"])
 
     async def test_patches_at_once_lose_nothing(self, store: CoordinationStore) -> None:
         await made(store)
@@ -191,7 +191,9 @@ class Threads(StoreCase):
         assert thread.metadata == {str(n): n for n in range(20)}
 
     @pytest.mark.parametrize("owner", ["u", None])
-    async def test_nobody_patches_what_is_not_his(self, store: CoordinationStore, owner: str | None) -> None:
+    async def test_foreign_thread_cannot_be_patched(
+        self, store: CoordinationStore, owner: str | None
+    ) -> None:
         before = await made(store, user_id=owner)
         for thread_id in ("t", "missing"):
             with pytest.raises(ThreadNotFound):
@@ -268,7 +270,7 @@ class Threads(StoreCase):
         for column in ("metadata", "values"):
             query = ThreadQuery(metadata=part) if column == "metadata" else ThreadQuery(values=part)
             expected = (["t"] if fits else []) if part else ["t", "other"]
-            assert sorted(await found(store, **{column: part})) == sorted(expected)
+            assert sorted(await search(store, **{column: part})) == sorted(expected)
             assert await store.count_threads(query, user_id=None) == len(expected)
 
     async def test_by_status(self, store: CoordinationStore, me: int) -> None:
@@ -280,9 +282,9 @@ class Threads(StoreCase):
         await store.settle(stopped, ENDED)
         names = ("idle", "busy", "error", "interrupted")
         for status in names:
-            assert await found(store, status=status) == [status]
+            assert await search(store, status=status) == [status]
             assert await store.count_threads(ThreadQuery(status=status), user_id=None) == 1
-        assert await found(store, sort_by="status", sort_order="asc") == sorted(names)
+        assert await search(store, sort_by="status", sort_order="asc") == sorted(names)
         threads = await store.threads(ALL, user_id=None)
         assert {thread.thread_id: thread.status for thread in threads} == {name: name for name in names}
         assert {thread.thread_id: thread.error for thread in threads}["error"] == "ValueError: no"
@@ -304,60 +306,60 @@ class Threads(StoreCase):
             "status": ["c", "a", "b"],
         }
         for by, order in orders.items():
-            assert await found(store, sort_by=by, sort_order="asc") == order, by
-            assert await found(store, sort_by=by, sort_order="desc") == order[::-1], by
-        assert await found(store) == orders["updated_at"][::-1]
+            assert await search(store, sort_by=by, sort_order="asc") == order, by
+            assert await search(store, sort_by=by, sort_order="desc") == order[::-1], by
+        assert await search(store) == orders["updated_at"][::-1]
 
     async def test_pages(self, store: CoordinationStore) -> None:
-        """All of one moment: the id keeps them apart, so that no page has what another has."""
+        """All threads have the same time. The id orders them, so that pages do not overlap."""
         for n in range(25):
             await made(store, f"t{n:02}")
-        pages = [await found(store, limit=10, offset=offset) for offset in (0, 10, 20, 30)]
+        pages = [await search(store, limit=10, offset=offset) for offset in (0, 10, 20, 30)]
         assert [len(page) for page in pages] == [10, 10, 5, 0]
         assert sorted(chain.from_iterable(pages)) == [f"t{n:02}" for n in range(25)]
-        assert await found(store) == pages[0]
+        assert await search(store) == pages[0]
         assert await store.count_threads(ThreadQuery(limit=3, offset=9), user_id=None) == 25
-        assert await found(store, limit=0) == []
+        assert await search(store, limit=0) == []
 
     async def test_by_ids(self, store: CoordinationStore) -> None:
         for name in "abc":
             await made(store, name, temporary=name == "c")
-        assert await found(store, ids=("c", "a", "missing"), sort_by="thread_id", sort_order="asc") == [
+        assert await search(store, ids=("c", "a", "missing"), sort_by="thread_id", sort_order="asc") == [
             "a",
             "c",
         ]
-        assert await found(store, ids=()) == []
+        assert await search(store, ids=()) == []
 
     async def test_temporary_threads_are_not_listed(self, store: CoordinationStore) -> None:
         await made(store, "kept")
         await made(store, "passing", temporary=True, ttl_ms=5000)
-        assert await found(store) == ["kept"]
+        assert await search(store) == ["kept"]
         assert await store.count_threads(ThreadQuery(), user_id=None) == 1
-        assert sorted(await found(store, temporary=True)) == ["kept", "passing"]
+        assert sorted(await search(store, temporary=True)) == ["kept", "passing"]
 
-    async def test_each_user_finds_his_own(self, store: CoordinationStore) -> None:
+    async def test_search_returns_only_the_users_own_threads(self, store: CoordinationStore) -> None:
         for user in ("u", "v", None):
             await made(store, f"of-{user}", user_id=user, metadata={"k": 1})
         every = [("of-u", "u"), ("of-v", "v"), ("of-None", None)]
         for name, user in every:
             if user is not None:
-                assert await found(store, user, metadata={"k": 1}) == [name]
-                assert await found(store, user, ids=tuple(name for name, _ in every)) == [name]
+                assert await search(store, user, metadata={"k": 1}) == [name]
+                assert await search(store, user, ids=tuple(name for name, _ in every)) == [name]
                 assert await store.count_threads(ThreadQuery(), user_id=user) == 1
-        assert await found(store, "nobody") == []
+        assert await search(store, "unknown") == []
         assert await store.count_threads(ThreadQuery(), user_id=None) == 3
 
     async def test_a_damaged_thread_does_not_hide_the_others(self, store: CoordinationStore) -> None:
         await made(store, "sound")
         await made(store, "damaged")
         sql_of(store)("UPDATE threads SET metadata = '{' WHERE thread_id = 'damaged'")
-        assert await found(store) == ["sound"]
-        assert await found(store, metadata={"a": 1}) == []
+        assert await search(store) == ["sound"]
+        assert await search(store, metadata={"a": 1}) == []
 
     async def test_of_a_foreign_thread_and_its_run_nothing_is_read(
         self, store: CoordinationStore, me: int
     ) -> None:
-        """What cannot be read shows who has tried: for its user alone that is a failure."""
+        """Rows that cannot be parsed show whether the store reads them: only reads of their own user fail."""
         run = await running(store, me, "t", user_id="u")
         execute = sql_of(store)
         execute("UPDATE threads SET \"values\" = '{' WHERE thread_id = 't'")
@@ -397,7 +399,7 @@ class Threads(StoreCase):
 
 class History(StoreCase):
     async def shown(self, store: CoordinationStore, run_id: str) -> tuple[str, bool] | None:
-        """(shown status, cancelling), None = looks as if it had never been; the same from every read."""
+        """Returns (shown status, cancelling), or None if the run is hidden. Asserts that all reads agree."""
         row = await store.run(run_id, thread_id=None, user_id=None)
         raw = await row_of(store, run_id)
         assert (row is None) == raw.rolled_back
@@ -474,7 +476,7 @@ class History(StoreCase):
         assert [[row.run_id for row in page] for page in pages] == [ids[:3], ids[3:6], ids[6:], []]
         assert await listed(store, limit=0) == []
 
-    async def test_page_of_runs_ends_at_its_bytes_and_leaves_out_what_is_not_asked(
+    async def test_page_of_runs_ends_at_its_bytes_and_omits_columns(
         self, store: CoordinationStore, me: int
     ) -> None:
         large = {"text": "x" * 1000}
@@ -501,11 +503,11 @@ class History(StoreCase):
         self, store: CoordinationStore, me: int
     ) -> None:
         await holding(store, me, "a", user_id="alice", idempotency_key="k")
-        await holding(store, me, "n", idempotency_key="of nobody")
+        await holding(store, me, "n", idempotency_key="without user")
         assert await store.thread_of_key("k", user_id="alice") == "a"
         assert await store.thread_of_key("k", user_id="bob") is None
         assert await store.thread_of_key("k", user_id=None) is None
-        assert await store.thread_of_key("of nobody", user_id=None) == "n"
+        assert await store.thread_of_key("without user", user_id=None) == "n"
         assert await store.thread_of_key("free", user_id="alice") is None
 
     async def test_operations_are_not_in_it(self, store: CoordinationStore, me: int) -> None:
@@ -544,7 +546,7 @@ class History(StoreCase):
         with pytest.raises(RunNotFound):
             await store.delete_run(own.run_id, thread_id="t", user_id=None)
 
-    async def test_each_user_sees_his_own(self, store: CoordinationStore, me: int) -> None:
+    async def test_runs_are_visible_only_to_their_user(self, store: CoordinationStore, me: int) -> None:
         own = await running(store, me, user_id="u")
         await store.finish(own, SUCCESS)
         live = await running(store, me, user_id="u")
@@ -564,7 +566,7 @@ class History(StoreCase):
 
 
 class ExistingThreads(StoreCase):
-    """`thread_must_exist`: the thread is looked for inside the admission."""
+    """`thread_must_exist`: the admission checks for the thread in its transaction."""
 
     def run(self, **fields: Any) -> AdmissionRequest:
         return new_run(**fields, thread_must_exist=True)

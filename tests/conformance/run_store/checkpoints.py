@@ -1,4 +1,4 @@
-"""Which states a thread has had: in the rows of the runs that left them."""
+"""The former states of a thread, kept in the rows of the runs that wrote them."""
 
 from __future__ import annotations
 
@@ -49,12 +49,14 @@ class Checkpoints(StoreCase):
         assert [row.fence for row in await store.checkpoints("t")] == [5, 4, 1]
         assert await states(store, before=second.run_id) == [(first.run_id, {"n": 1}, False)]
         assert await states(store, run_id=second.run_id) == [(second.run_id, {"n": 2}, False)]
-        assert await states(store, before="nobody") == await states(store, run_id="nobody") == []
+        assert await states(store, before="unknown") == await states(store, run_id="unknown") == []
         assert await store.checkpoints("another", run_id=second.run_id) == []
         assert len(await states(store, limit=2)) == 2
 
-    async def test_whoever_ends_the_run(self, store: CoordinationStore, me: int, peer: int) -> None:
-        """Its owner, after a cancel or an error; or a reaper."""
+    async def test_runs_with_any_end_leave_a_state(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        """The run is ended by its owner after a cancel or an error, or by a reaper."""
         cancelled = await running(store, me)
         await store.save(cancelled, {"n": 1})
         await cancel(store, cancelled.run_id)

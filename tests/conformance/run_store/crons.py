@@ -1,4 +1,4 @@
-"""Crons: kept for their users, due by the store's clock, fired once however many try."""
+"""Crons: kept for their users, due by the store's clock, fired once, however many workers try."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Crons(StoreCase):
         return store
 
     async def test_one_that_is_made_again_with_its_id_is_the_same(self, crons: CronStore) -> None:
-        """The first answer was lost; meanwhile it may have been due, or stopped."""
+        """The first answer was lost. The cron may have been due or stopped since."""
         new = new_cron(user_id="u", next_at=MINUTE, metadata={"b": 1, "a": None})
         made = await crons.create_cron(new, thread_must_exist=False)
         assert await crons.create_cron(new, thread_must_exist=False) == made
@@ -145,29 +145,29 @@ class Crons(StoreCase):
         ]
         one, two, three = [await self._later(crons, clock, **each) for each in fields]
 
-        async def found(user_id: str | None = None, **query: Any) -> list[CronRow]:
-            asked = CronQuery(**query)
-            rows = await crons.crons(asked, user_id=user_id)
-            assert len(rows) == await crons.count_crons(asked, user_id=user_id) or "limit" in query
+        async def listed(user_id: str | None = None, **query: Any) -> list[CronRow]:
+            cron_query = CronQuery(**query)
+            rows = await crons.crons(cron_query, user_id=user_id)
+            assert len(rows) == await crons.count_crons(cron_query, user_id=user_id) or "limit" in query
             return rows
 
-        assert await found() == [three, two, one]
-        assert await found("u") == [two, one]
-        assert await found(sort_order="asc") == [one, two, three]
-        assert await found(sort_by="next_run_date", sort_order="asc") == [three, one, two]
-        assert await found(sort_by="next_run_date") == [one, three, two]
-        assert await found(sort_by="end_time", limit=1) == [two]
-        assert await found(limit=1, offset=1) == [two]
-        assert await found(thread_id="t") == [one]
-        assert await found(enabled=False) == [two]
-        assert await found(enabled=True) == [three, one]
-        assert await found(assistant_ids=("other", "unknown")) == [two]
-        assert await found(assistant_ids=()) == []
-        assert await found(metadata={"a": 1}) == [one]
-        assert await found(metadata={"b": {"c": [2]}}) == [one]
-        assert await found("v", metadata={"a": 1}) == []
+        assert await listed() == [three, two, one]
+        assert await listed("u") == [two, one]
+        assert await listed(sort_order="asc") == [one, two, three]
+        assert await listed(sort_by="next_run_date", sort_order="asc") == [three, one, two]
+        assert await listed(sort_by="next_run_date") == [one, three, two]
+        assert await listed(sort_by="end_time", limit=1) == [two]
+        assert await listed(limit=1, offset=1) == [two]
+        assert await listed(thread_id="t") == [one]
+        assert await listed(enabled=False) == [two]
+        assert await listed(enabled=True) == [three, one]
+        assert await listed(assistant_ids=("other", "unknown")) == [two]
+        assert await listed(assistant_ids=()) == []
+        assert await listed(metadata={"a": 1}) == [one]
+        assert await listed(metadata={"b": {"c": [2]}}) == [one]
+        assert await listed("v", metadata={"a": 1}) == []
         for order in ("cron_id", "assistant_id", "thread_id", "created_at", "updated_at"):
-            assert len(await found(sort_by=order)) == 3
+            assert len(await listed(sort_by=order)) == 3
 
     async def _later(self, crons: CronStore, clock: StoreClock, **fields: Any) -> CronRow:
         clock.advance(1)
@@ -311,4 +311,4 @@ class Crons(StoreCase):
         assert (await row_of(store, own.run_id)).user_id == "u"
         again = new_run("t", firing=firing, user_id="u", idempotency_key="k", request_hash="h")
         admitted = await store.admit(again, epoch=me, limits=Limits())
-        assert admitted.run_id == own.run_id, "the key finds it before the cron is asked"
+        assert admitted.run_id == own.run_id, "the key matches before the cron is checked"

@@ -1,4 +1,4 @@
-"""Delayed runs: in nobody's way until their time has come, then in the line like all others."""
+"""Delayed runs: they block no other run until they are due, and join the queue then."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from tests.support.builders import (
 
 
 async def delayed(store: CoordinationStore, epoch: int, seconds: float = 10, **fields: Any) -> str:
-    asked = {"multitask_strategy": "enqueue", **fields}
-    admission = await admitted(store, epoch, delay_ms=round(seconds * 1000), **asked)
+    options = {"multitask_strategy": "enqueue", **fields}
+    admission = await admitted(store, epoch, delay_ms=round(seconds * 1000), **options)
     assert not admission.holds
     return admission.run_id
 
@@ -53,7 +53,7 @@ class Delays(StoreCase):
         steps = [(step.what, step.holds_thread) for step in await store.transitions(run_id)]
         assert steps == [("delayed", False), ("queued", False), ("claimed", True)]
 
-    async def test_who_comes_before_its_time_passes_it(
+    async def test_run_admitted_before_the_due_time_passes_it(
         self, store: CoordinationStore, clock: StoreClock, me: int
     ) -> None:
         run_id = await delayed(store, me)
@@ -66,7 +66,7 @@ class Delays(StoreCase):
         assert claimed.run_id == second
         clock.advance(10)
         third = await waiting(store, me)
-        assert await store.waiting_line("t") == [run_id, third], "its place is that of its moment"
+        assert await store.waiting_line("t") == [run_id, third], "its place is that of its due time"
 
     async def passed(self, store: CoordinationStore, me: int) -> Ownership:
         admission: Admission = await admitted(store, me, multitask_strategy="enqueue")
@@ -75,7 +75,7 @@ class Delays(StoreCase):
         assert await store.start(own, None) is not None
         return own
 
-    async def test_who_is_due_first_is_first(
+    async def test_delayed_runs_are_queued_in_the_order_of_their_due_times(
         self, store: CoordinationStore, clock: StoreClock, me: int
     ) -> None:
         own = await running(store, me)
@@ -83,12 +83,12 @@ class Delays(StoreCase):
         same = await delayed(store, me, 20)
         before = await waiting(store, me)
         clock.advance(30)
-        assert await store.claim("t", epoch=me) is None, "somebody holds the thread"
+        assert await store.claim("t", epoch=me) is None, "the thread is held"
         assert await store.waiting_line("t") == [before, sooner, later, same]
         assert (await store.finish(own, SUCCESS)).next_home == me
         assert (await store.claim("t", epoch=me) or ("",))[0] == before
 
-    async def test_the_tick_of_its_home_puts_it_into_the_line_of_a_busy_thread_once(
+    async def test_the_tick_of_its_home_queues_it_once_on_a_busy_thread(
         self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
     ) -> None:
         await running(store, me)
@@ -102,16 +102,16 @@ class Delays(StoreCase):
     async def test_due_run_is_queued_by_an_operation_on_its_own_thread_alone(
         self, store: CoordinationStore, clock: StoreClock, me: int
     ) -> None:
-        here, there = await delayed(store, me), await delayed(store, me, thread_id="u")
+        first, second = await delayed(store, me), await delayed(store, me, thread_id="u")
         clock.advance(10)
-        before = await row_of(store, there)
-        assert await store.claim("t", epoch=me) == Claimed(here, 1)
-        assert await row_of(store, there) == before
-        assert (await row_of(store, here)).seq == 2
-        assert await store.claim("u", epoch=me) == Claimed(there, 1)
+        before = await row_of(store, second)
+        assert await store.claim("t", epoch=me) == Claimed(first, 1)
+        assert await row_of(store, second) == before
+        assert (await row_of(store, first)).seq == 2
+        assert await store.claim("u", epoch=me) == Claimed(second, 1)
 
     @pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
-    async def test_who_replaces_all_replaces_it_too(
+    async def test_replacing_run_replaces_delayed_runs(
         self, store: CoordinationStore, clock: StoreClock, me: int, strategy: str
     ) -> None:
         run_id = await delayed(store, me)
@@ -136,12 +136,12 @@ class Delays(StoreCase):
         assert conflict.value.active_run_id == passes == await store.holder("t")
 
     @pytest.mark.parametrize(
-        ("asked", "refusal"),
+        ("fields", "refusal"),
         [
             ({"multitask_strategy": "reject", "delay_ms": 1000}, ConflictError),
             ({"multitask_strategy": "reject"}, ConflictError),
             ({"multitask_strategy": "enqueue"}, QueueFull),
-            ({"multitask_strategy": "interrupt", "parent_run_id": "nobody"}, RunNotFound),
+            ({"multitask_strategy": "interrupt", "parent_run_id": "unknown"}, RunNotFound),
         ],
     )
     async def test_a_refusal_leaves_it_where_it_was(
@@ -149,15 +149,15 @@ class Delays(StoreCase):
         store: CoordinationStore,
         clock: StoreClock,
         me: int,
-        asked: dict[str, Any],
+        fields: dict[str, Any],
         refusal: type[Exception],
     ) -> None:
-        """Though its time has come: who is refused has written nothing."""
+        """Although the delayed run is due: a refused admission writes nothing."""
         run_id = await delayed(store, me)
         before = await row_of(store, run_id)
         clock.advance(11)
         with pytest.raises(refusal):
-            await store.admit(new_run("t", **asked), epoch=me, limits=Limits(per_thread=1))
+            await store.admit(new_run("t", **fields), epoch=me, limits=Limits(per_thread=1))
         assert await row_of(store, run_id) == before
 
     @pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
@@ -205,7 +205,7 @@ class Delays(StoreCase):
         assert decision is not None
         assert decision.settled
 
-    async def test_asked_again_it_is_the_same(
+    async def test_repeated_admission_keeps_the_due_time(
         self, store: CoordinationStore, clock: StoreClock, me: int
     ) -> None:
         run = new_run(multitask_strategy="enqueue", delay_ms=10_000)
@@ -216,9 +216,9 @@ class Delays(StoreCase):
         assert (again.run_id, again.existing.not_before) == (first.run_id, clock.micros + 5_000_000)
 
     async def test_a_dead_home(self, store: CoordinationStore, clock: StoreClock, me: int, peer: int) -> None:
-        """Who knows the assistant goes on with it when its time has come; what is not portable is over."""
+        """A worker with the assistant claims a due portable run. Other delayed runs end with their home."""
         knows = await store.register(new_worker(assistants=("agent",)))
-        goes_on = await delayed(store, peer, portable=True, assistant_id="agent")
+        portable = await delayed(store, peer, portable=True, assistant_id="agent")
         over = await delayed(store, peer)
         await fence_epoch(store, peer, by=me)
         assert [orphan.run_id for orphan in await store.sweep(by=me, error="gone")] == [over]
@@ -226,9 +226,11 @@ class Delays(StoreCase):
         clock.advance(10)
         assert (await store.tick(me)).free_threads == ()
         assert (await store.tick(knows)).free_threads == ("t",)
-        assert await store.claim("t", epoch=me) is None, "it has a place now, and waits for who knows it"
+        assert await store.claim("t", epoch=me) is None, (
+            "it is queued, and waits for a worker with its assistant"
+        )
         assert (await store.tick(knows)).free_threads == ("t",)
-        assert await store.claim("t", epoch=knows) == Claimed(goes_on, 1)
+        assert await store.claim("t", epoch=knows) == Claimed(portable, 1)
 
     async def test_a_deployment_may_be_down_for_longer_than_the_delay(
         self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
@@ -236,7 +238,7 @@ class Delays(StoreCase):
         run_id = await delayed(store, peer, 86_400, portable=True, assistant_id="agent")
         await fence_epoch(store, peer, by=me)
         clock.advance(86_400)
-        assert await store.sweep(by=me, error="gone") == [], "somebody who knows it may still come"
+        assert await store.sweep(by=me, error="gone") == [], "a worker with its assistant may still start"
         clock.advance(3600)
         assert [orphan.run_id for orphan in await store.sweep(by=me, error="gone")] == [run_id]
 
@@ -263,21 +265,21 @@ class Delays(StoreCase):
     async def test_it_counts_as_waiting(self, store: CoordinationStore, me: int) -> None:
         limits = Limits(per_thread=2, per_user=3)
 
-        async def ask(thread: str, strategy: str = "enqueue") -> Admission:
+        async def admit(thread: str, strategy: str = "enqueue") -> Admission:
             run = new_run(thread, user_id="u", multitask_strategy=strategy, delay_ms=1000)
             return await store.admit(run, epoch=me, limits=limits)
 
-        await ask("a")
-        await ask("a")
+        await admit("a")
+        await admit("a")
         with pytest.raises(QueueFull):
-            await ask("a")
-        await ask("b")
+            await admit("a")
+        await admit("b")
         with pytest.raises(QueueFull):
-            await ask("c", "reject")
-        await ask("a", "interrupt")
+            await admit("c", "reject")
+        await admit("a", "interrupt")
         assert (await store.thread("c")) is None
 
-    async def test_running_cannot_be_said_of_it(self, store: CoordinationStore, me: int) -> None:
+    async def test_delayed_run_cannot_be_set_to_running(self, store: CoordinationStore, me: int) -> None:
         run_id = await delayed(store, me)
         assert await store.update_status(run_id, "running") is False
         assert (await row_of(store, run_id)).delayed
@@ -294,8 +296,8 @@ class Delays(StoreCase):
     async def test_a_tick_reads_a_batch(self, store: CoordinationStore, clock: StoreClock, me: int) -> None:
         threads = {await delayed(store, me, thread_id=f"t{number}"): f"t{number}" for number in range(103)}
         clock.advance(10)
-        found = (await store.tick(me)).free_threads
-        assert sorted(found) == sorted(threads[run_id] for run_id in sorted(threads)[:100])
+        free = (await store.tick(me)).free_threads
+        assert sorted(free) == sorted(threads[run_id] for run_id in sorted(threads)[:100])
 
     async def test_rows_of_before_are_not_delayed(self, store: CoordinationStore, me: int) -> None:
         await running(store, me)

@@ -53,9 +53,9 @@ class EventLogs(StoreCase):
         own = await running(store, me)
         text = '{"text":"\\ud83d\\ude00 \\ud800 \\u0000","list":[1,2.5,null]}'
         assert await kept(store, NewEvents(own.run_id, own.fence, ((1, MODE, text), (2, "", "")))) == [DONE]
-        found = await page(store, own.run_id)
-        assert found.events == ((own.fence, 1, MODE, text), (own.fence, 2, "", ""))
-        assert found.top == (own.fence, 2)
+        log = await page(store, own.run_id)
+        assert log.events == ((own.fence, 1, MODE, text), (own.fence, 2, "", ""))
+        assert log.top == (own.fence, 2)
 
     async def test_many_runs_are_written_at_once_and_kept_apart(self, store: Any, me: int) -> None:
         one, other = await running(store, me, "a"), await running(store, me, "b")
@@ -77,9 +77,9 @@ class EventLogs(StoreCase):
     async def test_a_page_ends_with_the_event_that_fills_it(self, store: Any, me: int) -> None:
         own = await running(store, me)
         await kept(store, emitted(own, 1, 2, 3, 4, text='"' + "x" * 98 + '"'))
-        found = await store.events(own.run_id, None, limit=10, max_bytes=150)
-        assert [event[1] for event in found.events] == [1, 2]
-        assert found.top == (own.fence, 4)
+        log = await store.events(own.run_id, None, limit=10, max_bytes=150)
+        assert [event[1] for event in log.events] == [1, 2]
+        assert log.top == (own.fence, 4)
 
     async def test_repeated_events_are_stored_once(self, store: Any, me: int) -> None:
         own = await running(store, me)
@@ -95,7 +95,7 @@ class EventLogs(StoreCase):
         await kept(store, emitted(own, 6, floor=(own.fence, 4)))
         assert await numbers(store, own.run_id) == [4, 5, 6]
 
-    async def test_a_buried_workers_events_are_refused(self, store: Any, me: int, peer: int) -> None:
+    async def test_events_of_a_fenced_worker_are_refused(self, store: Any, me: int, peer: int) -> None:
         own, other = await running(store, me, "a"), await running(store, peer, "b")
         await kept(store, emitted(own, 1))
         await fence_epoch(store, me, by=peer)
@@ -109,15 +109,15 @@ class EventLogs(StoreCase):
         assert newer is not None
         assert await kept(store, emitted(own, 2)) == [STALE]
         assert await kept(store, emitted(newer, 1)) == [DONE]
-        found = await page(store, own.run_id)
-        assert [event[:2] for event in found.events] == [(own.fence, 1), (newer.fence, 1)]
-        assert found.top == (newer.fence, 1)
+        log = await page(store, own.run_id)
+        assert [event[:2] for event in log.events] == [(own.fence, 1), (newer.fence, 1)]
+        assert log.top == (newer.fence, 1)
 
     async def test_what_was_emitted_before_the_end_is_taken_after_it(self, store: Any, me: int) -> None:
         own = await running(store, me)
         await store.finish(own, SUCCESS)
         assert await kept(store, emitted(own, 1)) == [DONE]
-        await running(store, me)  # somebody else has the thread
+        await running(store, me)  # another run holds the thread
         assert await kept(store, emitted(own, 2)) == [DONE]
         await store.retire(me)
         assert await kept(store, emitted(own, 3)) == [STALE]
@@ -146,7 +146,7 @@ class EventLogs(StoreCase):
         elif way == "delete_run":
             await store.delete_run(own.run_id, thread_id=None, user_id=None)
         elif way == "prune":
-            last = await running(store, me, created_at=created(1))  # of a thread the last run stays
+            last = await running(store, me, created_at=created(1))  # the last run of a thread stays
             await store.finish(last, SUCCESS)
             clock.advance(100)
             step = await store.prune(Retention(runs=1.0, keys=0))
@@ -175,7 +175,7 @@ class EventLogs(StoreCase):
         clock.advance(1)
         assert await expired(store) == 2
         assert await page(store, own.run_id) == EventPage((), None)
-        assert await kept(store, emitted(own, 3)) == [DONE]  # the run goes on
+        assert await kept(store, emitted(own, 3)) == [DONE]  # the run continues
         assert await numbers(store, own.run_id) == [3]
 
     async def test_long_logs_go_in_pieces(self, store: Any, me: int, clock: StoreClock) -> None:
@@ -204,7 +204,7 @@ class EventLogs(StoreCase):
             await expired(store, max_bytes=101)
         assert [await numbers(store, own.run_id) for own in owns] == [[], [2], [1]]
 
-    async def test_an_owner_hears_that_a_run_is_followed(
+    async def test_append_reports_whether_the_run_is_followed(
         self, store: Any, me: int, clock: StoreClock
     ) -> None:
         own, other = await running(store, me, "a"), await running(store, me, "b")

@@ -29,12 +29,12 @@ KEEP = 5_000  # ms
 
 
 async def passing(store: CoordinationStore, me: int, thread_id: str = "t", **fields: Any) -> Ownership:
-    """A running run on a temporary thread that its admission has made."""
+    """A running run on a temporary thread that its admission has created."""
     return await running(store, me, thread_id, temporary_ms=KEEP, **fields)
 
 
 async def expired(store: CoordinationStore, limit: int = 100) -> list[str]:
-    """What one sweep removes."""
+    """Returns the ids of the threads that one sweep removes."""
     foreseen = await store.has_expired_threads()
     removed = await store.expire_threads(limit=limit)
     assert foreseen or not removed

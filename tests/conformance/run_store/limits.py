@@ -1,4 +1,4 @@
-"""Time limits, drain and children: what ends a run, or moves it, without its own doing."""
+"""Time limits, drain and children: events that end or move a run without a call of its own."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ class TimeLimits(StoreCase):
         assert (decision.won, decision.settled, decision.status) == (True, True, RunStatus.timeout)
         assert (await store.tick(me)).overdue == ()
 
-    async def test_who_has_its_thread_waits_no_longer(
+    async def test_queue_timeout_does_not_end_a_claimed_run(
         self, store: CoordinationStore, clock: StoreClock, me: int
     ) -> None:
-        """The race of the two: whoever commits first."""
+        """Claim and timeout race. The first commit wins."""
         holder = await running(store, me)
         run_id = await waiting(store, me, queue_timeout_ms=2_000)
         await store.finish(holder, SUCCESS)
@@ -82,7 +82,7 @@ class TimeLimits(StoreCase):
         assert (decision.won, decision.status) == (False, RunStatus.pending)
         assert claimed == Claimed(run_id, (await row_of(store, run_id)).fence)
 
-    async def test_who_did_not_have_to_wait_has_no_queue_deadline(
+    async def test_run_that_takes_a_free_thread_has_no_queue_deadline(
         self, store: CoordinationStore, me: int
     ) -> None:
         own = await holding(store, me, queue_timeout_ms=1)
@@ -124,7 +124,7 @@ class Draining(StoreCase):
         own = await running(store, me)
         assert await store.drain(me) == []
         assert [(row.epoch, row.state) for row in await store.workers()] == [(me, "draining"), (peer, "live")]
-        assert await store.beat(me), "it lives until it has left"
+        assert await store.beat(me), "it is live until it has retired"
         assert not (await store.finish(own, SUCCESS)).lost
         with pytest.raises(EpochDead):
             await admitted(store, me, "other")
@@ -143,9 +143,7 @@ class Draining(StoreCase):
         last = (await store.transitions(goes))[-1]
         assert (last.what, last.epoch) == ("handed over", me)
 
-    async def test_what_was_handed_over_is_nobodys_orphan(
-        self, store: CoordinationStore, me: int, peer: int
-    ) -> None:
+    async def test_handed_over_run_is_no_orphan(self, store: CoordinationStore, me: int, peer: int) -> None:
         await running(store, peer)
         goes = await waiting(store, me, portable=True)
         await store.drain(me)
@@ -156,7 +154,7 @@ class Draining(StoreCase):
     async def test_its_old_home_does_not_end_what_was_handed_over(
         self, store: CoordinationStore, me: int, peer: int
     ) -> None:
-        """It may have missed the answer that told it so."""
+        """The old home may have missed the answer to its drain."""
         await running(store, peer)
         goes, stays = await waiting(store, me, portable=True), await waiting(store, me)
         await store.drain(me)
@@ -167,7 +165,7 @@ class Draining(StoreCase):
         ]
         assert [decision.elsewhere(me) for decision in ended] == [True, False]
 
-    async def test_who_holds_its_thread_is_not_handed_over(self, store: CoordinationStore, me: int) -> None:
+    async def test_holder_of_the_thread_is_not_handed_over(self, store: CoordinationStore, me: int) -> None:
         own = await holding(store, me, portable=True)
         assert await store.drain(me) == []
         assert await store.start(own, None) is not None
@@ -179,7 +177,7 @@ class Draining(StoreCase):
         assert await store.drain(peer) == []
         assert (await row_of(store, run_id)).home_epoch == peer
 
-    async def test_who_is_wanted_to_drain_reads_it_in_its_tick(
+    async def test_worker_reads_a_requested_drain_in_its_tick(
         self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
     ) -> None:
         assert await store.request_drain(peer, grace=1.5) == [DrainRequested(peer, already=False)]
@@ -189,20 +187,22 @@ class Draining(StoreCase):
         clock.advance(1)
         assert (await store.tick(peer)).drain == wish
         await store.drain(peer)
-        asked = [DrainRequested(me, already=False), DrainRequested(peer, already=True)]
-        assert await store.request_drain(None, grace=None) == asked
+        requested = [DrainRequested(me, already=False), DrainRequested(peer, already=True)]
+        assert await store.request_drain(None, grace=None) == requested
         assert (await store.tick(me)).drain == (await store.tick(peer)).drain == DrainWish(clock.micros, None)
 
-    async def test_the_dead_are_not_asked(self, store: CoordinationStore, me: int, peer: int) -> None:
+    async def test_dead_worker_gets_no_drain_request(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
         await fence_epoch(store, peer, by=me)
         assert await store.request_drain(peer, grace=0) == []
-        assert [asked.epoch for asked in await store.request_drain(None, grace=0)] == [me]
+        assert [request.epoch for request in await store.request_drain(None, grace=0)] == [me]
         assert (await store.tick(peer)).drain is None
 
 
 class Children(StoreCase):
     async def family(self, store: CoordinationStore, me: int, peer: int) -> tuple[Ownership, list[str]]:
-        """A parent, a child and a grandchild that run on two workers, and a child that waits."""
+        """A parent, a child and a grandchild that run on two workers, and a queued child."""
         parent = await running(store, me, "a")
         child = await running(store, peer, "b", parent_run_id=parent.run_id)
         grandchild = await running(store, me, "c", parent_run_id=child.run_id)
@@ -258,7 +258,7 @@ class Children(StoreCase):
     async def test_one_that_died_with_its_worker(
         self, store: CoordinationStore, me: int, peer: int, child_created: str
     ) -> None:
-        """Together with them: the sweep answers all whom it has ended, whoever of them came first."""
+        """Parent and children died together. The sweep returns all ended runs, in any order of creation."""
         parent = await running(store, peer, "a", created_at=created(5))
         child = await running(store, peer, "b", parent_run_id=parent.run_id, created_at=child_created)
         waits = await waiting(store, peer, "a", parent_run_id=child.run_id)
@@ -284,7 +284,7 @@ class Children(StoreCase):
     async def test_an_ended_orphan_names_the_children_that_it_took_along(
         self, store: CoordinationStore, me: int, peer: int, how: str
     ) -> None:
-        """Of every generation, so that their workers can be hinted."""
+        """The children include every generation, so that their workers can be notified."""
         parent, family = await self.family(store, peer, me)
         if how == "sweep":
             await fence_epoch(store, peer, by=me)
@@ -298,10 +298,10 @@ class Children(StoreCase):
         assert (child.worker, child.settled) == (me, False)
 
     @pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
-    async def test_who_takes_the_place_of_its_parent_is_nobodys_child(
+    async def test_run_that_replaces_its_parent_is_not_its_child(
         self, store: CoordinationStore, me: int, peer: int, strategy: str
     ) -> None:
-        """Else the parent takes it along when it stops at last, or when its worker dies meanwhile."""
+        """Otherwise the end of the parent, or the death of its worker, would cancel the new run."""
         grandparent = await running(store, me, "a")
         parent = await running(store, peer, "b", parent_run_id=grandparent.run_id)
         place: dict[str, Any] = {"multitask_strategy": strategy}
@@ -347,14 +347,14 @@ class Children(StoreCase):
 
     async def test_a_parent_must_be_there_and_the_users_own(self, store: CoordinationStore, me: int) -> None:
         parent = await running(store, me, "a", user_id="u")
-        for wrong in ({"user_id": "v", "parent_run_id": parent.run_id}, {"parent_run_id": "nobody"}):
+        for wrong in ({"user_id": "v", "parent_run_id": parent.run_id}, {"parent_run_id": "unknown"}):
             with pytest.raises(RunNotFound):
                 await admitted(store, me, "b", **wrong)
         assert (await admitted(store, me, "b", user_id="u", parent_run_id=parent.run_id)).holds
         assert (await admitted(store, me, "c", parent_run_id=parent.run_id)).holds, "system scope"
 
     async def test_a_parent_that_was_stopped_gets_no_more(self, store: CoordinationStore, me: int) -> None:
-        """Else a child that its code admits while it unwinds would be left over."""
+        """Otherwise a child that the parent's code admits while it unwinds would never be cancelled."""
         parent = await running(store, me, "a")
         await timed_out(store, parent.run_id, Cause.timeout)
         with pytest.raises(ParentEnded, match="timeout"):

@@ -1,4 +1,4 @@
-"""claim, and the order of the waiting line."""
+"""claim, and the order of the queue."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class WaitingLines(StoreCase):
             assert await store.start(own, None) is not None
         assert (await store.finish(own, SUCCESS)).next_home is None
 
-    async def test_a_claim_asked_again_answers_the_same_until_the_run_starts(
+    async def test_repeated_claim_returns_the_same_run_until_it_starts(
         self, store: CoordinationStore, me: int, peer: int
     ) -> None:
         own = await running(store, me)
@@ -55,8 +55,8 @@ class WaitingLines(StoreCase):
     async def test_claimed_run_is_answered_again_although_others_are_in_flight_beside_it(
         self, store: CoordinationStore, me: int
     ) -> None:
-        """The holder is meant, wherever the others stand: a run that was made without the line, or one that
-        was imported."""
+        """The answer is the holder, whichever other runs are in flight: one that was inserted without the
+        queue, or one that was imported."""
         own = await running(store, me)
         run_id = await waiting(store, me)
         await store.finish(own, SUCCESS)
@@ -69,7 +69,7 @@ class WaitingLines(StoreCase):
     async def test_also_where_it_was_decided_before_it_started(
         self, store: CoordinationStore, me: int
     ) -> None:
-        """Whoever has not heard the first answer would let the thread be held for ever."""
+        """A worker that lost the first answer would otherwise leave the thread held for ever."""
         first = await holding(store, me)
         run_id = await waiting(store, me)
         await store.finish(first, SUCCESS)
@@ -81,7 +81,7 @@ class WaitingLines(StoreCase):
         assert (await store.finish(own, ENDED)).status is RunStatus.interrupted
         assert await store.claim("t", epoch=me) is None
 
-    async def test_nothing_is_claimed_while_somebody_holds(self, store: CoordinationStore, me: int) -> None:
+    async def test_nothing_is_claimed_on_a_held_thread(self, store: CoordinationStore, me: int) -> None:
         own = await running(store, me)
         await waiting(store, me)
         assert await store.claim("t", epoch=me) is None
@@ -114,7 +114,7 @@ class WaitingLines(StoreCase):
         assert await store.claim("t", epoch=me) == Claimed(run_id, 2)
 
     @pytest.mark.parametrize("home", ["dead", "none", "missing"])
-    async def test_a_portable_run_without_a_home_is_claimed_by_whoever_knows_its_assistant(
+    async def test_portable_run_without_a_home_is_claimed_by_a_worker_with_its_assistant(
         self, store: CoordinationStore, me: int, peer: int, home: str
     ) -> None:
         knows = await store.register(new_worker(assistants=("other", "agent")))
@@ -129,7 +129,9 @@ class WaitingLines(StoreCase):
             sql_of(store)("UPDATE runs SET home_epoch = ? WHERE run_id = ?", epoch, run_id)
         assert (await row_of(store, run_id)).waiting
         assert await store.waiting_line("t") == [run_id, behind]
-        assert await store.claim("t", epoch=me) is None, "it cannot run it, and its own run is not next"
+        assert await store.claim("t", epoch=me) is None, (
+            "this worker lacks the assistant, and its own run is not next"
+        )
         assert (await store.tick(me)).free_threads == (), "nor does it try at every tick"
         assert (await store.tick(knows)).free_threads == ("t",)
         assert await store.sweep(by=me, error="gone") == []
@@ -142,7 +144,7 @@ class WaitingLines(StoreCase):
     async def test_next_home_of_a_portable_head_without_a_live_home_is_any_worker(
         self, store: CoordinationStore, me: int, peer: int, home: str
     ) -> None:
-        """Both by `finish` and by `settle`, and also when the answer is asked for again."""
+        """Both `finish` and `settle` return it, and a repeated call returns it again."""
         knows = await store.register(new_worker(assistants=("agent",)))
         own = await running(store, me)
         line = [await waiting(store, peer, portable=True, assistant_id="agent") for _ in range(2)]
@@ -178,7 +180,7 @@ class WaitingLines(StoreCase):
         ]
         await store.drain(leaves)
         own = await running(store, me)
-        assert await store.claimants("t") == [], "nobody waits"
+        assert await store.claimants("t") == [], "the queue is empty"
         first = await waiting(store, peer, portable=True, assistant_id="agent")
         behind = await waiting(store, other)
         assert await store.claimants("t") == [], "the thread is held"
@@ -195,8 +197,10 @@ class WaitingLines(StoreCase):
         await cancel(store, behind)
         assert await store.claimants("t") == []
 
-    async def test_who_leaves_takes_nobody_over(self, store: CoordinationStore, me: int, peer: int) -> None:
-        """Neither does its tick name the thread: it would try again and again."""
+    async def test_draining_worker_claims_no_orphaned_run(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        """Its tick does not name the thread either: otherwise it would try again at every tick."""
         leaves, stays = [await store.register(new_worker(assistants=("agent",))) for _ in range(2)]
         own = await running(store, me)
         run_id = await waiting(store, peer, portable=True, assistant_id="agent")
@@ -207,7 +211,7 @@ class WaitingLines(StoreCase):
         assert await store.claim("t", epoch=leaves) is None
         assert await store.claim("t", epoch=stays) == Claimed(run_id, 2)
 
-    async def test_a_portable_run_that_nobody_can_run_is_ended_in_the_end(
+    async def test_portable_run_without_a_worker_for_its_assistant_is_ended(
         self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
     ) -> None:
         knows = await store.register(new_worker(assistants=("agent",)))
@@ -217,7 +221,7 @@ class WaitingLines(StoreCase):
         await store.finish(own, SUCCESS)
         await fence_epoch(store, peer, by=me)
         clock.advance(3600)
-        assert await store.sweep(by=me, error="gone") == [], "somebody who knows it may still come to it"
+        assert await store.sweep(by=me, error="gone") == [], "a live worker has its assistant"
         await fence_epoch(store, knows, by=me)
         assert [orphan.run_id for orphan in await store.sweep(by=me, error="gone")] == [run_id]
         assert await store.claim("t", epoch=me) == Claimed(behind, 2)
@@ -244,7 +248,7 @@ class WaitingLines(StoreCase):
             await store.claim("t", epoch=peer)
         assert await store.start(own, None) is None
 
-    async def test_a_cancelled_waiting_run_leaves_the_line_at_once(
+    async def test_cancelled_queued_run_leaves_the_queue_at_once(
         self, store: CoordinationStore, me: int
     ) -> None:
         own = await running(store, me)
@@ -255,9 +259,7 @@ class WaitingLines(StoreCase):
         await store.finish(own, SUCCESS)
         assert (await store.claim("t", epoch=me) or ("",))[0] == second
 
-    async def test_running_cannot_be_said_of_a_run_that_waits(
-        self, store: CoordinationStore, me: int
-    ) -> None:
+    async def test_queued_run_cannot_be_set_to_running(self, store: CoordinationStore, me: int) -> None:
         await running(store, me)
         run_id = await waiting(store, me)
         assert await store.update_status(run_id, "running") is False
@@ -274,9 +276,7 @@ class WaitingLines(StoreCase):
         await store.finish(own, SUCCESS)
         assert await store.holder("t") == first
 
-    async def test_the_line_of_one_thread_is_not_that_of_another(
-        self, store: CoordinationStore, me: int
-    ) -> None:
+    async def test_each_thread_has_its_own_queue(self, store: CoordinationStore, me: int) -> None:
         await running(store, me, "a")
         run_id = await waiting(store, me, "a")
         await running(store, me, "b")

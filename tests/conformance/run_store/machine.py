@@ -1,10 +1,9 @@
-"""A state machine over the store port: any sequence of calls, compared with the model call by call.
+"""A state machine over the store port: random sequences of calls, compared with the model call by call.
 
     machine = machine_over(open_store)     # an async context manager factory: clock -> store
     run_state_machine_as_test(machine)
 
-Every call that was made may be made again at any time (re-runnable with the same ids), and again the
-store has to answer as the model does.
+Every call may be repeated at any time with the same ids, and the store must again answer as the model does.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def machine_over(open_store: OpenStore) -> type[RuleBasedStateMachine]:
 
 
 async def _answer(call: Awaitable[Any]) -> Any:
-    """An error as the model says it."""
+    """Returns the answer, or an error as the model represents it."""
     try:
         return await call
     except IdempotencyConflict as error:
@@ -96,9 +95,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     def compare(self, what: str, store: Callable[[], Awaitable[Any]], model: Callable[[], Any]) -> Any:
         self.model.now = self.clock.micros
-        expected, found = model(), self.runner.run(_answer(store()))
-        assert found == expected, f"{what}: the store says {found}, the model {expected}"
-        return found
+        expected, answer = model(), self.runner.run(_answer(store()))
+        assert answer == expected, f"{what}: the store answers {answer}, the model {expected}"
+        return answer
 
     def pick(self, pool: list[Any], number: int) -> Any:
         return pool[-1 - number % len(pool)]
@@ -289,10 +288,10 @@ class StoreMachine(RuleBasedStateMachine):
         self.call("beat", lambda: self.store.beat(epoch), lambda: self.model.beat(epoch))
 
     @rule(worker=picks, by=picks, proven=st.booleans(), late=st.integers(0, 1))
-    def bury(self, worker: int, by: int, proven: bool, late: int) -> None:
-        """`late`: how many heartbeats have come since the peer was looked at."""
+    def declare_dead(self, worker: int, by: int, proven: bool, late: int) -> None:
+        """`late`: the number of heartbeats since the row of the peer was read."""
         epoch = self.pick(self.epochs, worker)
-        burier, known = self.pick(self.epochs, by), self.model.workers.get(epoch)
+        actor, known = self.pick(self.epochs, by), self.model.workers.get(epoch)
         beats = max(0, known.beats - late) if known else 0
         rows = self.runner.run(self.store.workers(alive_only=False))
         peer: WorkerRow | None = next((row for row in rows if row.epoch == epoch), None)
@@ -300,9 +299,9 @@ class StoreMachine(RuleBasedStateMachine):
             return
         seen = replace(peer, hb_seq=beats)
         self.call(
-            "bury",
-            lambda: self.store.fence_worker(seen, by=burier, proven=proven),
-            lambda: self.model.bury(epoch, beats, proven=proven),
+            "declare_dead",
+            lambda: self.store.fence_worker(seen, by=actor, proven=proven),
+            lambda: self.model.declare_dead(epoch, beats, proven=proven),
         )
 
     @rule(worker=picks)
@@ -350,7 +349,7 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.calls)
     @rule(number=picks)
     def again(self, number: int) -> None:
-        """A call whose answer was lost is made again, at any time later."""
+        """A call whose answer was lost is repeated at any later time."""
         what, store, model = self.pick(self.calls, number)
         answer = self.compare(f"{what}, again", store, model)
         if what in ("admit", "insert") and answer[0] == "admitted":
@@ -364,7 +363,7 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def rows_are_those_of_the_model(self) -> None:
         rows = self.runner.run(self.store.runs(limit=10_000))
-        found = {
+        stored = {
             row.run_id: (
                 row.status, row.holds_thread, row.owner_epoch, row.home_epoch, row.fence, row.seq,
                 row.cancel_action, row.started_at is not None, row.settled_at, row.rollback_state,
@@ -372,7 +371,7 @@ class StoreMachine(RuleBasedStateMachine):
             )
             for row in rows
         }  # fmt: skip
-        assert found == {
+        assert stored == {
             run.run_id: (
                 run.status, run.holds, run.owner, run.home, run.fence, run.seq,
                 run.action, run.started, run.settled_at, run.undo, run.not_before,

@@ -1,7 +1,7 @@
-"""What every run store must do, as a small pure program: read it as the specification.
+"""The specification of a run store, as a small pure program.
 
-Answers are compared as plain tuples; an error is its type's name. Times are left out but for leases
-and ages; the model's clock moves with the store's.
+Answers are compared as plain tuples; an error is the name of its type. Of times, only leases and ages are
+modelled. The model's clock moves with the store's.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ class Run:
 
     @property
     def waiting(self) -> bool:
-        """For its turn, or for its time."""
+        """Queued or delayed."""
         return self.status == "pending" and not self.holds and self.home is not None
 
     @property
-    def told_to_stop(self) -> bool:
-        """And what it has saved is not to be taken back."""
+    def may_save_last(self) -> bool:
+        """It must stop without a rollback, so its last save is accepted."""
         return self.status in ("interrupted", "timeout") and self.action == "interrupt"
 
     @property
@@ -97,7 +97,7 @@ class Model:
     threads: dict[str, Thread] = field(default_factory=dict[str, Thread])
     runs: dict[str, Run] = field(default_factory=dict[str, Run])
     fences: dict[str, int] = field(default_factory=dict[str, int])
-    """Of threads that were removed."""
+    """The fences of deleted threads."""
 
     # -- who
 
@@ -108,15 +108,15 @@ class Model:
         return sorted((run for run in self.runs.values() if run.thread == thread), key=lambda run: run.seq)
 
     def in_flight(self, thread: str) -> list[Run]:
-        """The holder first, then in the order of admission, then who is delayed."""
-        found = [run for run in self.of(thread) if run.in_flight]
-        return sorted(found, key=lambda run: (not run.holds, run.not_before is not None))
+        """The holder first, then queued runs in the order of admission, then delayed runs."""
+        runs = [run for run in self.of(thread) if run.in_flight]
+        return sorted(runs, key=lambda run: (not run.holds, run.not_before is not None))
 
     def line(self, thread: str) -> list[Run]:
         return [run for run in self.of(thread) if run.waiting and run.not_before is None]
 
     def queue_due(self, thread: str) -> None:
-        """Whose time has come takes the next place in the line."""
+        """Due runs join the end of the queue."""
         due = [run for run in self.of(thread) if run.waiting and (run.not_before or self.now + 1) <= self.now]
         for run in sorted(due, key=lambda run: run.not_before or 0):
             self.threads[thread].seq += 1
@@ -163,7 +163,7 @@ class Model:
         return self._place(new, epoch, holds=holds, home=not holds)
 
     def _in_the_way(self, thread: str) -> str:
-        """Who is named to one that is rejected, as if whoever is due stood in the line."""
+        """Returns the run that a rejection names. Delayed runs that are due count as queued."""
 
         def order(run: Run) -> tuple[int, int]:
             if run.holds or run.not_before is None:
@@ -262,7 +262,7 @@ class Model:
 
     def save(self, own: Own, values: Any, *, last: bool = False) -> Answer:
         run = self.guarded(own)
-        if run is None or not run.holds or not (run.status == "running" or (last and run.told_to_stop)):
+        if run is None or not run.holds or not (run.status == "running" or (last and run.may_save_last)):
             return "StaleFence"
         thread = self.threads[run.thread]
         if run.status != "running":
@@ -296,7 +296,7 @@ class Model:
             if values is not None:
                 thread.values, thread.used = values, self.now
             thread.interrupts = None
-        elif run.told_to_stop and status == "success" and values is not None and run.fence and not hold:
+        elif run.may_save_last and status == "success" and values is not None and run.fence and not hold:
             thread = self.threads[run.thread]
             thread.values, thread.interrupts, thread.used = values, None, self.now
         return (run.status, False, False, home)
@@ -344,7 +344,7 @@ class Model:
         worker.beats, worker.lease_until = worker.beats + 1, self.now + worker.ttl
         return True
 
-    def bury(self, epoch: int, beats: int, *, proven: bool) -> Answer:
+    def declare_dead(self, epoch: int, beats: int, *, proven: bool) -> Answer:
         worker = self.workers.get(epoch)
         if worker is None or worker.dead_at is not None or worker.beats != beats:
             return False

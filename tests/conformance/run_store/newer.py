@@ -1,4 +1,4 @@
-"""Rows of a newer program: values that this one does not know are read as they are, and hide nothing."""
+"""Rows of a newer version: unknown values are read unchanged, and hide no rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.builders import ENDED, row_of, running, sql_of, waiting
 
 
 async def decided(store: CoordinationStore, me: int) -> Ownership:
-    """A run that a newer program has decided with an action and a cause of its own."""
+    """A run that a newer version has decided with an unknown action and cause."""
     own = await running(store, me)
     sql_of(store)(
         "UPDATE runs SET status = 'interrupted', cancel_action = 'suspend', cancel_cause = 'quota',"
@@ -38,9 +38,9 @@ class NewerValues(StoreCase):
         standing = await store.standing(own.run_id)
         assert standing is not None
         assert (standing.status, standing.action, standing.cause) == ("interrupted", "suspend", "quota")
-        found = await store.get(own.run_id)
-        assert found is not None
-        assert (found["cancel_action"], found["cancel_cause"]) == ("suspend", "quota")
+        record = await store.get(own.run_id)
+        assert record is not None
+        assert (record["cancel_action"], record["cancel_cause"]) == ("suspend", "quota")
 
     async def test_run_with_an_unknown_cause_is_listed_ticked_and_settled(
         self, store: CoordinationStore, me: int

@@ -1,4 +1,4 @@
-"""start, save, finish, settle, refence, decide: the guard, and who comes first."""
+"""start, save, finish, settle, refence, decide: the owner's guard, and races of decisions."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class Owners(StoreCase):
         with pytest.raises(StaleFence):
             await store.save(own, {"late": True})
         finish = await store.finish(own, Outcome(RunStatus.error, error="late", values={"late": True}))
-        assert (finish.status, finish.lost) == (RunStatus.success, False), "told what won"
+        assert (finish.status, finish.lost) == (RunStatus.success, False), "the answer is the first decision"
         assert await store.refence(own) is None
         assert await row_of(store, own.run_id) == before
         thread = await store.thread("t")
         assert thread is not None
         assert thread.values == {"kept": True}
 
-    async def test_a_buried_worker_writes_nothing_also_before_the_sweep(
+    async def test_fenced_worker_writes_nothing_also_before_the_sweep(
         self, store: CoordinationStore, me: int, peer: int
     ) -> None:
         own = await running(store, peer)
@@ -104,7 +104,7 @@ class Owners(StoreCase):
     async def test_interrupts_follow_each_success_also_without_values(
         self, store: CoordinationStore, me: int
     ) -> None:
-        """A thread that is not paused any more has no questions left over."""
+        """A thread that is no longer paused has no pending interrupts."""
         outcome = SUCCESS._replace(paused=True, interrupts=["question"])
         await store.finish(await running(store, me), outcome)
         thread = await store.thread("t")
@@ -116,7 +116,7 @@ class Owners(StoreCase):
         assert (thread.interrupts, thread.status) == (None, "idle")
 
     @pytest.mark.parametrize("status", [RunStatus.interrupted, RunStatus.timeout])
-    async def test_a_run_that_was_told_to_stop_saves_once_more(
+    async def test_run_that_must_stop_saves_once_more(
         self, store: CoordinationStore, me: int, status: RunStatus
     ) -> None:
         own = await running(store, me)
@@ -141,7 +141,7 @@ class Owners(StoreCase):
 
     async def test_the_last_save_is_the_holders_alone(self, store: CoordinationStore, me: int) -> None:
         own = await running(store, me)
-        await store.save(own, {"n": 1}, last=True)  # not told yet: one like any other
+        await store.save(own, {"n": 1}, last=True)  # not cancelled yet: an ordinary save
         await cancel(store, own.run_id)
         for stale in (own._replace(fence=own.fence + 1), own._replace(epoch=own.epoch + 1)):
             with pytest.raises(StaleFence):
@@ -152,7 +152,7 @@ class Owners(StoreCase):
             await store.save(own, {"n": 2}, last=True)
         assert await self._values(store) == {"n": 1}
 
-    async def test_who_is_rolled_back_or_has_ended_saves_nothing_more(
+    async def test_rolled_back_or_ended_run_saves_nothing_more(
         self, store: CoordinationStore, me: int
     ) -> None:
         for action, decide in ((CancelAction.rollback, True), (CancelAction.interrupt, False)):
@@ -165,7 +165,7 @@ class Owners(StoreCase):
             with pytest.raises(StaleFence):
                 await store.save(own, {"n": 2}, last=True)
 
-    async def test_what_a_run_returns_that_was_told_to_stop_is_its_last_save(
+    async def test_values_returned_by_a_run_that_must_stop_are_its_last_save(
         self, store: CoordinationStore, me: int
     ) -> None:
         for action, kept in ((CancelAction.interrupt, {"n": 2}), (CancelAction.rollback, {"n": 1})):
@@ -177,9 +177,9 @@ class Owners(StoreCase):
                 own, SUCCESS._replace(values={"n": 2}, result={"n": 2}, interrupts=["?"])
             )
             assert (finish.status, finish.undo) == (RunStatus.interrupted, action is CancelAction.rollback)
-            found = await store.thread(thread)
-            assert found is not None
-            assert (found.values, found.interrupts) == (kept, None)
+            row_of_thread = await store.thread(thread)
+            assert row_of_thread is not None
+            assert (row_of_thread.values, row_of_thread.interrupts) == (kept, None)
             row = await row_of(store, own.run_id)
             assert (row.status, row.result) == (RunStatus.interrupted, None)
 
@@ -279,7 +279,7 @@ class Owners(StoreCase):
         new = await store.refence(old)
         assert new is not None
         assert new == old._replace(fence=2)
-        assert await store.refence(old) == new, "asked again it answers the same"
+        assert await store.refence(old) == new, "a repeated call returns the same"
         with pytest.raises(StaleFence):
             await store.save(old, {"zombie": True})
         assert (await store.finish(old, SUCCESS)).lost

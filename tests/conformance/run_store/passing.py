@@ -1,6 +1,6 @@
-"""A second state machine, over threads that are made, kept for a while, and removed.
+"""A second state machine, over threads that are created, kept for a while, and deleted.
 
-Its own, and without the rules that it can do without: what is rare there must not be rarer for it.
+It is separate and has only the rules that it needs, so that rare sequences of both machines stay likely.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def passing_machine_over(open_store: OpenStore) -> type[RuleBasedStateMachine]:
 
 class PassingMachine(StoreMachine):
     admit = withdraw = restore = refence = save = prune = None  # pyright: ignore[reportAssignmentType]
-    insert = beat = bury = sweep = retire = None  # pyright: ignore[reportAssignmentType]
+    insert = beat = declare_dead = sweep = retire = None  # pyright: ignore[reportAssignmentType]
 
     @rule(
         thread=threads,

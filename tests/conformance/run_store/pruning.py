@@ -1,4 +1,4 @@
-"""prune: what is old goes, and nothing that anybody still stands on."""
+"""prune: old rows are deleted, except rows that others still depend on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.builders import (
 
 DAY = 86_400.0
 LATER = 10 * DAY
-"""So late that what tests create in the future of the store's clock is old as well."""
+"""Late enough that rows which tests create in the future of the store's clock are old as well."""
 RUNS = Retention(runs=DAY)
 
 
@@ -112,8 +112,8 @@ class Pruning(StoreCase):
     async def test_idempotency_keys_are_remembered_for_a_day_at_least(
         self, store: CoordinationStore, me: int, clock: StoreClock
     ) -> None:
-        asked = new_run("t", idempotency_key="k", request_hash="h")
-        first = await store.admit(asked, epoch=me, limits=Limits())
+        request = new_run("t", idempotency_key="k", request_hash="h")
+        first = await store.admit(request, epoch=me, limits=Limits())
         await store.finish(Ownership(first.run_id, "t", me, first.fence), SUCCESS)
         await finished(store, me)
         clock.advance(DAY - 1)

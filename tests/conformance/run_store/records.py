@@ -1,4 +1,4 @@
-"""The record operations that gateways already call."""
+"""The record operations that existing gateways call."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ class Records(StoreCase):
             "r", thread_id="t", assistant_id="a", user_id="u", status="pending", multitask_strategy="enqueue",
             metadata={"m": [1, "ü"]}, kwargs={"k": None}, error=None, created_at=created(1), model_name="gpt",
         )  # fmt: skip
-        found = await store.get("r")
-        assert found is not None
+        record = await store.get("r")
+        assert record is not None
         expected = {
             "run_id": "r", "thread_id": "t", "assistant_id": "a", "user_id": "u", "status": "pending",
             "multitask_strategy": "enqueue", "metadata": {"m": [1, "ü"]}, "kwargs": {"k": None},
             "error": None, "created_at": created(1), "model_name": "gpt", "total_tokens": 0,
         }  # fmt: skip
-        assert {name: found[name] for name in expected} == expected
+        assert {name: record[name] for name in expected} == expected
 
     async def test_put_is_an_upsert(self, store: CoordinationStore) -> None:
         await store.put("r", thread_id="t", metadata={"v": 1}, error="x", model_name="old")
         await store.put("r", thread_id="t", status="running", metadata={"v": 2}, created_at=created(5))
-        found = await store.get("r")
-        assert found is not None
-        assert (found["status"], found["metadata"], found["error"], found["model_name"]) == (
+        record = await store.get("r")
+        assert record is not None
+        assert (record["status"], record["metadata"], record["error"], record["model_name"]) == (
             "running", {"v": 2}, None, None,
         )  # fmt: skip
         assert len(await store.list_by_thread("t")) == 1
@@ -41,11 +41,11 @@ class Records(StoreCase):
         await store.put("r", thread_id="t", status="error", error="first")
         for status in ("pending", "running", "success"):
             await store.put("r", thread_id="t", status=status, error="later")
-        found = await store.get("r")
-        assert found is not None
-        assert (found["status"], found["error"]) == ("error", "first")
+        record = await store.get("r")
+        assert record is not None
+        assert (record["status"], record["error"]) == ("error", "first")
 
-    async def test_a_put_that_ends_a_run_of_nobody_settles_it(self, store: CoordinationStore) -> None:
+    async def test_put_that_ends_a_run_without_an_owner_settles_it(self, store: CoordinationStore) -> None:
         await store.put("r", thread_id="t", status="running")
         await store.put("r", thread_id="t", status="success")
         row = await row_of(store, "r")
@@ -66,7 +66,7 @@ class Records(StoreCase):
         assert await store.get("a", user_id="a") is not None
 
     async def test_kwargs_are_opaque(self, store: CoordinationStore) -> None:
-        """What JSON cannot hold is kept as its str(), under its key."""
+        """A value that JSON cannot represent is kept as its str(), under its key."""
         deep: list[Any] = []
         for _ in range(10_000):
             deep = [deep]
@@ -81,17 +81,17 @@ class Records(StoreCase):
             ("t",): 2,
         }
         await store.put("r", thread_id="t", kwargs=kwargs)
-        found = await store.get("r")
-        assert found is not None
-        stored = found["kwargs"]
+        record = await store.get("r")
+        assert record is not None
+        stored = record["kwargs"]
         assert (stored["o"], stored["nan"], stored["nested"], stored["ok"], stored["('t',)"]) == (
             "{1}", "nan", {"x": "(1+2j)"}, [1], 2,
         )  # fmt: skip
         assert stored["around"] == str(around)
         await store.put("deep", thread_id="t", kwargs={"deep": deep, "ok": 1})
-        found = await store.get("deep")
-        assert found is not None
-        assert found["kwargs"]["ok"] == 1
+        record = await store.get("deep")
+        assert record is not None
+        assert record["kwargs"]["ok"] == 1
 
     @pytest.mark.parametrize("value", [object(), float("inf"), {1}], ids=["object", "inf", "set"])
     async def test_metadata_must_be_json(self, store: CoordinationStore, value: Any) -> None:
@@ -108,7 +108,7 @@ class Records(StoreCase):
             await store.put("r", thread_id="t", metadata={"x": deep})
         await store.put("after", thread_id="t")
 
-    async def test_a_number_too_large_harms_nobody_else(self, store: CoordinationStore) -> None:
+    async def test_number_too_large_does_not_affect_later_calls(self, store: CoordinationStore) -> None:
         await store.put("r", thread_id="t", status="running")
         with pytest.raises(OverflowError):
             await store.update_run_progress("r", total_tokens=10**20)
@@ -128,15 +128,15 @@ class Records(StoreCase):
         own = await running(store, me, "u")
         await store.finish(own, SUCCESS)
         for run_id in ("naive", "none", own.run_id):
-            found = await store.get(run_id)
-            assert found is not None
-            for name, value in found.items():
+            record = await store.get(run_id)
+            assert record is not None
+            for name, value in record.items():
                 if name.endswith("_at") and value is not None:
                     assert "T" in value, name
                     assert value.endswith("+00:00"), name
-        found = await store.get("naive")
-        assert found is not None
-        assert found["created_at"] == "2026-01-02T03:04:05.000000+00:00"
+        record = await store.get("naive")
+        assert record is not None
+        assert record["created_at"] == "2026-01-02T03:04:05.000000+00:00"
 
     async def test_update_status(self, store: CoordinationStore) -> None:
         await store.put("r", thread_id="t")
@@ -145,7 +145,7 @@ class Records(StoreCase):
         assert await store.update_status("r", "pending") is False
         assert await store.update_status("r", "error", error="why") is True
         before = await store.get("r")
-        assert await store.update_status("r", "error", error="other") is True, "said again"
+        assert await store.update_status("r", "error", error="other") is True, "repeated"
         for status in ("pending", "running", "success", "interrupted"):
             assert await store.update_status("r", status, error="later") is False
         after = await store.get("r")
@@ -156,7 +156,7 @@ class Records(StoreCase):
             await store.update_status("r", "unheard")
 
     @pytest.mark.parametrize("status", ["success", "error", "interrupted"])
-    async def test_saying_a_terminal_status_again_does_not_move_the_end_of_the_run(
+    async def test_repeated_terminal_status_does_not_move_the_end_of_the_run(
         self, store: CoordinationStore, clock: StoreClock, status: str
     ) -> None:
         await store.put("r", thread_id="t", status="running")
@@ -173,7 +173,7 @@ class Records(StoreCase):
     ) -> None:
         await store.put("r", thread_id="t", status="running", error="first")
         await store.update_status("r", "running")
-        assert (await row_of(store, "r")).error == "first", "none was given: it stays"
+        assert (await row_of(store, "r")).error == "first", "no error was given: the old one stays"
         await store.update_status("r", "running", error="second")
         assert (await row_of(store, "r")).error == "second"
         await store.update_status("r", "error", error="third")
@@ -183,9 +183,9 @@ class Records(StoreCase):
         await store.put("r", thread_id="t")
         assert await store.update_model_name("r", "m") is True
         assert await store.update_model_name("unknown", "m") is False
-        found = await store.get("r")
-        assert found is not None
-        assert found["model_name"] == "m"
+        record = await store.get("r")
+        assert record is not None
+        assert record["model_name"] == "m"
 
     async def test_completion(self, store: CoordinationStore) -> None:
         await store.put("r", thread_id="t", status="running")
@@ -196,12 +196,12 @@ class Records(StoreCase):
         assert await store.update_run_completion("unknown", status="success") is False
         for status in ("error", "running", "interrupted"):
             assert await store.update_run_completion("r", status=status, error="x", total_tokens=9) is False
-        found = await store.get("r")
-        assert found is not None
-        assert [found[name] for name in ("status", "error", "total_tokens", "llm_call_count")] == [
+        record = await store.get("r")
+        assert record is not None
+        assert [record[name] for name in ("status", "error", "total_tokens", "llm_call_count")] == [
             "success", None, 8, 2,
         ]  # fmt: skip
-        assert found["last_ai_message"] == "bye \\ud800"
+        assert record["last_ai_message"] == "bye \\ud800"
 
     async def test_progress_only_while_running_and_omitted_fields_stay(
         self, store: CoordinationStore
@@ -213,9 +213,9 @@ class Records(StoreCase):
         assert await store.update_run_progress("r", total_tokens=6, message_count=None) is True
         await store.update_status("r", "success")
         assert await store.update_run_progress("r", total_tokens=9) is False
-        found = await store.get("r")
-        assert found is not None
-        assert (found["total_tokens"], found["message_count"]) == (6, 2)
+        record = await store.get("r")
+        assert record is not None
+        assert (record["total_tokens"], record["message_count"]) == (6, 2)
 
     async def test_inflight_and_pending_are_oldest_first(self, store: CoordinationStore) -> None:
         rows = {"b": ("pending", 2), "a": ("running", 1), "c": ("pending", 3), "done": ("success", 0)}

@@ -1,4 +1,4 @@
-"""What people read: the audit, the derived status of a thread, the history."""
+"""The audit, the derived status of a thread, the history."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.builders import (
 
 
 class Reports(StoreCase):
-    async def test_transitions_tell_who_did_what_in_the_order_of_commit(
+    async def test_transitions_record_actor_and_action_in_commit_order(
         self, store: CoordinationStore, clock: StoreClock, me: int
     ) -> None:
         own = await running(store, me, user_id="alice")

@@ -78,7 +78,7 @@ class Rollbacks(StoreCase):
     async def test_settle_stores_values_that_were_restored_elsewhere(
         self, store: CoordinationStore, me: int
     ) -> None:
-        """A graph keeps its state in its own store; the thread's row shows what `restore` answered."""
+        """A graph keeps its state in its own store. The thread's row shows the answer of `restore`."""
         own = await running(store, me)
         await cancel(store, own.run_id, CancelAction.rollback)
         await store.settle(own, ENDED._replace(values={"from": "checkpointer"}), "done")
@@ -110,12 +110,12 @@ class Rollbacks(StoreCase):
                 await store.restore(own)
             own = again
         assert await store.readopt(own) is None
-        assert await store.restore(own) == {"n": 0}, "its fence is still good"
+        assert await store.restore(own) == {"n": 0}, "its fence is still valid"
 
-    async def test_a_next_attempt_that_is_asked_for_again_is_the_same_one(
+    async def test_repeated_readopt_returns_the_same_attempt(
         self, store: CoordinationStore, me: int, peer: int
     ) -> None:
-        """The first answer was lost. One of the attempts that there are must not be taken for none."""
+        """The first answer was lost. The repeated call must not use up another attempt."""
         own = await rolling_back(store, me)
         second = await store.readopt(own)
         assert second is not None
@@ -148,7 +148,7 @@ class Rollbacks(StoreCase):
     async def test_what_a_sweep_adopted_is_answered_until_it_is_settled(
         self, store: CoordinationStore, me: int, peer: int
     ) -> None:
-        """The first answer may be lost, and nobody else would ever finish the rollback."""
+        """The first answer may be lost, and no other worker would finish the rollback."""
         await rolling_back(store, peer)
         await fence_epoch(store, peer, by=me)
         [first] = await store.sweep(by=me, error="gone")

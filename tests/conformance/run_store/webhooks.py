@@ -1,4 +1,4 @@
-"""Webhooks: written with their run, due with its end, delivered under a lease."""
+"""Webhooks: written with their run, due at its end, delivered under a lease."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ class Webhooks(StoreCase):
         if end == "orphaned":
             assert claimed.run["error"] == "gone"
 
-    async def test_a_rollback_is_told_when_the_thread_is_back(
+    async def test_webhook_of_a_rollback_is_due_when_the_thread_is_restored(
         self, store: CoordinationStore, hooks: WebhookStore, me: int, claim: Any
     ) -> None:
         await store.finish(await running(store, me), Outcome(RunStatus.success, values={"n": 0}))
@@ -246,7 +246,7 @@ class Webhooks(StoreCase):
         await store.prune(Retention(webhooks=0), limit=10, cursor=PruneCursor("webhooks"))
         assert (await store.admit(run, epoch=me, limits=Limits())).holds
 
-    async def test_a_run_that_is_deleted_in_flight_tells_nobody(
+    async def test_run_deleted_in_flight_sends_no_webhook(
         self, store: CoordinationStore, hooks: WebhookStore, me: int
     ) -> None:
         await running(store, me)
@@ -264,7 +264,7 @@ class Webhooks(StoreCase):
 
     # -- leases
 
-    async def test_whoever_claims_has_it_alone_for_the_lease(
+    async def test_claimed_webhook_is_exclusive_for_the_lease(
         self,
         *,
         store: CoordinationStore,
@@ -285,7 +285,7 @@ class Webhooks(StoreCase):
         clock.advance(0.001)
         (second,) = await claim(peer)
         assert (first.attempt, second.attempt) == (1, 2)
-        assert first.run == second.run, "byte for byte the same, whoever sends it"
+        assert first.run == second.run, "byte for byte the same on each worker"
 
     async def test_only_the_last_claim_reports(
         self,
@@ -311,7 +311,7 @@ class Webhooks(StoreCase):
         assert await claim() == []
         assert not await hooks.report_webhook("unknown", attempt=1, report=DELIVERED)
 
-    async def test_a_late_report_counts_while_nobody_has_claimed_it_again(
+    async def test_late_report_counts_until_the_next_claim(
         self, store: CoordinationStore, hooks: WebhookStore, me: int, claim: Any, clock: StoreClock
     ) -> None:
         await store.finish(await running(store, me, webhook=URL), SUCCESS)
@@ -366,7 +366,7 @@ class Webhooks(StoreCase):
         await store.drain(me)
         assert len(await claim(me)) == 1
 
-    async def test_the_oldest_first_and_no_more_than_asked_for(
+    async def test_claims_return_the_oldest_first_up_to_the_limit(
         self, store: CoordinationStore, me: int, claim: Any, clock: StoreClock
     ) -> None:
         expected: list[str] = []

@@ -1,4 +1,4 @@
-"""register, beat, bury, sweep, retire, tick: who is alive, and what becomes of the rest."""
+"""register, beat, fence_worker, sweep, retire, tick: live workers, and the runs of dead ones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Workers(StoreCase):
         assert [row.epoch for row in await store.workers()] == [me, second]
         assert (await worker_row(store, first)).state is WorkerState.dead
 
-    async def test_a_beat_renews_until_the_burial(
+    async def test_heartbeat_renews_the_lease_until_the_worker_is_fenced(
         self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
     ) -> None:
         clock.advance(16)
@@ -51,10 +51,10 @@ class Workers(StoreCase):
         assert not await store.beat(999)
         assert (await worker_row(store, peer)).fenced_by == me
 
-    async def test_a_registration_whose_epoch_is_anothers_is_fenced_and_retires_nobody(
+    async def test_registration_with_the_epoch_of_another_worker_is_fenced_and_retires_no_worker(
         self, store: CoordinationStore, peer: int
     ) -> None:
-        """As after a failover without the last commits, or on a backup that was put back."""
+        """As after a failover that lost the last commits, or after a restore of a backup."""
         own = await running(store, peer)
         sql_of(store)("UPDATE workers SET worker_id = 'another' WHERE epoch = ?", peer)
         assert not await store.beat(peer)
@@ -75,7 +75,7 @@ class Workers(StoreCase):
         await store.settle(own, ENDED)
         assert (await store.tick(me)).holding == {pending.run_id}
 
-    async def test_an_owner_who_renews_between_the_look_and_the_burial_lives(
+    async def test_owner_that_renews_after_its_row_was_read_is_not_fenced(
         self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
     ) -> None:
         own = await running(store, peer)
@@ -158,15 +158,15 @@ class Workers(StoreCase):
         assert len(await store.sweep(by=me, error="gone")) == 1
         assert await store.holder("t") is None
 
-    async def test_rows_of_nobody_are_found(self, store: CoordinationStore, me: int) -> None:
-        """A NULL owner, or one that never existed, is reclaimable like a dead one."""
-        await store.put("nobody", thread_id="a", status="running")
+    async def test_sweep_ends_runs_without_an_existing_owner(self, store: CoordinationStore, me: int) -> None:
+        """A run with a NULL owner, or with one that never existed, is an orphan."""
+        await store.put("unowned", thread_id="a", status="running")
         ghost = await running(store, me, "b")
         sql_of(store)("UPDATE runs SET owner_epoch = 999 WHERE run_id = ?", ghost.run_id)
         ended = await store.sweep(by=me, error="gone")
-        assert {orphan.run_id for orphan in ended} == {"nobody", ghost.run_id}
+        assert {orphan.run_id for orphan in ended} == {"unowned", ghost.run_id}
 
-    async def test_a_waiting_portable_run_is_left_for_whoever_claims_it(
+    async def test_sweep_leaves_a_queued_portable_run_to_be_claimed(
         self, store: CoordinationStore, me: int, peer: int
     ) -> None:
         own = await running(store, me)
@@ -176,7 +176,9 @@ class Workers(StoreCase):
         assert await store.sweep(by=me, error="gone") == []
         assert (await store.tick(me)).free_threads == ()
         await store.finish(own, SUCCESS)
-        assert (await store.tick(me)).free_threads == ("t",), "every tick may find it: its home never will"
+        assert (await store.tick(me)).free_threads == ("t",), (
+            "its home is dead, so every tick names its thread"
+        )
         claimed = await store.claim("t", epoch=me)
         assert claimed is not None
         assert claimed.run_id == run_id
@@ -194,8 +196,8 @@ class Workers(StoreCase):
     async def test_nothing_is_recorded_for_a_run_that_was_taken_from_its_owner(
         self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
     ) -> None:
-        """A zombie's records, from a batch that had queued up before it was paused: refused from its burial
-        on, before and after the sweep. What had finished before belongs to whoever counts."""
+        """The records of a zombie, from a batch that was queued before its pause, are refused after it was
+        fenced, before and after the sweep. Records of runs that had finished before are accepted."""
         own, over = await running(store, peer), await running(store, peer, "u")
         await store.finish(over, SUCCESS)
         clock.advance(1)
