@@ -25,7 +25,7 @@ from tests.support.waiting import wait_until
 
 
 def answer_slowly(monkeypatch: pytest.MonkeyPatch, manager: RunManager, name: str) -> asyncio.Event:
-    """The write is committed, its answer never comes."""
+    """The write is committed, and its answer never arrives."""
     write, committed = getattr(manager.store, name), asyncio.Event()
 
     async def slowly(*args: Any, **kwargs: Any) -> Any:
@@ -113,18 +113,18 @@ async def test_admission_cancelled_while_it_notifies_replaced_runs_is_withdrawn(
     """Reported failure 11, one step later: the new run is already registered."""
     a, b = team
     old = await a.create_or_reject("t")
-    told = asyncio.Event()
+    delivered = asyncio.Event()
     deliver = assembly_of(a).runs.delivery.deliver
 
     async def slowly(decision: Any) -> None:
         await deliver(decision)
         if decision.run_id == old.run_id:
-            told.set()
+            delivered.set()
             await asyncio.sleep(0)
 
     monkeypatch.setattr(assembly_of(a).runs.delivery, "deliver", slowly)
     admitting = asyncio.create_task(a.create_or_reject("t", multitask_strategy="interrupt"))
-    await told.wait()
+    await delivered.wait()
     admitting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await admitting
@@ -224,7 +224,7 @@ async def test_admission_whose_outcome_is_unknown_is_withdrawn(
 
 
 class Silent:
-    """The store writes admissions and does not say so, nor takes any back before it `answers`."""
+    """The store commits admissions without an answer, and withdraws none before `answers` is set."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, manager: RunManager) -> None:
         store = manager.store
@@ -274,7 +274,7 @@ async def test_run_that_is_being_withdrawn_is_not_recovered_as_an_orphan(
         assert not begun.is_set()
 
 
-async def test_owed_claim_does_not_wait_for_later_writes(
+async def test_queued_claim_does_not_wait_for_later_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread was given to a run that this worker cannot execute, and whose end has to be written, too."""
@@ -284,12 +284,12 @@ async def test_owed_claim_does_not_wait_for_later_writes(
         entry = assembly_of(alone).shared.registry.entry(stray.run_id)
         assert entry is not None
         assembly_of(alone).runs.settlement.hand_over(entry)
-        claim, asked = alone.store.claim, asyncio.Event()
+        claim, answer_lost = alone.store.claim, asyncio.Event()
 
         async def late(*args: Any, **kwargs: Any) -> Any:
             claimed = await claim(*args, **kwargs)
-            if claimed is not None and not asked.is_set():
-                asked.set()
+            if claimed is not None and not answer_lost.is_set():
+                answer_lost.set()
                 raise StoreUnavailable("the answer was lost")
             return claimed
 
@@ -302,24 +302,24 @@ async def test_owed_claim_does_not_wait_for_later_writes(
 
         monkeypatch.setattr(alone.store, "claim", late)
         first.may_end.set()
-        await asked.wait()
+        await answer_lost.wait()
         await assembly_of(alone).shared.outbox.offer(
             stray.run_id, None, "something of the stray run", written_at_last
         )
         await wait_until(lambda: free(alone), description="the thread is free")
         (row,) = [row for row in await alone.runs.recent(thread_id="t") if row.run_id == stray.run_id]
         assert row.status is RunStatus.error
-        await wait_until(lambda: alone.worker.pending_writes == 0, description="nothing is owed")
+        await wait_until(lambda: alone.worker.pending_writes == 0, description="no write is pending")
 
 
 def answers_of(monkeypatch: pytest.MonkeyPatch, manager: RunManager, name: str) -> asyncio.Queue[object]:
-    """What the store answers from here on."""
-    ask, answers = getattr(manager.store, name), asyncio.Queue[object]()
+    """Returns a queue that receives each later answer of the store's method."""
+    call, answers = getattr(manager.store, name), asyncio.Queue[object]()
 
-    async def asking(*args: Any, **kwargs: Any) -> Any:
-        answer = await ask(*args, **kwargs)
+    async def recorded(*args: Any, **kwargs: Any) -> Any:
+        answer = await call(*args, **kwargs)
         answers.put_nowait(answer)
         return answer
 
-    monkeypatch.setattr(manager.store, name, asking)
+    monkeypatch.setattr(manager.store, name, recorded)
     return answers

@@ -1,4 +1,4 @@
-"""Assistants by name: their inputs, the values of their threads, and who may change these."""
+"""Assistants by name: their inputs, and the values of their threads, which updates may change."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ async def echo(ctx: RunContext) -> dict[str, Any]:
     return {"echo": ctx.input}
 
 
-async def asks(ctx: RunContext) -> Outcome:
-    return Outcome(values={"asked": True}, paused=True, interrupts=(Interrupt("may I?", "q1"),))
+async def pauses(ctx: RunContext) -> Outcome:
+    return Outcome(values={"paused": True}, paused=True, interrupts=(Interrupt("may I?", "q1"),))
 
 
 @pytest.fixture
 async def manager(tmp_path: Path) -> AsyncGenerator[RunManager]:
-    agents = {"poet": write_poem, "echo": echo, "asks": asks}
+    agents = {"poet": write_poem, "echo": echo, "pauses": pauses}
     async with open_coordinator(f"sqlite:///{tmp_path}/runs.db", assistants=agents, **QUICK) as manager:
         yield manager
 
@@ -70,7 +70,7 @@ async def done(manager: RunManager, thread: str, name: str, **admission: Any) ->
     return await manager.wait(run.run_id, timeout=10)
 
 
-# -- what they take
+# -- inputs
 
 
 async def test_input_that_violates_the_model_is_refused_before_anything_is_written(
@@ -85,7 +85,7 @@ async def test_input_that_violates_the_model_is_refused_before_anything_is_writt
         with pytest.raises(InvalidArgument) as refusal:
             await manager.create_or_reject("t", "poet", kwargs={"input": wrong})
         assert refusal.value.argument == "input"
-        assert "many" not in str(refusal.value), "what was sent may be secret"
+        assert "many" not in str(refusal.value), "an input may be secret"
     assert await manager.threads.get("t") is None
     assert await done(manager, "t", "poet", kwargs={"input": {"subject": "rain"}}) == {
         "poem": "4 lines about rain"
@@ -110,7 +110,7 @@ async def test_kwargs_that_are_no_request_are_refused(manager: RunManager) -> No
         await manager.create_or_reject("t", "echo", kwargs={"input": 1, "stream_mode": 5})
 
 
-# -- what they are called
+# -- names
 
 
 async def test_assistant_is_addressed_by_name_or_uuid(manager: RunManager) -> None:
@@ -142,16 +142,16 @@ def test_assistants_are_registered_once_by_name() -> None:
     known = manager.assistants
     assert list(known) == ["poet"]
     known.register(echo)
-    known.register(asks, name="hitl")
+    known.register(pauses, name="hitl")
     known.register(echo)
     assert known.names == ("poet", "echo", "hitl")
     assert known.named("hitl").name == "hitl"
     with pytest.raises(InvalidArgument, match="another"):
-        known.register(asks, name="echo")
+        known.register(pauses, name="echo")
     with pytest.raises(InvalidArgument, match="async function"):
         known.register(5, name="five")  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument, match="characters"):
-        known.register(asks, name="a" * 256)
+        known.register(pauses, name="a" * 256)
 
 
 def test_function_that_no_run_could_call_is_not_registered() -> None:
@@ -223,13 +223,13 @@ async def test_registration_after_open_is_refused(manager: RunManager) -> None:
 
 def test_collection_of_assistants_is_registered_by_name() -> None:
     module = ModuleType("agents")
-    vars(module).update(poet=write_poem, echo=echo, helper=asks, Poem=Poem, number=5)
+    vars(module).update(poet=write_poem, echo=echo, helper=pauses, Poem=Poem, number=5)
     assert named_agents(module) == {"poet": write_poem, "echo": echo}
     assert named_agents(write_poem) == {"poet": write_poem}
     assert named_agents([write_poem, echo]) == {"poet": write_poem, "echo": echo}
     assert named_agents({"other": write_poem}) == {"other": write_poem}
     with pytest.raises(InvalidArgument, match="no name"):
-        named_agents([asks])
+        named_agents([pauses])
     with pytest.raises(InvalidArgument, match="no name"):
         named_agents(5)
     with pytest.raises(InvalidArgument, match="two agents are named"):
@@ -243,12 +243,12 @@ async def test_assistants_describe_their_schemas(manager: RunManager) -> None:
     assert (await manager.assistants.named("echo").describe()).input_schema is None
 
 
-# -- what they return
+# -- results
 
 
 @pytest.mark.parametrize("on_its_way", [{"words": ["one"]}, {"words": ["one", "two"]}, None])
 async def test_returned_dict_is_saved_as_thread_values(manager: RunManager, on_its_way: Any) -> None:
-    """Whatever the run has saved before: `wait` and the thread agree on its end."""
+    """Whatever the run has saved before, `wait` and the thread agree on its result."""
 
     async def counts(ctx: RunContext) -> dict[str, Any]:
         if on_its_way is not None:
@@ -259,8 +259,8 @@ async def test_returned_dict_is_saved_as_thread_values(manager: RunManager, on_i
     manager.launch(run, counts)
     result = await manager.wait(run.run_id, timeout=10)
     assert result == (await view_of(manager)).values == {"words": ["one", "two"]}
-    told = [event.data for event in await manager.events(run.run_id) if isinstance(event, Event)]
-    assert told == ([on_its_way] if on_its_way not in (None, result) else []) + [result], "each state once"
+    states = [event.data for event in await manager.events(run.run_id) if isinstance(event, Event)]
+    assert states == ([on_its_way] if on_its_way not in (None, result) else []) + [result], "each state once"
 
 
 async def test_outcome_separates_result_from_saved_values(manager: RunManager) -> None:
@@ -274,7 +274,7 @@ async def test_outcome_separates_result_from_saved_values(manager: RunManager) -
     assert (await view_of(manager)).values == {"kept": True}
 
 
-# -- what their threads hold
+# -- the state of their threads
 
 
 async def test_state_of_a_function_is_the_stored_values(manager: RunManager) -> None:
@@ -286,9 +286,9 @@ async def test_state_of_a_function_is_the_stored_values(manager: RunManager) -> 
     assert (view.values, view.next, view.tasks, view.interrupts) == ({"echo": 1}, (), (), ())
     assert view.checkpoint is not None
     assert view.metadata["graph_id"] == "echo"
-    assert await manager.threads.state("t") == view, "asked twice, it has the same id"
+    assert await manager.threads.state("t") == view, "repeated reads return the same id"
     assert await manager.threads.state("t", view.checkpoint) == view
-    assert await manager.threads.state("t", CheckpointRef("unheard of")) is None
+    assert await manager.threads.state("t", CheckpointRef("unknown")) is None
     first, *older = [each async for each in manager.threads.history("t")]
     assert first == view
     assert [each async for each in manager.threads.history("t", before=view.checkpoint)] == older
@@ -317,9 +317,9 @@ async def view_of(manager: RunManager, thread: str = "t") -> StateView:
 
 
 async def test_paused_run_shows_its_question(manager: RunManager) -> None:
-    await done(manager, "t", "asks")
+    await done(manager, "t", "pauses")
     view = await view_of(manager)
-    assert (view.next, view.interrupts) == (("asks",), (Interrupt("may I?", "q1"),))
+    assert (view.next, view.interrupts) == (("pauses",), (Interrupt("may I?", "q1"),))
     assert view.tasks[0]["interrupts"] == [{"value": "may I?", "id": "q1"}]
 
 
@@ -343,7 +343,7 @@ async def test_state_update_merges_keys_and_returns_the_checkpoint(manager: RunM
         ("text", {}, "values"),
         ([{"a": 1}, 2], {}, "values"),
         ({}, {"as_node": "elsewhere"}, "as_node"),
-        ({}, {"at": CheckpointRef("unheard of")}, "checkpoint"),
+        ({}, {"at": CheckpointRef("unknown")}, "checkpoint"),
         ({}, {"at": CheckpointRef(None, "subgraph")}, "checkpoint"),
     ],
 )

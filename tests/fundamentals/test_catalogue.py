@@ -34,7 +34,7 @@ from tests.support.teams import QUICK, team_of
 from tests.support.waiting import wait_until
 
 BRIEF: dict[str, Any] = {"keep_temporary": 0, "sweep": 3600.0}
-"""A temporary thread may go at once, and only a test sweeps."""
+"""Temporary threads may be removed at once, and only tests sweep."""
 
 
 def store_of(manager: RunManager) -> CoordinationStore:
@@ -57,7 +57,7 @@ async def gone(call: Awaitable[Any]) -> bool:
 async def brief(
     request: pytest.FixtureRequest, tmp_path: Path, shared_valkey: ValkeyServer, namespace: str
 ) -> AsyncGenerator[list[RunManager]]:
-    """Two workers whose temporary threads may go at once, and that sweep only when they are told to."""
+    """Two workers that may remove temporary threads at once, and that sweep only when a test requests it."""
     redis = shared_valkey.url if request.param == "redis" else None
     async with team_of(2, tmp_path, redis=redis, namespace=namespace, **BRIEF) as managers:
         yield managers
@@ -67,21 +67,21 @@ async def brief(
 
 
 async def test_thread_is_the_same_on_every_worker(team: list[RunManager]) -> None:
-    here, there = team
-    made = await here.threads.create(metadata={"a": 1}, user_id="u", ttl=60)
+    a, b = team
+    made = await a.threads.create(metadata={"a": 1}, user_id="u", ttl=60)
     assert UUID(made.thread_id)
     assert made.ttl_ms == 60_000
-    assert await there.threads.get(made.thread_id, user_id="u") == made
-    patched = await there.threads.update(made.thread_id, metadata={"b": 2}, ttl=None, user_id="u")
+    assert await b.threads.get(made.thread_id, user_id="u") == made
+    patched = await b.threads.update(made.thread_id, metadata={"b": 2}, ttl=None, user_id="u")
     assert (patched.metadata, patched.ttl_ms) == ({"a": 1, "b": 2}, None)
-    assert await here.threads.search(ThreadQuery(metadata={"b": 2}), user_id="u") == [patched]
-    assert await here.threads.count(user_id="u") == 1
-    run, agent = await running(here, made.thread_id, user_id="u")
-    assert [thread.status for thread in await there.threads.search(user_id="u")] == ["busy"]
+    assert await a.threads.search(ThreadQuery(metadata={"b": 2}), user_id="u") == [patched]
+    assert await a.threads.count(user_id="u") == 1
+    run, agent = await running(a, made.thread_id, user_id="u")
+    assert [thread.status for thread in await b.threads.search(user_id="u")] == ["busy"]
     agent.may_end.set()
-    await there.wait(run.run_id, timeout=20)
-    await there.threads.delete(made.thread_id, user_id="u")
-    assert await gone(here.threads.update(made.thread_id, user_id="u"))
+    await b.wait(run.run_id, timeout=20)
+    await b.threads.delete(made.thread_id, user_id="u")
+    assert await gone(a.threads.update(made.thread_id, user_id="u"))
 
 
 async def test_concurrent_creation_creates_the_thread_once(team: list[RunManager]) -> None:
@@ -98,17 +98,17 @@ async def test_concurrent_creation_creates_the_thread_once(team: list[RunManager
 
 
 async def test_thread_must_exist_refuses_an_unknown_thread(team: list[RunManager]) -> None:
-    here, there = team
+    a, b = team
     for strategy in ("reject", "enqueue", "interrupt", "rollback"):
         with pytest.raises(ThreadNotFound):
-            await here.create_or_reject("t", thread_must_exist=True, multitask_strategy=strategy)
-    assert await here.threads.get("t") is None
-    await there.threads.create("t", user_id="u")
+            await a.create_or_reject("t", thread_must_exist=True, multitask_strategy=strategy)
+    assert await a.threads.get("t") is None
+    await b.threads.create("t", user_id="u")
     with pytest.raises(ThreadNotFound):
-        await here.create_or_reject("t", thread_must_exist=True, user_id="v")
-    run, _ = await launched(here, "t", thread_must_exist=True, user_id="u")
+        await a.create_or_reject("t", thread_must_exist=True, user_id="v")
+    run, _ = await launched(a, "t", thread_must_exist=True, user_id="u")
     with pytest.raises(ConflictError) as busy:
-        await there.create_or_reject("t", thread_must_exist=True, user_id="u")
+        await b.create_or_reject("t", thread_must_exist=True, user_id="u")
     assert busy.value.active_run_id == run.run_id
 
 
@@ -133,10 +133,10 @@ async def test_deletion_among_concurrent_admissions_leaves_no_orphan(team: list[
                 admitted.append(admission.result().run_id)
             else:
                 assert isinstance(admission.exception(), ThreadNotFound)
-        there = await team[0].threads.get(thread)
-        assert (there is None) == (not admitted)
+        row = await team[0].threads.get(thread)
+        assert (row is None) == (not admitted)
         if delete.exception() is not None:
-            assert len(admitted) == len(admissions), "refused, because a run was there first"
+            assert len(admitted) == len(admissions), "refused, because a run was admitted first"
         if admitted:
             listed = await team[1].runs.of_thread(thread)
             assert {run.run_id for run in listed} == set(admitted)
@@ -154,7 +154,7 @@ async def test_run_that_is_being_cancelled_is_shown_as_running(team: list[RunMan
     for manager in team:
         row = await manager.runs.get(run.run_id, thread_id="t")
         assert (row.shown_status, row.cancelling) == (RunStatus.running, True)
-        assert [found.run_id for found in await manager.runs.in_flight("running")] == [run.run_id]
+        assert [listed.run_id for listed in await manager.runs.in_flight("running")] == [run.run_id]
         assert await manager.runs.in_flight("pending") == []
         with pytest.raises(ConflictError):
             await manager.runs.delete(run.run_id)
@@ -179,7 +179,7 @@ async def test_rolled_back_run_is_not_listed(team: list[RunManager]) -> None:
         thread = await manager.threads.get("t")
         assert thread is not None
         assert (thread.status, thread.values) == ("idle", {"n": 1})
-    assert (await team[1].runs.explain(undone.run_id)).run.rolled_back, "operators see it all the same"
+    assert (await team[1].runs.explain(undone.run_id)).run.rolled_back, "operators see it"
 
 
 async def test_runs_of_a_thread_are_listed_in_pages_and_by_status(team: list[RunManager]) -> None:
@@ -230,7 +230,7 @@ async def test_wait_raises_run_not_found_when_the_run_is_removed(tmp_path: Path,
             await b.threads.update("t", ttl=0.001)
             await asyncio.sleep(0.01)
             await sweep(b)
-        assert records_of(b).get(run.run_id) is run, "here it is not over: its worker still finds it"
+        assert records_of(b).get(run.run_id) is run, "its worker still has the record of a run in flight"
         await assembly_of(b).watch.tick()
         async with asyncio.timeout(20):
             with pytest.raises(RunNotFound):
@@ -283,20 +283,20 @@ async def test_invalid_argument_is_named(alone: RunManager) -> None:
     assert await alone.threads.count(ThreadQuery(temporary=True)) == 0
 
 
-# -- threads that pass
+# -- temporary threads
 
 
 async def test_temporary_thread_is_removed_after_its_run(brief: list[RunManager]) -> None:
-    here, there = brief
-    run, agent = await running(here, "tmp", temporary_thread=True, kwargs={"input": 1})
+    a, b = brief
+    run, agent = await running(a, "tmp", temporary_thread=True, kwargs={"input": 1})
     for manager in brief:
         await sweep(manager)
         assert (await manager.runs.get(run.run_id)).shown_status is RunStatus.running
-        assert await manager.threads.count() == 0, "nobody lists it"
+        assert await manager.threads.count() == 0, "it is not listed"
     agent.may_end.set()
-    await here.wait(run.run_id, timeout=20)
-    assert (await there.runs.get(run.run_id)).shown_status is RunStatus.success
-    await sweep(there)
+    await a.wait(run.run_id, timeout=20)
+    assert (await b.runs.get(run.run_id)).shown_status is RunStatus.success
+    await sweep(b)
     for manager in brief:
         assert await manager.threads.get("tmp") is None
         assert await gone(manager.runs.get(run.run_id))
@@ -354,12 +354,12 @@ async def test_events_of_a_temporary_thread_are_removed_from_redis(
         return shared_valkey.command("KEYS", f"{namespace}:{{t:tmp}}:log:*")
 
     url = shared_valkey.url
-    async with team_of(2, tmp_path, redis=url, namespace=namespace, **BRIEF) as (here, there):
-        run = await here.create_or_reject("tmp", temporary_thread=True)
-        here.launch(run, telling)
-        await here.wait(run.run_id, timeout=20)
+    async with team_of(2, tmp_path, redis=url, namespace=namespace, **BRIEF) as (a, b):
+        run = await a.create_or_reject("tmp", temporary_thread=True)
+        a.launch(run, telling)
+        await a.wait(run.run_id, timeout=20)
         assert run.run_id.encode() in logs()
-        await sweep(there)
+        await sweep(b)
         await wait_until(lambda: logs() == b"*0\r\n", description="its log is removed")
 
 
@@ -401,12 +401,12 @@ async def test_expiry_among_concurrent_admissions_removes_no_busy_thread(brief: 
             sweep(brief[1]),
             return_exceptions=True,
         )
-        there = await brief[0].threads.get(thread)
+        row = await brief[0].threads.get(thread)
         if isinstance(admission, BaseException):
             assert isinstance(admission, ThreadNotFound)
-            assert there is None
+            assert row is None
         else:
-            assert there is not None
+            assert row is not None
             assert (await brief[1].runs.get(admission.run_id)).thread_id == thread
             await brief[0].cancel(admission.run_id)
 

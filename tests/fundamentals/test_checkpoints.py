@@ -33,21 +33,21 @@ class Turn(BaseModel):
 
 @assistant(name="chat", input=Turn)
 async def chat(ctx: RunContext) -> dict[str, Any]:
-    held: dict[str, Any] = ctx.values or {"said": []}
-    said: list[str] = [*held["said"], ctx.input.text]
-    await ctx.save({"said": said})
+    values: dict[str, Any] = ctx.values or {"texts": []}
+    texts: list[str] = [*values["texts"], ctx.input.text]
+    await ctx.save({"texts": texts})
     if ctx.input.text == "wait":
         await asyncio.Event().wait()
-    return {"said": [*said, f"{ctx.input.text}!{len(said)}"]}
+    return {"texts": [*texts, f"{ctx.input.text}!{len(texts)}"]}
 
 
-async def asks(ctx: RunContext) -> Outcome:
+async def pauses(ctx: RunContext) -> Outcome:
     if ctx.request.command is None:
-        return Outcome(values={"asked": ctx.input}, paused=True, interrupts=(Interrupt("may I?", "q"),))
+        return Outcome(values={"question": ctx.input}, paused=True, interrupts=(Interrupt("may I?", "q"),))
     return Outcome(values={**ctx.values, "answer": ctx.request.command.resume})
 
 
-AGENTS: dict[str, Any] = {"chat": chat, "asks": asks}
+AGENTS: dict[str, Any] = {"chat": chat, "pauses": pauses}
 
 
 @pytest.fixture
@@ -73,8 +73,8 @@ async def past(manager: RunManager, **which: Any) -> list[StateView]:
     return [view async for view in manager.threads.history("t", **which)]
 
 
-def said(views: list[StateView]) -> list[Any]:
-    return [None if view.values is None else view.values["said"] for view in views]
+def texts_of(views: list[StateView]) -> list[Any]:
+    return [None if view.values is None else view.values["texts"] for view in views]
 
 
 async def state(manager: RunManager, at: CheckpointRef | None = None) -> StateView:
@@ -100,7 +100,7 @@ async def test_each_run_records_the_state_before_and_after_it(
     await done(one, "a")
     await done(two, "b")
     views = await past(one, limit=10)
-    assert said(views) == [B, A, A, None]
+    assert texts_of(views) == [B, A, A, None]
     assert [view.metadata["source"] for view in views] == ["loop", "input"] * 2
     assert [view.next for view in views] == [(), ("__start__",)] * 2
     for view, parent in zip(views, [*views[1:], None], strict=True):
@@ -112,7 +112,7 @@ async def test_each_run_records_the_state_before_and_after_it(
     assert await past(two, limit=1) == views[:1]
     for place, view in enumerate(views):
         assert await past(two, before=view.checkpoint) == views[place + 1 :]
-    assert await past(two, before=CheckpointRef("unheard of")) == []
+    assert await past(two, before=CheckpointRef("unknown")) == []
     assert await past(two, metadata={"source": "input"}) == views[1::2]
     assert [view.metadata["graph_id"] for view in views] == ["chat"] * 4
 
@@ -125,13 +125,13 @@ async def test_edited_question_branches_from_the_checkpoint_before_it(
     await done(one, "b")
     old = await past(one)
     edited = await done(two, "c", at=old[0].parent)
-    assert edited == {"said": [*A, "c", "c!3"]}
+    assert edited == {"texts": [*A, "c", "c!3"]}
     head = await state(one)
     assert head.values == edited
     views = await past(one)
     assert views[2:] == old, "nothing is lost"
-    assert views[1].parent == old[1].checkpoint, "a branch, from where the old question was asked"
-    assert (await state(one, old[0].checkpoint)).values == {"said": B}
+    assert views[1].parent == old[1].checkpoint, "a branch, from the checkpoint before the old question"
+    assert (await state(one, old[0].checkpoint)).values == {"texts": B}
 
 
 async def test_answer_is_regenerated_from_its_first_checkpoint(pair: tuple[RunManager, RunManager]) -> None:
@@ -140,13 +140,13 @@ async def test_answer_is_regenerated_from_its_first_checkpoint(pair: tuple[RunMa
     await done(one, "b")
     old = await past(one)
     for worker in (two, one):
-        assert await done(worker, None, at=old[0].parent) == {"said": B}, "asked the same again"
+        assert await done(worker, None, at=old[0].parent) == {"texts": B}, "the same question again"
     views = await past(one)
     assert [view.parent for view in views[:3]] == [old[1].checkpoint] * 3, "versions of one answer"
-    assert said(views) == [B, B, B, A, A, None]
+    assert texts_of(views) == [B, B, B, A, A, None]
     first = await past(one, metadata={"source": "input"})
-    assert await done(two, None, at=first[-1].checkpoint) == {"said": A}, (
-        "the first one of the thread as well"
+    assert await done(two, None, at=first[-1].checkpoint) == {"texts": A}, (
+        "also the first question of the thread"
     )
 
 
@@ -155,15 +155,15 @@ async def test_run_starts_from_any_checkpoint(pair: tuple[RunManager, RunManager
     for text in ("a", "b", "c"):
         await done(one, text)
     after_a = (await past(one))[4].checkpoint
-    assert await done(one, "z", at=after_a) == {"said": [*A, "z", "z!3"]}
+    assert await done(one, "z", at=after_a) == {"texts": [*A, "z", "z!3"]}
     assert (await past(one))[1].parent == after_a
-    assert await done(one, "next") == {"said": [*A, "z", "z!3", "next", "next!5"]}, "from there"
+    assert await done(one, "next") == {"texts": [*A, "z", "z!3", "next", "next!5"]}, "from the new branch"
 
 
 async def test_unknown_checkpoint_is_refused(pair: tuple[RunManager, RunManager]) -> None:
     one, _ = pair
     await done(one, "a")
-    for at in (CheckpointRef("unheard of"), CheckpointRef("unheard of.input")):
+    for at in (CheckpointRef("unknown"), CheckpointRef("unknown.input")):
         with pytest.raises(RunFailed, match="no checkpoint"):
             await done(one, "b", at=at)
         assert await one.threads.state("t", at) is None
@@ -176,7 +176,7 @@ async def test_unknown_checkpoint_is_refused(pair: tuple[RunManager, RunManager]
         await done(one, "b", at=CheckpointRef(other.run_id))
     with pytest.raises(InvalidArgument, match="input"):
         await done(one, None, at=CheckpointRef(other.run_id))
-    assert (await state(one)).values == {"said": A}
+    assert (await state(one)).values == {"texts": A}
 
 
 async def test_state_update_creates_a_checkpoint_and_a_branch(pair: tuple[RunManager, RunManager]) -> None:
@@ -187,11 +187,11 @@ async def test_state_update_creates_a_checkpoint_and_a_branch(pair: tuple[RunMan
     new = await two.threads.update_state("t", {"title": "x"}, at=old[2].checkpoint)
     head = await state(one)
     assert (head.checkpoint, head.parent) == (new, old[2].checkpoint)
-    assert head.values == {"said": A, "title": "x"}
+    assert head.values == {"texts": A, "title": "x"}
     assert head.metadata["source"] == "update"
     assert (await past(one))[1:] == old
     back = await two.threads.update_state("t", None, at=old[0].checkpoint)
-    assert ((await state(one)).checkpoint, (await state(one)).values) == (back, {"said": B})
+    assert ((await state(one)).checkpoint, (await state(one)).values) == (back, {"texts": B})
     assert await two.threads.update_state("t", None) == back, "nothing changes"
     assert (await state(one)).checkpoint == back
 
@@ -204,15 +204,15 @@ async def test_resumed_run_shows_its_final_checkpoint(
     run = await one.create_or_reject("t", "chat", kwargs={"input": {"text": "wait"}})
     one.launch(run)
     await until_saved(two, run.run_id)
-    assert (await state(two)).values == {"said": [*A, "wait"]}
+    assert (await state(two)).values == {"texts": [*A, "wait"]}
     assert await two.cancel(run.run_id, wait=10)
     head = await state(one)
     assert (head.checkpoint, head.values, head.next) == (
         CheckpointRef(run.run_id),
-        {"said": [*A, "wait"]},
+        {"texts": [*A, "wait"]},
         (),
     )
-    assert await done(two, "b", at=head.checkpoint) == {"said": [*A, "wait", "b", "b!4"]}
+    assert await done(two, "b", at=head.checkpoint) == {"texts": [*A, "wait", "b", "b!4"]}
 
 
 async def test_rollback_removes_checkpoints_and_restores_the_values(
@@ -226,7 +226,7 @@ async def test_rollback_removes_checkpoints_and_restores_the_values(
     run = await one.create_or_reject("t", "chat", kwargs=kwargs)
     one.launch(run)
     await until_saved(two, run.run_id)
-    assert (await state(two)).values == {"said": ["wait"]}
+    assert (await state(two)).values == {"texts": ["wait"]}
     assert await two.cancel(run.run_id, action=CancelAction.rollback, wait=10)
     assert await past(two) == old
 
@@ -235,14 +235,14 @@ async def test_question_of_a_paused_run_and_its_answer_are_checkpoints(
     pair: tuple[RunManager, RunManager],
 ) -> None:
     one, two = pair
-    await done(one, "x", name="asks")
-    asked = await state(two)
-    assert (asked.next, asked.interrupts) == (("asks",), (Interrupt("may I?", "q"),))
-    await done(two, None, name="asks", command={"resume": True})
+    await done(one, "x", name="pauses")
+    paused = await state(two)
+    assert (paused.next, paused.interrupts) == (("pauses",), (Interrupt("may I?", "q"),))
+    await done(two, None, name="pauses", command={"resume": True})
     answered, before, beginning = await past(one)
     assert (answered.values["answer"], answered.next, answered.interrupts) == (True, (), ())
-    assert answered.parent == before.checkpoint == asked.checkpoint
-    assert (before.next, before.interrupts) == (asked.next, asked.interrupts)
+    assert answered.parent == before.checkpoint == paused.checkpoint
+    assert (before.next, before.interrupts) == (paused.next, paused.interrupts)
     assert beginning.metadata["source"] == "input"
 
 
@@ -261,4 +261,4 @@ async def test_checkpoints_are_removed_with_their_run_and_thread(pair: tuple[Run
     assert [view.values for view in copy] == [views[0].values]
     await two.threads.delete("t")
     await done(one, "new")
-    assert said(await past(one)) == [["new", "new!1"], None]
+    assert texts_of(await past(one)) == [["new", "new!1"], None]

@@ -31,18 +31,19 @@ async def started(agent: Agent) -> None:
 
 
 async def test_delayed_run_starts_when_its_delay_is_over(team: list[RunManager]) -> None:
-    """To a tenth of a second although the tick is slower. Its `created_at` is the moment at which it is due,
-    as clients expect."""
+    """It starts within a tenth of a second, although the tick is slower. Its `created_at` is its due time, as
+    clients expect."""
     a, b = team
-    asked = datetime.now(UTC)
+    requested_at = datetime.now(UTC)
     run_id, agent = await delayed(a, seconds=0.3)
     record = await b.get(run_id)
     assert record is not None
     assert record.status is RunStatus.pending
-    assert timedelta(seconds=0.25) < datetime.fromisoformat(record.created_at) - asked < timedelta(seconds=1)
+    delay = datetime.fromisoformat(record.created_at) - requested_at
+    assert timedelta(seconds=0.25) < delay < timedelta(seconds=1)
     assert (await b.runs.explain(run_id)).run.delayed
     await started(agent)
-    assert datetime.now(UTC) - asked >= timedelta(seconds=0.3)
+    assert datetime.now(UTC) - requested_at >= timedelta(seconds=0.3)
     agent.may_end.set()
     await b.wait(run_id, timeout=20)
     row = (await a.runs.explain(run_id)).run
@@ -55,10 +56,10 @@ async def test_later_run_starts_before_a_delayed_one(team: list[RunManager]) -> 
     _, first = await running(b, "t", multitask_strategy="enqueue")
     assert not late.started.is_set()
 
-    async def in_line() -> bool:
+    async def is_due() -> bool:
         return not (await b.runs.explain(run_id)).run.delayed
 
-    await wait_until(in_line, description="its time has come while another holds the thread")
+    await wait_until(is_due, description="it is due while another run holds the thread")
     _, last = await launched(b, "t", multitask_strategy="enqueue")
     assert not late.started.is_set()
     first.may_end.set()
@@ -115,18 +116,18 @@ async def test_strategy_of_a_delayed_run_acts_at_its_admission(team: list[RunMan
     assert old.status is RunStatus.interrupted
     other, meanwhile = await running(b, "t", multitask_strategy="enqueue")
 
-    async def in_line() -> bool:
+    async def is_due() -> bool:
         return not (await b.runs.explain(run_id)).run.delayed
 
-    await wait_until(in_line, description="its time has come")
-    assert not meanwhile.cancelled.is_set(), "whoever came meanwhile is waited for"
+    await wait_until(is_due, description="it is due")
+    assert not meanwhile.cancelled.is_set(), "a run that was admitted during the delay is waited for"
     meanwhile.may_end.set()
     await started(late)
     assert other.status is RunStatus.success
 
 
 async def test_delayed_run_does_not_reserve_the_slot(team: list[RunManager]) -> None:
-    """The slot in Redis, where a reservation lives for seconds."""
+    """The slot in Redis, where a reservation lasts for seconds."""
     a, b = team
     run_id, _ = await delayed(a, seconds=3600, strategy="reject")
     assert await a.cancel(run_id)
@@ -149,12 +150,12 @@ async def test_queue_timeout_of_a_delayed_run_counts_from_the_end_of_its_delay(
 
 async def test_idempotency_key_returns_the_delayed_run(team: list[RunManager]) -> None:
     a, b = team
-    asked: dict[str, Any] = {"multitask_strategy": "enqueue", "idempotency_key": "k"}
-    first = await a.create_or_reject("t", after_seconds=3600, **asked)
-    again = await b.create_or_reject("t", after_seconds=3600, **asked)
+    admission: dict[str, Any] = {"multitask_strategy": "enqueue", "idempotency_key": "k"}
+    first = await a.create_or_reject("t", after_seconds=3600, **admission)
+    again = await b.create_or_reject("t", after_seconds=3600, **admission)
     assert (again.run_id, again.already_admitted) == (first.run_id, True)
     with pytest.raises(IdempotencyConflict):
-        await b.create_or_reject("t", **asked)
+        await b.create_or_reject("t", **admission)
 
 
 async def test_delay_of_zero_is_no_delay(alone: RunManager) -> None:
@@ -162,12 +163,12 @@ async def test_delay_of_zero_is_no_delay(alone: RunManager) -> None:
     agent.may_end.set()
 
 
-@pytest.mark.parametrize("before", [True, False], ids=["before its time", "after its time"])
+@pytest.mark.parametrize("before", [True, False], ids=["before it is due", "after it is due"])
 async def test_delayed_run_of_a_dead_worker_is_taken_over(tmp_path: Path, before: bool) -> None:
-    here, there = Agent(), Agent(returns="done")
+    first, second = Agent(), Agent(returns="done")
     async with (
-        gateway(tmp_path, lease=SHORT, agent=there) as friend,
-        gateway(tmp_path, lease=SHORT, agent=here) as home,
+        gateway(tmp_path, lease=SHORT, agent=second) as friend,
+        gateway(tmp_path, lease=SHORT, agent=first) as home,
     ):
         _, holder = await running(friend, "t")
         run = await home.create_or_reject(
@@ -176,17 +177,19 @@ async def test_delayed_run_of_a_dead_worker_is_taken_over(tmp_path: Path, before
         home.launch(run)
         if not before:
 
-            async def in_line() -> bool:
+            async def is_due() -> bool:
                 return not (await friend.runs.explain(run.run_id)).run.delayed
 
-            await wait_until(in_line, description="its time has come")
+            await wait_until(is_due, description="it is due")
         await hang(home)
-        await wait_until(lambda: gone(friend, home.worker.epoch), description="its peers have buried it")
+        await wait_until(
+            lambda: gone(friend, home.worker.epoch), description="its peers have declared it dead"
+        )
         holder.may_end.set()
-        await started(there)
-        there.may_end.set()
+        await started(second)
+        second.may_end.set()
         assert await friend.wait(run.run_id, timeout=10) == "done"
-        assert not here.started.is_set()
+        assert not first.started.is_set()
 
 
 async def test_delayed_run_survives_a_restart_of_all_workers(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ async def manager(tmp_path: Path) -> AsyncGenerator[RunManager]:
         yield manager
 
 
-async def begun(manager: RunManager, strategy: str = "reject", **asked: Any) -> RunRecord:
+async def begun(manager: RunManager, strategy: str = "reject", **fields: Any) -> RunRecord:
     record = await manager.create_or_reject(
-        "t", "agent", kwargs={"input": asked}, multitask_strategy=strategy
+        "t", "agent", kwargs={"input": fields}, multitask_strategy=strategy
     )
     manager.launch(record)
     return record
@@ -76,7 +76,7 @@ async def test_interrupted_run_keeps_its_steps_and_rolled_back_run_leaves_none(
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "fields",
     [
         {"sleep": -1},
         {"sleep": float("nan")},
@@ -86,9 +86,9 @@ async def test_interrupted_run_keeps_its_steps_and_rolled_back_run_leaves_none(
         {"tag": None},
     ],
 )
-async def test_invalid_input_is_refused(manager: RunManager, asked: dict[str, Any]) -> None:
+async def test_invalid_input_is_refused(manager: RunManager, fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument, match="input"):
-        await begun(manager, **asked)
+        await begun(manager, **fields)
 
 
 async def test_other_thread_values_are_kept(manager: RunManager) -> None:

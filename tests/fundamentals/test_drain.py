@@ -27,7 +27,7 @@ BOUND = 5.0
 
 
 async def begun(manager: RunManager, grace: float = 30) -> asyncio.Task[None]:
-    """A drain that the store knows of."""
+    """Begin a drain. Returns once the store has recorded it."""
     task = asyncio.create_task(manager.worker.drain(grace))
 
     async def shows() -> bool:
@@ -40,7 +40,7 @@ async def begun(manager: RunManager, grace: float = 30) -> asyncio.Task[None]:
 
 
 async def portable(manager: RunManager, thread_id: str) -> tuple[RunRecord, Agent]:
-    """A waiting run that any worker could execute."""
+    """A queued run that any worker may execute."""
     run, agent = await launched(manager, thread_id, multitask_strategy="enqueue")
     sql_of(manager.store)("UPDATE runs SET portable = TRUE WHERE run_id = ?", run.run_id)
     return run, agent
@@ -130,7 +130,7 @@ async def test_stopped_run_knows_its_cause_before_the_decision(team: list[RunMan
 
 @on_every_store
 async def test_user_cancel_during_unwinding_wins(team: list[RunManager]) -> None:
-    """Reported failure 7, at the last moment."""
+    """Reported failure 7, at the last possible moment."""
     a, b = team
     run, agent = await running(a, "t", Agent(stubborn=True))
     leaving = asyncio.create_task(a.worker.drain(grace=0))
@@ -198,8 +198,8 @@ async def test_queued_portable_run_is_handed_over(
     await handed_over(a, b, run, agent)
     assert hints == [(b.worker.epoch, Signal(kind="claim", thread_id="t"))]
     await assembly_of(a).shared.worker.retire()
-    assert (await b.runs.explain(run.run_id)).run.open, "nobody ends it as an orphan"
-    assert not waiting.done(), "whoever waits for it here waits for what becomes of it there"
+    assert (await b.runs.explain(run.run_id)).run.open, "no worker ends it as an orphan"
+    assert not waiting.done(), "a wait at the old home continues until the new home ends the run"
     await b.cancel(run.run_id)
     assert await waiting is None
 
@@ -397,7 +397,7 @@ async def test_requested_drain_begins_before_the_next_tick(
 async def test_drain_of_all_includes_the_requesting_worker(team: list[RunManager]) -> None:
     a, b = team
     agents = [(await running(manager, f"t{at}"))[1] for at, manager in enumerate(team)]
-    assert [asked.epoch for asked in await a.worker.request_drain(grace=30)] == [
+    assert [request.epoch for request in await a.worker.request_drain(grace=30)] == [
         a.worker.epoch,
         b.worker.epoch,
     ]
@@ -407,7 +407,7 @@ async def test_drain_of_all_includes_the_requesting_worker(team: list[RunManager
     await wait_until(lambda: not any(agent.running for agent in agents), description="the grace is over")
 
 
-async def test_dead_worker_is_not_asked_to_drain(team: list[RunManager]) -> None:
+async def test_dead_worker_gets_no_drain_request(team: list[RunManager]) -> None:
     a, b = team
     gone = b.worker.epoch
     await b.aclose()
@@ -418,7 +418,7 @@ async def test_dead_worker_is_not_asked_to_drain(team: list[RunManager]) -> None
 async def test_unread_drain_request_refuses_no_admission(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before a worker drains it works: it must not be taken for a dead one, whose runs would be dropped."""
+    """A worker works until it drains: it must not be taken for a dead one, whose runs would be dropped."""
     a, b = team
     with monkeypatch.context() as patch:
         patch.setattr(assembly_of(b).drain, "accept_request", _nothing)

@@ -1,5 +1,5 @@
-"""A run whose code has returned has its end: a drain does not decide over it, whatever of that end is not
-written yet."""
+"""A run whose code has returned keeps its result: a drain does not decide it, even if the end is not written
+yet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.waiting import wait_until
 
 
 class Returning:
-    """Takes no notice of a stop, and returns when it is let go."""
+    """Ignores cancels, and returns when the test releases it."""
 
     def __init__(self) -> None:
         self.started, self.may_end = asyncio.Event(), asyncio.Event()
@@ -32,7 +32,7 @@ class Returning:
 
 
 def at_its_decisions(manager: RunManager, which: int, act: Any) -> None:
-    """Call `act` at the moment at which a drain looks for the `which`th time for what it has to decide."""
+    """Call `act` when a drain collects the runs that it has to decide for the `which`th time."""
     looks = 0
 
     async def act_once() -> None:

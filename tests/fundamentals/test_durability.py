@@ -32,8 +32,8 @@ async def test_commit_is_flushed_before_the_answer(tmp_path: Path) -> None:
         assert await writer_of(store).submit(partial(pragma, "journal_mode")) == "wal"
         run = await manager.create_or_reject("t")
         with closing(sqlite3.connect(store.path)) as stranger:  # sees only what is committed
-            found = stranger.execute("SELECT status FROM runs WHERE run_id = ?", (run.run_id,)).fetchone()
-        assert found == ("pending",)
+            row = stranger.execute("SELECT status FROM runs WHERE run_id = ?", (run.run_id,)).fetchone()
+        assert row == ("pending",)
 
 
 async def test_concurrent_writes_share_a_commit(tmp_path: Path) -> None:

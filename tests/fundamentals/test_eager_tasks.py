@@ -1,5 +1,5 @@
-"""A loop whose task factory starts tasks at once, as `asyncio.eager_task_factory` (Python 3.12) does, changes
-nothing: what the coordinator stores about a task is there when the task begins."""
+"""An event loop may start tasks at once, as with `asyncio.eager_task_factory` (Python 3.12): the coordinator
+has registered each task before it begins."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ async def test_eagerly_started_run_can_be_followed(team: list[RunManager]) -> No
     a, b = team
     run = await a.create_or_reject("t")
     a.launch(run, emits)
-    here, elsewhere = await asyncio.gather(followed(a, run.run_id), followed(b, run.run_id))
-    assert [isinstance(event, End) for event in here] == [False, False, False, True]
-    assert isinstance(elsewhere[-1], End), "without Redis the others are told the end alone"
+    local, remote = await asyncio.gather(followed(a, run.run_id), followed(b, run.run_id))
+    assert [isinstance(event, End) for event in local] == [False, False, False, True]
+    assert isinstance(remote[-1], End), "without Redis other workers receive only the end"
 
 
 @on_every_store

@@ -61,7 +61,7 @@ CALLS = calls()
 
 @contextmanager
 def kept_loop() -> Generator[asyncio.AbstractEventLoop]:
-    """A loop that is open and runs only while it is asked to, as synchronous frameworks keep one."""
+    """A loop that is open, and runs only during `run_until_complete`, as synchronous frameworks keep one."""
     loop = asyncio.new_event_loop()
     try:
         yield loop
@@ -93,7 +93,7 @@ def test_every_public_method_is_tested() -> None:
 
 
 @on_every_store
-async def test_call_from_another_event_loop_is_refused_and_the_manager_goes_on(
+async def test_call_from_another_event_loop_is_refused_and_the_manager_continues(
     team: list[RunManager],
 ) -> None:
     manager = team[0]
@@ -152,7 +152,7 @@ async def test_other_threads_call_by_run_coroutine_threadsafe(alone: RunManager)
 
 
 async def test_run_context_is_refused_in_another_loop(alone: RunManager) -> None:
-    found: list[BaseException | None] = []
+    errors: list[BaseException | None] = []
 
     async def agent(ctx: RunContext) -> str:
         async def save(_: RunManager) -> None:
@@ -164,13 +164,13 @@ async def test_run_context_is_refused_in_another_loop(alone: RunManager) -> None
         async def progress(_: RunManager) -> None:
             ctx.progress(total_tokens=1)
 
-        found.extend([await from_another_loop(alone, call) for call in (save, emit, progress)])
+        errors.extend([await from_another_loop(alone, call) for call in (save, emit, progress)])
         return "done"
 
     run = await alone.create_or_reject("t")
     alone.launch(run, agent)
     assert await alone.wait(run.run_id, timeout=20) == "done"
-    assert [type(error) for error in found] == [WrongEventLoop] * 3
+    assert [type(error) for error in errors] == [WrongEventLoop] * 3
 
 
 def one_run(manager: RunManager, thread_id: str = "t") -> Callable[[], Any]:
@@ -237,7 +237,7 @@ def test_managers_of_several_threads_may_share_one_store_in_memory() -> None:
     assert answers == [1] * 80
 
 
-def test_store_that_was_opened_in_a_closed_loop_says_so(tmp_path: Path) -> None:
+def test_store_opened_in_a_closed_loop_raises_wrong_event_loop(tmp_path: Path) -> None:
     manager: list[RunManager] = []
 
     async def first() -> None:

@@ -29,7 +29,7 @@ from tests.support.inside import assembly_of
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
-HONEST = (  # answers that a caller may get in such weather
+HONEST = (  # errors that a caller may get under these faults
     ConflictError,
     NotSettled,
     StoreUnavailable,
@@ -42,7 +42,7 @@ WRITES = ("admit", "claim", "decide", "start", "finish", "settle", "save", "rest
 
 
 class Weather:
-    """Between the workers and their store: answers come late, or the store is away."""
+    """Faults between the workers and their store: late answers and outages."""
 
     def __init__(self, dice: random.Random) -> None:
         self.dice, self.fair = dice, False
@@ -67,7 +67,7 @@ class Weather:
 
 
 class Story:
-    """What happened, as the agents saw it."""
+    """The events, as the agents observed them."""
 
     def __init__(self, dice: random.Random) -> None:
         self.dice = dice
@@ -111,7 +111,7 @@ class Story:
         await manager.threads.replace_values(self.dice.choice(THREADS), {"by": "operation"})
 
     async def gives_up(self, manager: RunManager) -> None:
-        """The caller of an admission or a cancel goes away at any moment."""
+        """The caller of an admission or a cancel is cancelled at any moment."""
         asking = asyncio.ensure_future(self.dice.choice((self.admits, self.cancels))(manager))
         await self._pause()
         asking.cancel()
@@ -134,8 +134,8 @@ async def caller(story: Story, manager: RunManager, calls: int) -> None:
         await asyncio.sleep(story.dice.random() * 0.005)
 
 
-async def undertaker(story: Story, team: list[RunManager]) -> None:
-    """Declares living workers dead: what they write afterwards is refused, and they register anew."""
+async def declare_live_workers_dead(story: Story, team: list[RunManager]) -> None:
+    """Declares live workers dead: their later writes are refused, and they register anew."""
     for _ in range(6):
         await asyncio.sleep(story.dice.random() * 0.05)
         victim, by = story.dice.sample(team, 2)
@@ -144,10 +144,10 @@ async def undertaker(story: Story, team: list[RunManager]) -> None:
                 await by.store.fence_worker(row, by=by.worker.epoch, proven=True)
 
 
-@pytest.mark.parametrize("burials", [False, True], ids=["all live", "burials"])
+@pytest.mark.parametrize("fencing", [False, True], ids=["all live", "declared dead"])
 @pytest.mark.parametrize("seed", range(8))
 async def test_random_operations_on_several_workers_keep_the_invariants(
-    seed: int, burials: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seed: int, fencing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dice = random.Random(seed)
     story, weather = Story(dice), Weather(dice)
@@ -157,8 +157,8 @@ async def test_random_operations_on_several_workers_keep_the_invariants(
         async with asyncio.timeout(40), asyncio.TaskGroup() as acts:
             for manager in team * 2:
                 acts.create_task(caller(story, manager, 25))
-            if burials:
-                acts.create_task(undertaker(story, team))
+            if fencing:
+                acts.create_task(declare_live_workers_dead(story, team))
         weather.fair = True
         await no_run_in_flight(team)
         for row in await team[0].runs.recent(limit=1000):
@@ -166,18 +166,23 @@ async def test_random_operations_on_several_workers_keep_the_invariants(
             assert row.run_id not in story.acknowledged or row.status is not RunStatus.success, row
         for fences in story.fences.values():
             assert fences == sorted(set(fences))
-        if not burials:  # who was buried hears of it with his next heartbeat; his writes are refused before
+        if (
+            not fencing
+        ):  # a fenced worker stops its tasks with its next heartbeat, and until then they overlap
             assert story.overlaps == []
         for manager in team:
-            await wait_until(lambda manager=manager: told(manager), description="every worker knows")
+            await wait_until(
+                lambda manager=manager: no_task_left(manager),
+                description="every worker has stopped its tasks",
+            )
 
 
-def told(manager: RunManager) -> bool:
+def no_task_left(manager: RunManager) -> bool:
     return all(entry.record.task is None for entry in assembly_of(manager).shared.registry.unsettled())
 
 
 async def no_run_in_flight(team: list[RunManager]) -> None:
-    """Those that were admitted and never launched are nobody's to end but the test's."""
+    """Ends the runs that were admitted and never launched, and waits until no run is in flight."""
 
     async def none_left() -> bool:
         left = await team[0].runs.recent(in_flight=True)

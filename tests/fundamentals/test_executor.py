@@ -150,7 +150,7 @@ async def test_settled_run_is_not_held_by_remaining_jobs(alone: RunManager, job:
     alone.launch(run, agent)
     await alone.wait(run.run_id, timeout=20)
     go_on.set()
-    await wait_until(job.begun.is_set, description="it works for nobody")
+    await wait_until(job.begun.is_set, description="the job executes outside of any run")
     await alone.create_or_reject("t")
     job.may_end.set()
     await left[0]

@@ -12,20 +12,20 @@ async def test_explain_lists_every_transition(team: list[RunManager]) -> None:
     a, b = team
     run, _ = await running(a, "t")
     await b.cancel(run.run_id, reason="enough", actor="u1", wait=5)
-    told = await b.runs.explain(run.run_id)
-    assert [step.what for step in told.transitions] == ["admitted", "started", "decided", "settled"]
-    decided = told.transitions[2]
+    explained = await b.runs.explain(run.run_id)
+    assert [step.what for step in explained.transitions] == ["admitted", "started", "decided", "settled"]
+    decided = explained.transitions[2]
     assert (decided.cause, decided.actor, decided.detail) == ("user", "u1", "enough")
-    assert {step.epoch for step in told.transitions} == {a.worker.epoch}
-    assert told.phase is Phase.done
+    assert {step.epoch for step in explained.transitions} == {a.worker.epoch}
+    assert explained.phase is Phase.done
 
 
 async def test_explain_names_the_run_that_is_waited_for(team: list[RunManager]) -> None:
     a, b = team
     holder, _ = await running(a, "t")
     run, _ = await launched(b, "t", multitask_strategy="enqueue")
-    told = await a.runs.explain(run.run_id)
-    assert (told.phase, told.position, told.holder) == (Phase.waiting, 1, holder.run_id)
+    explained = await a.runs.explain(run.run_id)
+    assert (explained.phase, explained.position, explained.holder) == (Phase.waiting, 1, holder.run_id)
 
 
 async def test_receipt_has_the_four_times_of_a_cancel(team: list[RunManager]) -> None:
@@ -58,6 +58,6 @@ async def test_receipt_of_a_forced_run_has_no_stop_time(team: list[RunManager]) 
 
 
 async def test_explain_and_receipt_of_an_unknown_run_raise_run_not_found(team: list[RunManager]) -> None:
-    for asked in (team[0].runs.explain("no such run"), team[0].runs.receipt("no such run")):
+    for call in (team[0].runs.explain("no such run"), team[0].runs.receipt("no such run")):
         with pytest.raises(RunNotFound):
-            await asked
+            await call

@@ -21,10 +21,10 @@ async def worker_row(manager: RunManager) -> WorkerRow:
     return next(row for row in await manager.worker.fleet() if row.epoch == manager.worker.epoch)
 
 
-async def bury(victim: RunManager, by: RunManager) -> None:
-    """What a peer does that has not heard of `victim` for long enough."""
+async def declare_dead(victim: RunManager, by: RunManager) -> None:
+    """Fence `victim`, as a peer does after its lease has expired."""
     while not await by.store.fence_worker(await worker_row(victim), by=by.worker.epoch, proven=True):
-        pass  # it renewed its lease between our look and our write
+        pass  # it renewed its lease between the read and the write
 
 
 async def test_each_run_of_a_thread_has_a_higher_fence(team: list[RunManager]) -> None:
@@ -81,7 +81,7 @@ async def test_worker_declared_dead_drops_its_runs_and_registers_anew(team: list
     a, b = team
     run, agent = await running(a, "t", Agent(saves={"n": 1}, stubborn=True))
     old_epoch = a.worker.epoch
-    await bury(a, b)
+    await declare_dead(a, b)
     with pytest.raises(StaleFence):
         await agent.ctx.save({"n": 2})
     await agent.cancelled.wait()
@@ -103,7 +103,7 @@ async def test_worker_registers_anew_after_its_old_tasks_have_stopped(team: list
     a, b = team
     _, agent = await running(a, "t", Agent(stubborn=True))
     old_epoch = a.worker.epoch
-    await bury(a, b)
+    await declare_dead(a, b)
     await agent.cancelled.wait()
     admitting = asyncio.create_task(a.create_or_reject("another"))
     await asyncio.sleep(0)
@@ -116,7 +116,7 @@ async def test_worker_registers_anew_after_its_old_tasks_have_stopped(team: list
 async def test_admission_continues_with_the_new_epoch(team: list[RunManager]) -> None:
     """The store reports first that the epoch is dead; the run must belong to the next one."""
     a, b = team
-    await bury(a, b)
+    await declare_dead(a, b)
     run, agent = await running(a, "t")
     row = await b.store.row(run.run_id)
     assert row is not None
@@ -131,7 +131,7 @@ async def test_worker_closed_during_its_registration_leaves_no_epoch(
 ) -> None:
     a, b = team
     held = hold_calls(a.store, "register")
-    await bury(a, b)
+    await declare_dead(a, b)
     await held.reached.wait()
     leaving = asyncio.create_task(a.aclose())
     await wait_until(lambda: assembly_of(a).loops.stopped, description="its loops are stopped")

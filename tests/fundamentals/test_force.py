@@ -24,20 +24,20 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 async def impatient(tmp_path: Path) -> AsyncGenerator[list[RunManager]]:
-    """Two workers who wait 0.2 s for a task to stop."""
+    """Two workers that wait 0.2 s for a task to stop."""
     async with team_of(2, tmp_path, force_after=0.2) as managers:
         await managers[0].threads.replace_values("t", {"by": "before"})
         yield managers
 
 
-def told(manager: RunManager) -> list[Event]:
+def events_of(manager: RunManager) -> list[Event]:
     events: list[Event] = []
     add_hook(manager, events.append)
     return events
 
 
 class Deaf:
-    """Swallows every cancel, and goes on when it is released."""
+    """Swallows every cancel, and continues when the test releases it."""
 
     def __init__(self) -> None:
         self.begun, self.release = asyncio.Event(), asyncio.Event()
@@ -45,7 +45,7 @@ class Deaf:
         self.when_forced = 0
 
     def forced(self) -> None:
-        """Cancels are counted; from here on there are to be no more."""
+        """From now on no further cancel is expected; any is counted."""
         self.when_forced = self.cancels
         assert self.cancels >= 1
 
@@ -71,7 +71,7 @@ async def test_task_that_ignores_its_cancel_is_settled_counted_and_shown(
     impatient: list[RunManager], caplog: pytest.LogCaptureFixture
 ) -> None:
     a, b = impatient
-    events, agent = told(a), Agent(stubborn=True)
+    events, agent = events_of(a), Agent(stubborn=True)
     run, _ = await running(a, "t", agent)
     assert await b.cancel(run.run_id, wait=5)
     assert (a.worker.forced, b.worker.forced, agent.cancels) == (1, 0, 1)
@@ -93,7 +93,7 @@ async def test_task_that_ignores_its_cancel_is_settled_counted_and_shown(
 async def test_context_of_a_forced_run_refuses_every_call(impatient: list[RunManager]) -> None:
     a, b = impatient
     deaf, late, over = Deaf(), dict[str, str](), asyncio.Event()
-    events = told(a)
+    events = events_of(a)
     run = await a.create_or_reject("t")
 
     async def agent(ctx: RunContext) -> str:

@@ -53,7 +53,7 @@ async def test_thread_is_passed_on_although_hints_exceed_the_claim_limit(
     await assembly_of(alone).loops.stop()
     assembly_of(alone).shared.queue.dispatch_next = _lost
     holder.may_end.set()
-    assert await alone.wait(holds.run_id, timeout=10) == 1  # the thread is free, and nobody has noticed
+    assert await alone.wait(holds.run_id, timeout=10) == 1  # the thread is free, and no worker has claimed it
     agent.may_end.set()
     for number in range(FORGED):
         assembly_of(alone).watch.signal(Signal(kind="claim", thread_id=f"no {number}"))

@@ -44,12 +44,12 @@ class Workers:
         if self._store.get("redis") or settings.store.startswith("postgresql:"):
             await wait_until(
                 lambda: manager.worker.connectivity is Connectivity.connected,
-                description="it hears its abort channel",
+                description="it is subscribed to its abort channel",
             )
         return manager
 
     async def without_ticks(self, *managers: RunManager) -> None:
-        """From here on the loops of these workers stand still; hints are heard, leases are renewed."""
+        """Stop the loops of these workers. They still receive hints and renew their leases."""
         for manager in managers:
             await assembly_of(manager).loops.stop()
 

@@ -1,8 +1,8 @@
-"""The ten faults of a registry that was made for one process. None of them is here.
+"""Ten faults of a registry that was made for one process. The run manager has none of them.
 
-Each scenario looks for its fault and answers whether it found it. It is played twice: on a registry as
-one writes it first (`tests.support.naive`), which shows that the scenario can find the fault, and on
-the run manager, where it must find none.
+Each scenario tries to provoke its fault and returns whether it occurred. It runs twice: on a naive registry
+(`tests.support.naive`), which shows that the scenario can provoke the fault, and on the run manager, where
+the fault must not occur.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _ours(store: MemoryRunStore) -> RunManager:
 
 @asynccontextmanager
 async def _workers(make: Managing, count: int) -> AsyncGenerator[list[Any]]:
-    """So many gateway workers on one store."""
+    """`count` gateway workers on one store."""
     store = MemoryRunStore()
     workers = [make(store) for _ in range(count)]
     try:
@@ -62,7 +62,7 @@ async def _is_admitted(worker: Any, thread_id: str) -> bool:
 
 
 async def a_cancel_elsewhere_is_no_cancel(make: Managing) -> bool:
-    """1. Cancel on a worker that does not own the run answers False, and the run goes on."""
+    """1. Cancel on a worker that does not own the run returns False, and the run continues."""
     async with _workers(make, 2) as (_, owner, other):
         record = await _running(owner)
         stopped = asyncio.Event()
@@ -111,13 +111,13 @@ async def running_after_a_cancel_brings_the_run_back(make: Managing) -> bool:
 async def an_end_is_not_the_end(make: Managing) -> bool:
     """5. Terminal -> running is allowed."""
     async with _workers(make, 1) as (_, worker):
-        found = False
+        reopened = False
         for end in (RunStatus.success, RunStatus.error, RunStatus.timeout):
             record = await _running(worker, end.value)
             await worker.set_status(record.run_id, end)
             await worker.set_status(record.run_id, RunStatus.running)
-            found |= record.status is not end
-        return found
+            reopened |= record.status is not end
+        return reopened
 
 
 async def an_old_run_in_memory_hides_a_new_one(make: Managing) -> bool:
@@ -156,7 +156,7 @@ async def the_next_run_overlaps_the_last(make: Managing) -> bool:
         return overlapped or new.status is not RunStatus.running
 
 
-async def a_slow_insert_delays_everybody(make: Managing) -> bool:
+async def a_slow_insert_delays_unrelated_calls(make: Managing) -> bool:
     """8. One lock is held across the insert: a slow one delays an unrelated `get()`."""
     async with _workers(make, 1) as (store, worker):
         record = await _running(worker)
@@ -196,7 +196,7 @@ FAULTS: list[Scenario] = [
     an_end_is_not_the_end,
     an_old_run_in_memory_hides_a_new_one,
     the_next_run_overlaps_the_last,
-    a_slow_insert_delays_everybody,
+    a_slow_insert_delays_unrelated_calls,
     finished_runs_pile_up,
     a_record_of_another_user_is_shown,
 ]

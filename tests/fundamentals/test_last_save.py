@@ -16,11 +16,11 @@ pytestmark = on_every_store
 
 
 class Talker:
-    """Says words that it has not saved, and saves them when it is told to stop. `then`: what else it does."""
+    """Has unsaved words, and saves them when it is cancelled. `then`: its behaviour after the cancel."""
 
     def __init__(self, then: str = "raises") -> None:
         self.then = then
-        self.said = asyncio.Event()
+        self.ready = asyncio.Event()
         self.go_on = asyncio.Event()
         self.refused: list[str] = []
         self.stops = 0
@@ -36,7 +36,7 @@ class Talker:
         self.task = asyncio.current_task()
         await ctx.save({"words": ["one"]})
         try:
-            self.said.set()
+            self.ready.set()
             await self.go_on.wait()
             await ctx.save({"words": ["one", "two"]})
             await asyncio.Event().wait()
@@ -57,7 +57,7 @@ async def begun(manager: RunManager, then: str = "raises", **admission: Any) -> 
     agent = Talker(then)
     run = await manager.create_or_reject("t", **admission)
     manager.launch(run, agent)
-    await agent.said.wait()
+    await agent.ready.wait()
     return run, agent
 
 

@@ -1,5 +1,5 @@
-"""The lease: who may act until when, and what happens to a worker that is late. tests/multiprocess blocks,
-pauses and kills real processes; here the gate is held, and clocks are moved."""
+"""The lease: a worker may act until its lease ends, and is fenced if it renews too late. tests/multiprocess
+blocks, pauses and kills real processes; here tests hold the gate and move clocks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.waiting import wait_until
 from tests.unit.test_gate import HOLD
 
 BUSY: dict[str, Any] = {**SHORT, "lease_ttl": 2.0}
-"""For tests in which nobody has to die, on a machine that may be busy."""
+"""For tests in which no worker has to die, on a machine that may be busy."""
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ async def test_result_queued_before_a_pause_is_refused_after_the_declaration_of_
     agent.may_end.set()
     await held.reached.wait()
     victim = next(row for row in await b.worker.fleet() if row.epoch == a.worker.epoch)
-    await wait_until(lambda: buried(b, victim), description="its heartbeat stood still for a moment")
+    await wait_until(lambda: declared_dead(b, victim), description="no heartbeat between read and write")
     held.go_on.set()
     await wait_until(lambda: ended(b, run.run_id), description="the sweep ends it")
     row = await b.store.row(run.run_id)
@@ -166,8 +166,8 @@ async def test_result_queued_before_a_pause_is_refused_after_the_declaration_of_
     assert (row.status, row.result) == (RunStatus.error, None)
 
 
-async def buried(by: RunManager, victim: WorkerRow) -> bool:
-    """As if the system had proved its death; from the heartbeat of this moment."""
+async def declared_dead(by: RunManager, victim: WorkerRow) -> bool:
+    """Declares `victim` dead with a proof of its death. Returns False if a heartbeat intervened."""
     row = next((row for row in await by.worker.fleet() if row.epoch == victim.epoch), None)
     return row is None or await by.store.fence_worker(row, by=by.worker.epoch, proven=True)
 
@@ -303,7 +303,7 @@ async def test_worker_that_receives_no_decisions_is_not_ready_and_heals(
         with monkeypatch.context() as deaf:
 
             async def unheard(epoch: int) -> Any:
-                raise StoreUnavailable("nobody answers")
+                raise StoreUnavailable("no answer")
 
             deaf.setattr(manager.store, "tick", unheard)
             await wait_until(lambda: unready(manager), description="it is red")

@@ -19,11 +19,11 @@ from tests.support.waiting import wait_until
 
 GRACE, BOUND = 0.3, 5.0
 BLOCKED: dict[str, Any] = {"busy_timeout": 60.0, "lease_ttl": 60.0, "grace": GRACE}
-"""A store that would answer one day, long after everybody has to be gone."""
+"""A store that answers long after every worker must have left."""
 
 
 async def _busy(manager: RunManager) -> list[Agent]:
-    """Of each kind that an end has to deal with."""
+    """Start runs of each kind that a shutdown has to end."""
     deaf = Agent(stubborn=True)
     await running(manager, "deaf", deaf)
     _, about_to_end = await running(manager, "about to end")

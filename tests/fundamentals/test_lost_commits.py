@@ -1,5 +1,5 @@
-"""The store is set back to an earlier state under running workers, by a failover to a server without the last
-commits or by a backup. What it has lost it gives to others."""
+"""The store is reset to an earlier state under running workers, by a failover to a server without the last
+commits or by a restored backup. Threads and epochs of lost rows are assigned again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def test_task_is_stopped_whose_row_the_store_has_lost(team: list[RunManage
     heir, its_agent = await running(b, "t")
     await wait_until(agent.stopped.is_set, description="the task is stopped")
     assert "does not hold its thread" in (run.error or "")
-    assert other.running, "what the store knows of goes on"
+    assert other.running, "a run that the store still has continues"
     assert its_agent.running
     assert (await b.store.holder("t")) == heir.run_id
 

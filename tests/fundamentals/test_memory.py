@@ -1,5 +1,5 @@
-"""What a process keeps in memory: its own runs while they are in flight, and for some time after. Never those
-of other workers."""
+"""A process keeps its own runs in memory while they are in flight, and for some time after. It never keeps
+those of other workers."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ async def test_late_claim_of_a_dropped_run_does_not_stop_it(tmp_path: Path) -> N
 
 
 async def test_dropped_run_is_stopped_by_its_cancel(team: list[RunManager]) -> None:
-    """Its caller has dropped the record; the run continues."""
+    """Its caller has dropped the record. The run continues."""
     a, b = team
     run, agent = await running(a, "t")
     await a.cleanup(run.run_id, delay=0)
@@ -122,11 +122,11 @@ async def test_dropped_run_is_stopped_by_the_shutdown_of_its_worker(team: list[R
 async def test_search_for_unsettled_runs_skips_finished_ones(tmp_path: Path) -> None:
     """The tick searches, and there may be ten thousand finished ones."""
     async with team_of(1, tmp_path, tick=0.02, short_tick=0.02) as (manager,):
-        registry, asked = assembly_of(manager).shared.registry, list[str]()
+        registry, checks = assembly_of(manager).shared.registry, list[str]()
 
         class Watched(Latch):
             def is_set(self) -> bool:
-                asked.append("a finished one")
+                checks.append("a finished one")
                 return super().is_set()
 
         for at in range(20):
@@ -138,7 +138,7 @@ async def test_search_for_unsettled_runs_skips_finished_ones(tmp_path: Path) -> 
         ticked = assembly_of(manager).watch.ticked_at or 0.0
         await wait_until(lambda: (assembly_of(manager).watch.ticked_at or 0.0) > ticked, description="a tick")
         assert [entry.record for entry in registry.unsettled()] == [run]
-        assert asked == []
+        assert checks == []
         agent.may_end.set()
         await manager.wait(run.run_id, timeout=20)
         assert registry.unsettled() == []

@@ -34,9 +34,9 @@ async def test_run_with_an_unknown_cause_is_stopped_and_settled(team: list[RunMa
     assert not await b.has_inflight("t")
     for manager in team:
         assert [row.cancel_cause for row in await manager.runs.recent()] == ["quota"]
-        told = await manager.runs.explain(run.run_id)
-        assert (told.run.cancel_action, told.run.cancel_cause) == ("suspend", "quota")
-        assert "quota" in [step.cause for step in told.transitions]
+        explained = await manager.runs.explain(run.run_id)
+        assert (explained.run.cancel_action, explained.run.cancel_cause) == ("suspend", "quota")
+        assert "quota" in [step.cause for step in explained.transitions]
         assert (await manager.runs.receipt(run.run_id)).cause == "quota"
         assert (await manager.worker.health()).ready
 
@@ -53,7 +53,7 @@ async def test_run_that_fails_in_a_tick_delays_no_other(
         nonlocal looks
         if run_id == bad.run_id:
             looks += 1
-            raise ValueError("this row says nothing")
+            raise ValueError("this row cannot be read")
         await look(run_id)
 
     monkeypatch.setattr(delivery, "refresh_from_store", fail)
@@ -70,7 +70,7 @@ async def test_run_that_fails_in_a_tick_delays_no_other(
     await a.wait(bad.run_id, timeout=20)
 
 
-async def test_worker_whose_ticks_fail_is_not_ready_and_says_why(
+async def test_worker_whose_ticks_fail_is_not_ready_and_names_the_error(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     a, _ = team
@@ -80,29 +80,31 @@ async def test_worker_whose_ticks_fail_is_not_ready_and_says_why(
 
     monkeypatch.setattr(a.store, "tick", fail)
     with caplog.at_level(logging.CRITICAL):
-        await wait_until(lambda: why_not(a, "failed: ValueError: of the future"), description="it says why")
+        await wait_until(
+            lambda: why_not(a, "failed: ValueError: of the future"), description="health names the error"
+        )
     assert not (await a.worker.health()).ready
     monkeypatch.undo()
     await wait_until(lambda: ready(a), description="a tick succeeds")
 
 
-async def why_not(manager: RunManager, said: str) -> bool:
-    return said in " ".join((await manager.worker.health()).why_not)
+async def why_not(manager: RunManager, reason: str) -> bool:
+    return reason in " ".join((await manager.worker.health()).why_not)
 
 
 async def ready(manager: RunManager) -> bool:
     return (await manager.worker.health()).ready
 
 
-async def test_record_of_a_peers_run_keeps_words_of_a_newer_version(team: list[RunManager]) -> None:
+async def test_record_of_a_peers_run_keeps_unknown_values(team: list[RunManager]) -> None:
     a, b = team
     run, agent = await running(a, "t")
     await asyncio.to_thread(
         sql_of(a.store), "UPDATE runs SET on_disconnect = 'detach' WHERE run_id = ?", run.run_id
     )
-    found = await b.get(run.run_id)
-    assert found is not None
-    assert found.on_disconnect == "detach"
-    assert [record.run_id for record in await b.list_by_thread("t")] == [run.run_id]
+    record = await b.get(run.run_id)
+    assert record is not None
+    assert record.on_disconnect == "detach"
+    assert [listed.run_id for listed in await b.list_by_thread("t")] == [run.run_id]
     agent.may_end.set()
     await b.wait(run.run_id, timeout=20)

@@ -1,5 +1,5 @@
-"""However the code of a run ends, and whatever the store makes of that: the run ends, and its
-thread is free."""
+"""However the code of a run ends, and whatever the store refuses of that end: the run ends, and its thread is
+free."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.waiting import wait_until
 
 
 async def ended(manager: RunManager, run_id: str) -> str:
-    """The error that the run ended with, when its thread is free."""
+    """Waits until the thread is free, and returns the error of the run."""
     with pytest.raises(RunFailed) as failed:
         await manager.wait(run_id, timeout=20)
     assert (await row(manager, run_id))["status"] == "error"
@@ -79,7 +79,7 @@ async def test_sys_exit_ends_the_run_alone(manager: RunManager, agent: Callable[
     assert "sys.exit(2)" in error or "sub-exception" in error
 
 
-async def test_assistant_that_returns_no_outcome_ends_as_error_that_says_so(manager: RunManager) -> None:
+async def test_assistant_that_returns_no_outcome_ends_as_error_with_the_reason(manager: RunManager) -> None:
     run = await manager.create_or_reject("t")
     manager.launch(run, ReturnsDict(assembly_of(manager).shared.values))
     assert "dict" in await ended(manager, run.run_id)
@@ -93,7 +93,7 @@ async def test_operation_whose_error_cannot_be_read_frees_its_thread(manager: Ru
 
 
 def refuse(manager: RunManager, name: str, error: Exception, times: float) -> list[Any]:
-    """The store's `name` fails with `error` for the first `times` calls. Answers the calls so far."""
+    """The store's `name` fails with `error` for the first `times` calls. Returns the list of the calls."""
     write, calls = getattr(manager.store, name), list[Any]()
 
     async def refusing(*args: Any, **kwargs: Any) -> Any:
@@ -144,7 +144,7 @@ async def test_error_text_that_the_store_refuses_is_kept_escaped(manager: RunMan
     assert "are too much" in error
 
 
-async def test_end_that_the_store_refuses_again_and_again_stays_owed(
+async def test_end_that_the_store_refuses_repeatedly_is_retried(
     manager: RunManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("coordinator.runs.refusals.AGAIN", 0.01)

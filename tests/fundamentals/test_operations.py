@@ -72,23 +72,23 @@ async def test_operations_are_in_the_audit_but_in_no_list_of_runs(team: list[Run
 
 
 async def ids_in_lists(manager: RunManager, thread_id: str) -> set[str]:
-    """Whatever any list of the manager or its store shows of a thread."""
+    """Returns the ids of a thread's runs that any list of the manager or its store contains."""
     store: Any = manager.store
-    found: list[Any] = [
+    listed: list[Any] = [
         *await manager.list_by_thread(thread_id),
         *await manager.runs.recent(thread_id=thread_id),
         *await manager.runs.recent(in_flight=True),
         *await manager.runs.recent(statuses=[status.value for status in RunStatus]),
     ]
     if await manager.threads.get(thread_id) is not None:
-        found += await manager.runs.of_thread(thread_id)
-        found += await manager.runs.in_flight()
+        listed += await manager.runs.of_thread(thread_id)
+        listed += await manager.runs.in_flight()
     rows = [
         *await store.list_by_thread(thread_id),
         *await store.list_inflight(),
         *await store.list_pending(),
     ]
-    return {each.run_id for each in found} | {row["run_id"] for row in rows}
+    return {each.run_id for each in listed} | {row["run_id"] for row in rows}
 
 
 async def listed_nowhere(manager: RunManager, other: RunManager) -> None:
@@ -116,15 +116,15 @@ async def test_operation_is_in_no_list_of_runs_in_memory(store: str) -> None:
 
 
 async def test_hooks_receive_events_of_runs_but_not_of_operations(team: list[RunManager]) -> None:
-    manager, told = team[0], list[Event]()
-    manager.worker.observe(told.append)
+    manager, events = team[0], list[Event]()
+    manager.worker.observe(events.append)
     async with manager.threads.hold("t", "import"):
         """It holds the thread."""
-    assert told == []
+    assert events == []
     run = await manager.create_or_reject("t")
     manager.launch(run, quick)
     await manager.wait(run.run_id)
-    assert [type(event) for event in told] == [RunAdmitted, RunStarted, RunSettled]
+    assert [type(event) for event in events] == [RunAdmitted, RunStarted, RunSettled]
 
 
 async def test_reconcile_reports_no_operation(tmp_path: Path) -> None:

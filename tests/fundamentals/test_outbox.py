@@ -1,5 +1,5 @@
-"""The store is away: the writes that an owner still has to make wait in order, and are made when
-it is back."""
+"""While the store is unavailable, the writes of an owner are queued. They are written in order when it is
+back."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ PATIENT: dict[str, Any] = {"busy_timeout": 0.1, "lease_ttl": 60.0}
 """A lease that outlasts the outage."""
 
 
-async def owes(manager: RunManager, count: int) -> None:
-    await wait_until(lambda: manager.worker.pending_writes == count, description=f"{count} writes are owed")
+async def until_pending(manager: RunManager, count: int) -> None:
+    description = f"{count} writes are pending"
+    await wait_until(lambda: manager.worker.pending_writes == count, description=description)
 
 
-async def calm(manager: RunManager) -> None:
-    """What an admission leaves to be done (its claim) is done: else that would be owed as well."""
-    await wait_until(lambda: not jobs_of(manager), description="no job is under way")
+async def until_idle(manager: RunManager) -> None:
+    """Waits for the job that an admission starts (its claim): otherwise that would be pending as well."""
+    await wait_until(lambda: not jobs_of(manager), description="no job is in progress")
 
 
 async def several(manager: RunManager, count: int) -> list[tuple[str, Agent]]:
@@ -48,7 +49,7 @@ async def test_outage_of_five_seconds_loses_no_write_and_keeps_the_order(tmp_pat
             for done, (_, agent) in enumerate(reversed(runs), start=1):
                 agent.returns = {"result": done}
                 agent.may_end.set()
-                await owes(manager, done)
+                await until_pending(manager, done)
             await wait_until(
                 lambda: time.monotonic() - began > AWAY, description="5 s have passed", timeout=AWAY + 1
             )
@@ -62,7 +63,7 @@ async def test_outage_of_five_seconds_loses_no_write_and_keeps_the_order(tmp_pat
     assert finished == [run_id for run_id, _ in reversed(runs)]
 
 
-async def test_owed_writes_of_a_run_are_written_in_order(tmp_path: Path) -> None:
+async def test_pending_writes_of_a_run_are_written_in_order(tmp_path: Path) -> None:
     async with team_of(1, tmp_path, **PATIENT) as (manager,):
         run, agent = await running(manager, "t")
         with locked(tmp_path / "runs.db"):
@@ -71,7 +72,7 @@ async def test_owed_writes_of_a_run_are_written_in_order(tmp_path: Path) -> None
             await manager.update_run_completion(run.run_id, total_tokens=7)
             await manager.update_run_completion(run.run_id, message_count=3)
             agent.may_end.set()
-            await owes(manager, 5)
+            await until_pending(manager, 5)
         await manager.wait(run.run_id, timeout=20)
         row = await manager.store.get(run.run_id)
     assert row is not None
@@ -80,29 +81,30 @@ async def test_owed_writes_of_a_run_are_written_in_order(tmp_path: Path) -> None
 
 
 async def test_set_status_returns_at_once_during_an_outage(tmp_path: Path) -> None:
-    """It returns when the write is owed, and the record shows the status that will be written."""
+    """It returns when the write is queued, and the record shows the status that will be written."""
     async with team_of(1, tmp_path, **PATIENT) as (manager,):
         run = await manager.create_or_reject("t")
         assert await manager.start(run.run_id)
         with locked(tmp_path / "runs.db"):
             await manager.set_status(run.run_id, RunStatus.error, error="why")
-            await owes(manager, 1)
+            await until_pending(manager, 1)
             assert stored(tmp_path / "runs.db", "SELECT status FROM runs") == ["running"]
         assert await assembly_of(manager).runs.waiter.until_settled(run.run_id, 5)
         assert stored(tmp_path / "runs.db", "SELECT status || error FROM runs") == ["errorwhy"]
 
 
-async def test_end_of_a_queued_run_is_owed_during_an_outage(tmp_path: Path) -> None:
-    """Its caller drops it while the store is away: no worker runs it at its turn."""
+async def test_end_of_a_queued_run_is_written_after_an_outage(tmp_path: Path) -> None:
+    """Its caller ends it while the store is unavailable: no worker executes it at its turn."""
     async with team_of(1, tmp_path, **PATIENT) as (manager,):
         first, holder = await running(manager, "t")
         given_up, never = await launched(manager, "t", multitask_strategy="enqueue")
-        await calm(manager)
+        await until_idle(manager)
         with locked(tmp_path / "runs.db"):
             holder.may_end.set()
-            await owes(manager, 1)  # which will pass the thread on before the store hears of the other
+            # The end of the holder passes the thread on before the store has the end of the queued run.
+            await until_pending(manager, 1)
             await manager.set_status(given_up.run_id, RunStatus.error, error="why")
-            await owes(manager, 2)
+            await until_pending(manager, 2)
         await manager.wait(first.run_id, timeout=20)
         assert await assembly_of(manager).runs.waiter.until_settled(given_up.run_id, 5)
         assert not never.started.is_set()
@@ -118,11 +120,11 @@ async def test_queued_run_is_cleaned_up_during_an_outage(tmp_path: Path) -> None
     async with team_of(1, tmp_path, **PATIENT) as (manager,):
         _, holder = await running(manager, "t")
         dropped, _ = await launched(manager, "t", multitask_strategy="enqueue")
-        await calm(manager)
+        await until_idle(manager)
         with locked(tmp_path / "runs.db"):
             await manager.cleanup(dropped.run_id, delay=0)
-            await owes(manager, 1)
-        await owes(manager, 0)
+            await until_pending(manager, 1)
+        await until_pending(manager, 0)
         assert stored(tmp_path / "runs.db", "SELECT status FROM runs ORDER BY created_us")[1] == "interrupted"
         holder.may_end.set()
 
@@ -130,20 +132,20 @@ async def test_queued_run_is_cleaned_up_during_an_outage(tmp_path: Path) -> None
 async def test_ended_queued_run_that_is_claimed_frees_the_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A claim without answer gives it the thread. Then its end is written, and the thread is free."""
+    """It gets the thread by a claim whose answer is lost. Then its end is written, and the thread is free."""
     async with team_of(2, tmp_path, **PATIENT) as (manager, peer):
         first, holder = await running(peer, "t")
         dropped, _ = await launched(manager, "t", multitask_strategy="enqueue")
-        await calm(manager)
+        await until_idle(manager)
         store: Any = manager.store
         claim, update_status = store.claim, store.update_status
         claimed, back = asyncio.Event(), asyncio.Event()
 
-        async def unheard(*args: Any, **kwargs: Any) -> Any:
+        async def unanswered(*args: Any, **kwargs: Any) -> Any:
             answer = await claim(*args, **kwargs)
             if not claimed.is_set():
                 claimed.set()
-                raise StoreUnavailable("it does not say whether it wrote")
+                raise StoreUnavailable("the outcome is unknown")
             return answer
 
         async def away(*args: Any, **kwargs: Any) -> Any:
@@ -151,7 +153,7 @@ async def test_ended_queued_run_that_is_claimed_frees_the_thread(
                 raise StoreUnavailable("it is away")
             return await update_status(*args, **kwargs)
 
-        monkeypatch.setattr(store, "claim", unheard)
+        monkeypatch.setattr(store, "claim", unanswered)
         monkeypatch.setattr(store, "update_status", away)
         await manager.cleanup(dropped.run_id, delay=0)
         holder.may_end.set()
@@ -160,10 +162,10 @@ async def test_ended_queued_run_that_is_claimed_frees_the_thread(
         assert (await manager.runs.explain(dropped.run_id)).run.holds_thread
         back.set()
 
-        async def let_go() -> bool:
+        async def freed() -> bool:
             return not (await manager.runs.explain(dropped.run_id)).run.holds_thread
 
-        await wait_until(let_go, description="its thread is free")
+        await wait_until(freed, description="its thread is free")
         assert (await manager.runs.explain(dropped.run_id)).run.status is RunStatus.interrupted
 
 
@@ -174,7 +176,7 @@ async def test_task_of_a_removed_queued_run_ends_when_the_store_is_back(
     async with team_of(2, tmp_path, **PATIENT) as (mine, peer):
         _, holder = await running(mine, "t")
         dropped, _ = await launched(mine, "t", multitask_strategy="enqueue")
-        await calm(mine)
+        await until_idle(mine)
         task, store = dropped.task, mine.store
         assert task is not None
         update_status, back = store.update_status, asyncio.Event()
@@ -199,17 +201,17 @@ async def test_cancelled_caller_leaves_no_partial_write(tmp_path: Path) -> None:
         run = await manager.create_or_reject("t")
         assert await manager.start(run.run_id)
         with locked(tmp_path / "runs.db"):
-            telling = asyncio.create_task(manager.set_status(run.run_id, RunStatus.success))
+            setting = asyncio.create_task(manager.set_status(run.run_id, RunStatus.success))
             await asyncio.sleep(0)
-            telling.cancel()
-            await owes(manager, 1)
+            setting.cancel()
+            await until_pending(manager, 1)
         with pytest.raises(asyncio.CancelledError):
-            await telling
+            await setting
         assert stored(tmp_path / "runs.db", "SELECT status || holds_thread FROM runs") == ["success0"]
         assert (await manager.create_or_reject("t")).run_id != run.run_id
 
 
-async def test_fenced_worker_discards_owed_writes_and_logs_it(
+async def test_fenced_worker_discards_pending_writes_and_logs_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with team_of(1, tmp_path, busy_timeout=0.1, lease_ttl=1.0, renew=0.2) as (manager,):
@@ -218,8 +220,8 @@ async def test_fenced_worker_discards_owed_writes_and_logs_it(
         agent.returns = "too late"
         with locked(tmp_path / "runs.db"), caplog.at_level(logging.ERROR, "stores.outbox"):
             agent.may_end.set()
-            await owes(manager, 1)
-            await owes(manager, 0)  # the lease is over
+            await until_pending(manager, 1)
+            await until_pending(manager, 0)  # the lease has ended
             assert run.run_id in caplog.text
             assert "its peers end" in caplog.text
             with pytest.raises(StoreUnavailable):  # behind an attempt that was under way, which may not win
@@ -228,7 +230,7 @@ async def test_fenced_worker_discards_owed_writes_and_logs_it(
         ends = "SELECT status FROM runs WHERE settled_at IS NOT NULL AND result IS NULL"
         await wait_until(
             lambda: stored(tmp_path / "runs.db", ends) == ["error"],
-            description="the run is ended by the others",
+            description="a peer ends the run",
         )
 
 
@@ -238,7 +240,7 @@ async def test_full_outbox_refuses_admissions_until_it_drains(tmp_path: Path) ->
         with locked(tmp_path / "runs.db"):
             for done, (_, agent) in enumerate(runs, start=1):  # those under way are never dropped
                 agent.may_end.set()
-                await owes(manager, done)
+                await until_pending(manager, done)
             with pytest.raises(OutboxFull, match="5 finished results wait for the store") as full:
                 await manager.create_or_reject("another")
             assert isinstance(full.value, StoreUnavailable)
@@ -251,7 +253,7 @@ async def test_full_outbox_refuses_admissions_until_it_drains(tmp_path: Path) ->
         await manager.wait(run.run_id, timeout=20)
 
 
-async def test_shutdown_retries_owed_writes_once(tmp_path: Path) -> None:
+async def test_shutdown_retries_pending_writes_once(tmp_path: Path) -> None:
     async with team_of(1, tmp_path, **PATIENT) as (manager,):
         run, _ = await running(manager, "t")
         with locked(tmp_path / "runs.db"):

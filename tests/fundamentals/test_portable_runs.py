@@ -38,7 +38,7 @@ LONG: dict[str, Any] = {"lease_ttl": 30.0}
 async def gateway(
     folder: Path, *, lease: dict[str, Any] = LONG, **assistants: Any
 ) -> AsyncGenerator[RunManager]:
-    """Its lease outlasts the pauses of a busy machine, except where its death is what the test is about."""
+    """A worker whose lease outlasts the pauses of a busy machine, except in tests of its death."""
     settings = Settings(store=f"sqlite:///{folder / 'runs.db'}", **{**QUICK, **lease})
     async with open_coordinator(settings=settings, assistants=assistants) as manager:
         yield manager
@@ -77,7 +77,7 @@ async def test_queued_run_of_a_dead_worker_is_taken_over_by_one_with_the_assista
     home.launch(run)
     behind, last = await launched_behind(stranger, "t")
     await hang(home)
-    await wait_until(lambda: gone(stranger, home.worker.epoch), description="its peers have buried it")
+    await wait_until(lambda: gone(stranger, home.worker.epoch), description="its peers have declared it dead")
     holder.may_end.set()
     async with asyncio.timeout(10):
         await agents["friend"].started.wait()
@@ -129,11 +129,11 @@ async def test_wait_at_the_old_home_returns_the_result(
         def late(name: str) -> Any:
             method = getattr(store, name)
 
-            async def asked(*args: Any) -> Any:
+            async def called(*args: Any) -> Any:
                 await over.wait()
                 return await method(*args)
 
-            return asked
+            return called
 
         for name in ("tick", "standing", "claim"):
             monkeypatch.setattr(store, name, late(name))
@@ -152,11 +152,11 @@ async def test_wait_at_the_old_home_returns_the_result(
 async def executed_elsewhere(
     folder: Path, agent: Agent, patch: pytest.MonkeyPatch
 ) -> AsyncGenerator[tuple[RunManager, RunManager, RunRecord]]:
-    """(the old home of a run, its heir, the run): what the home asks about it has no answer."""
-    unheard = asyncio.Event()
+    """Yields the old home of a run, its heir and the run. The old home's reads of the run stay unanswered."""
+    released = asyncio.Event()
 
     async def never(*args: Any) -> Any:
-        await unheard.wait()
+        await released.wait()
         raise StoreUnavailable("it is away")
 
     async with gateway(folder, agent=Agent()) as home, gateway(folder, agent=agent) as heir:
@@ -171,7 +171,7 @@ async def executed_elsewhere(
             await agent.started.wait()
         yield home, heir, run
         agent.may_end.set()
-        unheard.set()
+        released.set()
 
 
 async def test_end_of_the_old_homes_task_does_not_end_the_run(
@@ -206,16 +206,16 @@ async def test_shutdown_of_the_old_home_does_not_end_the_run(
 async def test_cancel_at_the_old_home_reaches_the_new_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent, told = Agent(), list[int]()
+    agent, hinted = Agent(), list[int]()
     async with executed_elsewhere(tmp_path, agent, monkeypatch) as (home, heir, run):
 
         def hint(epoch: int, signal: Signal) -> None:
             del signal
-            told.append(epoch)
+            hinted.append(epoch)
 
         monkeypatch.setattr(assembly_of(home).shared.notifier, "notify_worker", hint)
         assert await home.cancel(run.run_id)
-        assert told == [heir.worker.epoch]
+        assert hinted == [heir.worker.epoch]
         async with asyncio.timeout(10):
             await agent.stopped.wait()  # by its tick
 
@@ -223,7 +223,7 @@ async def test_cancel_at_the_old_home_reaches_the_new_home(
 async def test_home_does_not_take_over_its_own_cleaned_up_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its end is owed while the store is away, and its turn comes first."""
+    """Its end is pending while the store is unavailable, and its turn comes first."""
     agent, away = Agent(), asyncio.Event()
     async with gateway(tmp_path, agent=agent) as home, gateway(tmp_path) as other:
         _, holder = await running(other, "t")
@@ -267,7 +267,7 @@ def handed_over(cx: Any, now: int, run_id: str) -> None:
 
 
 async def test_cancel_during_the_takeover_wins(tmp_path: Path) -> None:
-    """The run is claimed here and cancelled elsewhere before its task exists: it never starts."""
+    """One worker claims the run, and another cancels it before its task exists: it never starts."""
     agent = Agent()
     async with gateway(tmp_path) as other, gateway(tmp_path, agent=agent) as heir:
         _, holder = await running(other, "t")
@@ -284,8 +284,8 @@ async def test_cancel_during_the_takeover_wins(tmp_path: Path) -> None:
 
 
 async def test_started_run_of_a_dead_worker_is_not_restarted(tmp_path: Path) -> None:
-    """Reported failures 17, 41 and 45: a worker dies in the middle of a portable run. The run ends with an
-    error that says so; the next worker does not run it from its first step."""
+    """Reported failures 17, 41 and 45: a worker dies during a portable run. The run ends with an error that
+    names the reason. The next worker does not run it from its first step."""
     first, second = Agent(), Agent()
     async with (
         gateway(tmp_path, lease=SHORT, agent=first) as victim,
@@ -306,19 +306,19 @@ async def test_started_run_of_a_dead_worker_is_not_restarted(tmp_path: Path) -> 
 
 
 async def test_handed_over_run_keeps_its_limits(tmp_path: Path, stack: AsyncExitStack) -> None:
-    here, there = Agent(), Agent()
-    home = await stack.enter_async_context(gateway(tmp_path, agent=here))
-    friend = await stack.enter_async_context(gateway(tmp_path, agent=there))
+    first, second = Agent(), Agent()
+    home = await stack.enter_async_context(gateway(tmp_path, agent=first))
+    friend = await stack.enter_async_context(gateway(tmp_path, agent=second))
     _, holder = await running(friend, "t")
     run = await home.create_or_reject("t", "agent", multitask_strategy="enqueue", idle_timeout=0.2)
     home.launch(run)
     async with asyncio.timeout(10):
         await home.worker.drain(grace=30)
         holder.may_end.set()
-        await there.started.wait()
+        await second.started.wait()
         with pytest.raises(RunFailed, match="no sign of life"):
             await friend.wait(run.run_id)
-    assert not here.started.is_set()
+    assert not first.started.is_set()
     ended = await friend.runs.explain(run.run_id)
     assert (ended.run.status, ended.run.cancel_cause) == (RunStatus.timeout, "idle")
 
@@ -327,17 +327,17 @@ async def test_handed_over_run_keeps_its_limits(tmp_path: Path, stack: AsyncExit
 async def test_claimed_run_starts_although_the_claims_answer_was_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unanswered: str
 ) -> None:
-    """It already holds its thread, and is in no queue in which a tick would find it."""
+    """It already holds its thread, so it is in no queue that a tick reads."""
     agent = Agent(returns=1)
     async with gateway(tmp_path) as other, gateway(tmp_path, agent=agent) as heir:
         _, holder = await running(other, "t")
         run = await heir.create_or_reject("t", "agent", multitask_strategy="enqueue")
         await write_of(heir.store)(handed_over, run.run_id)
         assembly_of(heir).shared.registry.drop(run.run_id)
-        ask, failed = getattr(heir.store, unanswered), asyncio.Event()
+        call, failed = getattr(heir.store, unanswered), asyncio.Event()
 
         async def once(*args: Any, **kwargs: Any) -> Any:
-            answer = await ask(*args, **kwargs)
+            answer = await call(*args, **kwargs)
             if answer is not None and not failed.is_set():
                 failed.set()
                 raise StoreUnavailable("the connection broke")

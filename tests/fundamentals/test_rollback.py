@@ -25,7 +25,7 @@ async def values_of(manager: RunManager, thread_id: str) -> Any:
 async def test_rollback_restores_the_values_before_the_next_run_reads_them(
     team: list[RunManager], second: int
 ) -> None:
-    """Reported failure 10: the old rollback must not overwrite what the new run writes."""
+    """Reported failure 10: the old rollback must not overwrite the writes of the new run."""
     await team[0].threads.replace_values("t", {"turn": 1})
     _, old = await running(team[0], "t", Agent(saves={"turn": 2}, stubborn=True))
     assert await values_of(team[second], "t") == {"turn": 2}
@@ -77,7 +77,7 @@ async def test_rollback_of_a_pending_run_restores_nothing(team: list[RunManager]
 async def test_failing_rollback_is_tried_three_times(
     alone: RunManager, monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
-    """By its owner as by an adopting worker; then the thread is freed, and the run shows the failure."""
+    """The owner and an adopting worker try. Then the thread is freed, and the run shows the failure."""
     await alone.threads.replace_values("t", {"turn": 1})
     run, agent = await running(alone, "t", Agent(saves={"turn": 2}))
     restore, fences = assembly_of(alone).shared.values.restore, list[int]()
@@ -105,8 +105,8 @@ async def test_failing_rollback_is_tried_three_times(
 async def test_operation_interrupted_during_its_second_rollback_is_rolled_back(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """An operation ends in its caller's own steps, so an interrupted rollback is begun anew, with the fence
-    of that attempt."""
+    """The caller's own steps end an operation, so an interrupted rollback begins again, with the fence of
+    that attempt."""
     a, b = team
     await a.threads.replace_values("t", {"turn": 1})
     store: Any = a.store
@@ -124,19 +124,19 @@ async def test_operation_interrupted_during_its_second_rollback_is_rolled_back(
             raise failures.pop()
         return await restore(*args)
 
-    async def unheard_readopt(*args: Any) -> Any:
+    async def unanswered_readopt(*args: Any) -> Any:
         answer = await readopt(*args)
         if counted.is_set():
             return answer
         counted.set()
         if how == "not answered":
-            raise StoreUnavailable("it does not say whether it wrote")
-        await left.wait()  # heard after all, where the hint of the cancel has let somebody else ask
+            raise StoreUnavailable("the outcome is unknown")
+        await left.wait()  # the answer arrives after the caller has left
         return answer
 
     monkeypatch.setattr(store, "save", slow_save)
     monkeypatch.setattr(store, "restore", failing_restore)
-    monkeypatch.setattr(store, "readopt", unheard_readopt)
+    monkeypatch.setattr(store, "readopt", unanswered_readopt)
     update = asyncio.create_task(a.threads.replace_values("t", {"turn": 2}))
     await saved.wait()
     operation = await store.holder("t")

@@ -1,5 +1,5 @@
 """Each field of RunSpec, from the arguments of a caller to the row, and on to another worker and to clients.
-A field that is added gets a line in VALUES, and fails here wherever it is not carried."""
+A new field gets a line in VALUES. The tests fail for each step that does not carry it."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ NOT_SHOWN = {
     "temporary_ms",
 }
 SHOWN_OF_ROWS = ("run_id", "created_at", "error")
-"""Columns that a run is not asked for, and that clients see as they are stored."""
+"""Columns that are not requested with a run, and that clients see as they are stored."""
 
 each_field = pytest.mark.parametrize("name", [each.name for each in fields(RunSpec)])
 each_column = pytest.mark.parametrize("name", COLUMN_NAMES)
@@ -144,7 +144,7 @@ async def epoch(store: Any) -> int:
     return await store.register(new_worker(assistants=("agent",)))
 
 
-def asked(name: str, **others: Any) -> dict[str, Any]:
+def admission(name: str, **others: Any) -> dict[str, Any]:
     return {"thread_id": "t", **others, name: VALUES[name]}
 
 
@@ -192,7 +192,7 @@ async def test_argument_of_create_or_reject_reaches_the_spec(name: str) -> None:
 @pytest.mark.parametrize("how", ["admit", "insert"])
 async def test_column_survives_admission(store: Any, epoch: int, name: str, how: str) -> None:
     await holding(store, epoch, "other", run_id="parent")
-    request = new_run(**asked(name))
+    request = new_run(**admission(name))
     if how == "admit":
         await store.admit(request, epoch=epoch, limits=Limits())
     else:
@@ -219,17 +219,17 @@ async def test_columns_survive_admission_together_and_among_many(store: Any, epo
 
 async def _queue_deadline(store: Any, epoch: int, clock: StoreClock) -> None:
     await running(store, epoch)
-    made = await admitted(store, epoch, **asked("queue_timeout_ms", multitask_strategy="enqueue"))
+    made = await admitted(store, epoch, **admission("queue_timeout_ms", multitask_strategy="enqueue"))
     assert (await row_of(store, made.run_id)).queue_deadline_at == clock() + 90_000_000
 
 
 async def _not_before(store: Any, epoch: int, clock: StoreClock) -> None:
-    made = await admitted(store, epoch, **asked("delay_ms"))
+    made = await admitted(store, epoch, **admission("delay_ms"))
     assert (await row_of(store, made.run_id)).not_before == clock() + 60_000_000
 
 
 async def _webhook(store: Any, epoch: int, clock: StoreClock) -> None:
-    made = await admitted(store, epoch, **asked("webhook"))
+    made = await admitted(store, epoch, **admission("webhook"))
     assert isinstance(store, WebhookStore)
     (row,) = await store.webhooks()
     assert (row.run_id, row.url) == (made.run_id, VALUES["webhook"])
@@ -239,7 +239,7 @@ async def _fired(store: Any, epoch: int, clock: StoreClock) -> None:
     crons: CronStore = store
     cron = CronRow("cron", None, "agent", None, "* * * * *", None, True, None, None, {}, {}, FIRING.at)
     await crons.create_cron(cron, thread_must_exist=False)
-    made = await admitted(store, epoch, **asked("firing"))
+    made = await admitted(store, epoch, **admission("firing"))
     fired = await crons.cron("cron", user_id=None)
     assert fired is not None
     assert (fired.last_run_id, fired.next_at) == (made.run_id, None)
@@ -247,17 +247,19 @@ async def _fired(store: Any, epoch: int, clock: StoreClock) -> None:
 
 async def _no_thread(store: Any, epoch: int, clock: StoreClock) -> None:
     with pytest.raises(ThreadNotFound):
-        await admitted(store, epoch, **asked("thread_must_exist"))
+        await admitted(store, epoch, **admission("thread_must_exist"))
 
 
 async def _not_adopted(store: Any, epoch: int, clock: StoreClock) -> None:
     await admitted(store, epoch)
     with pytest.raises(ThreadNotFound):
-        await admitted(store, epoch, **asked("adopt_thread", user_id="user", multitask_strategy="enqueue"))
+        await admitted(
+            store, epoch, **admission("adopt_thread", user_id="user", multitask_strategy="enqueue")
+        )
 
 
 async def _temporary(store: Any, epoch: int, clock: StoreClock) -> None:
-    assert (await admitted(store, epoch, **asked("temporary_ms"))).temporary
+    assert (await admitted(store, epoch, **admission("temporary_ms"))).temporary
     thread = await store.thread("t")
     assert (thread.temporary, thread.ttl_ms) == (True, 50_000)
 
@@ -286,21 +288,21 @@ async def test_field_without_a_column_takes_effect(
 @each_column
 async def test_put_records_the_fields_that_it_takes(store: Any, name: str) -> None:
     await store.put("r", thread_id="t")
-    await store.put("r", **asked(name))
+    await store.put("r", **admission(name))
     expected = VALUES[name] if name in RECORDED and name != "thread_id" else (await store.get("r"))[name]
     assert (await store.get("r"))[name] == expected
-    await store.put("s", **asked(name))
+    await store.put("s", **admission(name))
     assert (await store.get("s"))[name] == (VALUES[name] if name in RECORDED else default_of(name))
 
 
 class Records(RunStore):
-    """A gateway's own store, that keeps what it is told."""
+    """A gateway's own store, which keeps the arguments of each `put`."""
 
     def __init__(self) -> None:
-        self.told: dict[str, dict[str, Any]] = {}
+        self.rows: dict[str, dict[str, Any]] = {}
 
-    async def put(self, run_id: str, **told: Any) -> None:
-        self.told[run_id] = told
+    async def put(self, run_id: str, **columns: Any) -> None:
+        self.rows[run_id] = columns
 
 
 @each_column
@@ -312,12 +314,12 @@ async def test_record_store_receives_the_fields_that_its_put_takes(name: str) ->
     if name in ("parent_run_id", "kind"):
         assert not taken
         return
-    request = new_run(**asked(name))
+    request = new_run(**admission(name))
     await store.admit(request, epoch=epoch, limits=Limits())
-    told = records.told[request.run_id]
-    assert (name in told) == taken
+    row = records.rows[request.run_id]
+    assert (name in row) == taken
     if taken and name != "kwargs":
-        assert told[name] == VALUES[name]
+        assert row[name] == VALUES[name]
     await store.aclose()
 
 
@@ -325,7 +327,7 @@ async def test_record_store_receives_the_fields_that_its_put_takes(name: str) ->
 
 
 @each_field
-def test_hash_tells_requests_apart(name: str) -> None:
+def test_hash_depends_on_each_hashed_field(name: str) -> None:
     plain = RunSpec(thread_id="t")
     other = replace(plain, **{name: VALUES[name]})
     assert (body_hash(plain) != body_hash(other)) == (ROLES[name].hashed is not None)
@@ -400,7 +402,7 @@ async def test_document_shows_the_field(name: str) -> None:
     async with open_coordinator(
         settings=Settings(store="memory://"), assistants={"agent": _nothing}
     ) as manager:
-        record = await manager.admit(RunSpec(**asked(name)))
+        record = await manager.admit(RunSpec(**admission(name)))
         row = await row_of(manager.store, record.run_id)
         expected = manager.assistants.id_of("agent") if name == "assistant_id" else VALUES[name]
         assert getattr(run_created(record, manager.assistants), name) == expected

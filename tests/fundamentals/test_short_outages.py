@@ -1,4 +1,4 @@
-"""The store is away for a moment: starts and admissions continue when it is back."""
+"""The store is unavailable for a moment: starts and admissions continue when it is back."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from tests.support.waiting import wait_until
 
 
 class Outage:
-    """The named calls of the store fail until it is over; with `unheard`, they are made all the same."""
+    """The named calls of the store fail until it is over. With `committed` they take effect nevertheless."""
 
-    def __init__(self, manager: RunManager, *names: str, unheard: bool = False) -> None:
+    def __init__(self, manager: RunManager, *names: str, committed: bool = False) -> None:
         self.met = asyncio.Event()
         self.over = False
         for name in names:
-            setattr(manager.store, name, self._failing(getattr(manager.store, name), unheard=unheard))
+            setattr(manager.store, name, self._failing(getattr(manager.store, name), committed=committed))
 
-    def _failing(self, call: Any, *, unheard: bool) -> Any:
+    def _failing(self, call: Any, *, committed: bool) -> Any:
         async def failing(*args: Any, **kwargs: Any) -> Any:
             if self.over:
                 return await call(*args, **kwargs)
-            if unheard:
+            if committed:
                 await call(*args, **kwargs)
             self.met.set()
             raise StoreUnavailable("it is away")
@@ -38,25 +38,27 @@ class Outage:
         return failing
 
 
-BOTH_WAYS = pytest.mark.parametrize("unheard", [False, True], ids=["not written", "written and not heard"])
+BOTH_WAYS = pytest.mark.parametrize(
+    "committed", [False, True], ids=["not written", "written without an answer"]
+)
 
 
 @BOTH_WAYS
-async def test_start_that_meets_an_outage_is_owed(manager: RunManager, unheard: bool) -> None:
+async def test_start_that_meets_an_outage_is_retried(manager: RunManager, committed: bool) -> None:
     run = await manager.create_or_reject("t")
-    outage = Outage(manager, "start", unheard=unheard)
+    outage = Outage(manager, "start", committed=committed)
     manager.launch(run, quick)
     async with asyncio.timeout(20):
         await outage.met.wait()
-    await wait_until(lambda: manager.worker.pending_writes == 1, description="the start is owed")
+    await wait_until(lambda: manager.worker.pending_writes == 1, description="the start is pending")
     outage.over = True
     assert await manager.wait(run.run_id, timeout=20) == f"done {run.run_id}"
 
 
 @BOTH_WAYS
-async def test_cancel_reaches_a_run_whose_start_is_owed(manager: RunManager, unheard: bool) -> None:
+async def test_cancel_reaches_a_run_whose_start_is_pending(manager: RunManager, committed: bool) -> None:
     run, agent = await manager.create_or_reject("t"), Agent()
-    outage = Outage(manager, "start", unheard=unheard)
+    outage = Outage(manager, "start", committed=committed)
     manager.launch(run, agent)
     async with asyncio.timeout(20):
         await outage.met.wait()
@@ -72,7 +74,7 @@ async def test_file_locked_at_the_start_ends_no_run(tmp_path: Path) -> None:
         run = await manager.create_or_reject("t")
         with locked(tmp_path / "runs.db"):
             manager.launch(run, quick)
-            await wait_until(lambda: manager.worker.pending_writes == 1, description="the start is owed")
+            await wait_until(lambda: manager.worker.pending_writes == 1, description="the start is pending")
         assert await manager.wait(run.run_id, timeout=20) == f"done {run.run_id}"
 
 
@@ -85,12 +87,12 @@ async def test_start_of_an_operation_is_refused_at_once(manager: RunManager) -> 
 
 @BOTH_WAYS
 @pytest.mark.parametrize("strategy", ["reject", "interrupt", "enqueue"])
-async def test_admission_that_meets_an_outage_goes_on_when_it_is_over(
-    manager: RunManager, unheard: bool, strategy: str
+async def test_admission_that_meets_an_outage_continues_after_it(
+    manager: RunManager, committed: bool, strategy: str
 ) -> None:
     retry_admissions_for(manager, 60.0)
     busy = None if strategy == "reject" else await running(manager, "t")
-    outage = Outage(manager, "admit", unheard=unheard)
+    outage = Outage(manager, "admit", committed=committed)
     admitting = asyncio.create_task(launched(manager, "t", multitask_strategy=strategy))
     async with asyncio.timeout(20):
         await outage.met.wait()
@@ -112,14 +114,15 @@ async def test_admission_is_refused_when_the_outage_lasts(manager: RunManager) -
             await manager.create_or_reject("t")
     outage.over = True
     await wait_until(
-        lambda: manager.worker.pending_writes == 0, description="what may have been written is taken back"
+        lambda: manager.worker.pending_writes == 0,
+        description="a row that may have been written is withdrawn",
     )
     assert (await running(manager, "t"))[0].status is RunStatus.running
 
 
 async def test_admission_whose_caller_leaves_during_an_outage_leaves_nothing(manager: RunManager) -> None:
     retry_admissions_for(manager, 60.0)
-    outage = Outage(manager, "admit", unheard=True)
+    outage = Outage(manager, "admit", committed=True)
     admitting = asyncio.create_task(manager.create_or_reject("t"))
     async with asyncio.timeout(20):
         await outage.met.wait()
@@ -154,7 +157,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coordinator.workers.health.UNWRITTEN", 0.2)
 
 
-async def test_ready_is_red_while_a_write_is_owed_for_seconds(manager: RunManager, soon: None) -> None:
+async def test_ready_is_red_while_a_write_is_pending_for_seconds(manager: RunManager, soon: None) -> None:
     run = await manager.create_or_reject("t")
     assert not await complaints(manager)
     outage = Outage(manager, "start")

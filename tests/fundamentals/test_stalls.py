@@ -18,7 +18,7 @@ from tests.support.inside import assembly_of, note_turn, sample_of, stalls_after
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
-LIMIT = 10.0  # s; a loop that stands is let go after that, whatever the test has found by then
+LIMIT = 10.0  # a blocked loop is released after this time (s) in any case
 
 
 def test_lag_is_not_understated_by_answers_that_come_soon_after_a_stall() -> None:
@@ -35,7 +35,7 @@ def test_lag_is_not_understated_by_answers_that_come_soon_after_a_stall() -> Non
 
 
 class Blocked:
-    """A place where an event loop stands until another thread lets it go."""
+    """Blocks an event loop until another thread releases it."""
 
     def __init__(self) -> None:
         self.reached, self.go_on = threading.Event(), threading.Event()
@@ -54,8 +54,9 @@ def quickly_noticed(manager: RunManager) -> Generator[StallWatch]:
 
 
 def seen_from_a_thread(blocked: Blocked, look: Any) -> tuple[threading.Thread, list[Any]]:
-    """What `look` answers first that is not false, while the loop stands; then it is let go."""
-    found: list[Any] = []
+    """Starts a thread that calls `look` while the loop is blocked, until the result is true, and then
+    releases the loop. Returns the thread, and a list that receives the result."""
+    results: list[Any] = []
 
     def looking() -> None:
         blocked.reached.wait(LIMIT)
@@ -63,12 +64,12 @@ def seen_from_a_thread(blocked: Blocked, look: Any) -> tuple[threading.Thread, l
         while time.monotonic() < until and not seen:
             time.sleep(0.01)
             seen = look()
-        found.append(seen)
+        results.append(seen)
         blocked.go_on.set()
 
     thread = threading.Thread(target=looking, daemon=True)
     thread.start()
-    return thread, found
+    return thread, results
 
 
 @pytest.mark.parametrize("in_a_task_of_its_own", [False, True], ids=["the run's task", "a task of the run's"])
@@ -107,13 +108,13 @@ async def test_stall_is_logged_once_with_the_run_and_the_line_while_it_lasts(
 
 
 class TestOnUvloop:
-    """Its handles are no Python objects: what the loop runs has to be found by the task."""
+    """The handles of uvloop are no Python objects: the stall is attributed by the running task."""
 
     @staticmethod
     def logged(
         folder: Path, caplog: pytest.LogCaptureFixture, block: Callable[[RunManager, Blocked], Awaitable[Any]]
     ) -> str:
-        """The line about the stall that `block` makes."""
+        """Returns the log line of the stall that `block` causes."""
 
         async def stalled() -> list[Any]:
             blocked = Blocked()
@@ -149,7 +150,7 @@ class TestOnUvloop:
         line = self.logged(tmp_path, caplog, block)
         assert f"It is blocked in code of run {admitted[0]!r} on thread 't', at " in line
 
-    def test_stall_of_a_callback_is_not_said_to_be_of_no_run(
+    def test_stall_of_a_callback_names_an_unknown_run(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         async def block(manager: RunManager, blocked: Blocked) -> None:
@@ -169,7 +170,7 @@ async def test_health_is_red_after_a_stall_and_heals(tmp_path: Path, monkeypatch
             blocked.stand()
             await asyncio.to_thread(thread.join)
             assert seen == [True]
-            assert any("event loop" in told for told in (await manager.worker.health()).why_not)
+            assert any("event loop" in reason for reason in (await manager.worker.health()).why_not)
 
             async def ready() -> bool:
                 return (await manager.worker.health()).ready
@@ -202,6 +203,6 @@ async def test_metric_of_a_stall_is_right_while_it_lasts(tmp_path: Path) -> None
             assert ready == 0
             assert stalled >= 0.3
             await wait_until(
-                lambda: value("loop_stalled_seconds") == 0, description="the metric says that it turns"
+                lambda: value("loop_stalled_seconds") == 0, description="the metric shows no stall"
             )
         await metrics.refresh()

@@ -26,7 +26,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("patient")
 
-Told = Event | Gap | End
+Item = Event | Gap | End
 
 
 @pytest.fixture
@@ -34,24 +34,24 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COORDINATOR_EVENT_BUDGET", str(EVENT_BUDGET))
 
 
-async def all_of(followed: AsyncIterator[Told]) -> list[Told]:
+async def all_of(followed: AsyncIterator[Item]) -> list[Item]:
     async with asyncio.timeout(20):
-        return [told async for told in followed]
+        return [item async for item in followed]
 
 
-def numbers(told: Sequence[Told]) -> list[Any]:
-    return [item.data for item in told if isinstance(item, Event)]
+def numbers(items: Sequence[Item]) -> list[Any]:
+    return [item.data for item in items if isinstance(item, Event)]
 
 
-def end_of(told: list[Told]) -> End:
-    ends = [item for item in told if isinstance(item, End)]
+def end_of(items: list[Item]) -> End:
+    ends = [item for item in items if isinstance(item, End)]
     assert len(ends) == 1
-    assert told[-1] is ends[0], "the end is the last thing"
+    assert items[-1] is ends[0], "the end is the last item"
     return ends[0]
 
 
 async def counting(ctx: RunContext) -> str:
-    """Emits 0 … 199, sometimes several at once, and lets others have their turn between."""
+    """Emits 0 … 199, some of them concurrently, and yields to other tasks in between."""
     for number in range(0, 200, 4):
         await ctx.emit("custom", number)
         await asyncio.gather(*(ctx.emit("custom", number + more) for more in (1, 2, 3)))
@@ -68,10 +68,10 @@ async def test_no_event_is_lost_or_repeated_between_replay_and_live(team: list[R
         followers += [asyncio.create_task(all_of(m.follow(run.run_id))) for m in team]
         await asyncio.sleep(0.002)
     followers += [asyncio.create_task(all_of(m.follow(run.run_id))) for m in team]
-    for told in await asyncio.gather(*followers):
-        assert numbers(told) == list(range(200))
-        end = end_of(told)
-        assert (end.status, end.complete, len(told)) == (RunStatus.success, True, 201)
+    for items in await asyncio.gather(*followers):
+        assert numbers(items) == list(range(200))
+        end = end_of(items)
+        assert (end.status, end.complete, len(items)) == (RunStatus.success, True, 201)
 
 
 @on_every_store
@@ -83,9 +83,9 @@ async def test_stored_events_are_returned_at_once(team: list[RunManager]) -> Non
         followed = manager.follow(run.run_id)
         poll_every(followed, 60.0)
         async with asyncio.timeout(10):
-            told = await anext(followed)
-        assert isinstance(told, Event)
-        assert told.data == "before"
+            event = await anext(followed)
+        assert isinstance(event, Event)
+        assert event.data == "before"
         await followed.aclose()
 
 
@@ -103,12 +103,12 @@ async def test_follower_resumes_after_any_event(team: list[RunManager]) -> None:
 
 
 async def until_read(manager: RunManager, run_id: str, data: str) -> None:
-    """Where the log is in the store, another worker has an event a moment later."""
+    """Waits until the event can be read. With the log in the store, other workers read it a moment later."""
 
     async def holds() -> bool:
-        return data in [told.data for told in await manager.events(run_id) if isinstance(told, Event)]
+        return data in [event.data for event in await manager.events(run_id) if isinstance(event, Event)]
 
-    await wait_until(holds, description="it can be read here")
+    await wait_until(holds, description="this worker can read it")
 
 
 @on_every_store
@@ -119,9 +119,9 @@ async def test_follower_from_now_on_skips_earlier_events(team: list[RunManager])
         await until_read(manager, run.run_id, "before")
         async with manager.follow(run.run_id, after="$") as followed:
             await agent.ctx.emit("custom", "after")
-            told = await anext(followed)
-            assert isinstance(told, Event)
-            assert told.data == "after"
+            event = await anext(followed)
+            assert isinstance(event, Event)
+            assert event.data == "after"
 
 
 @on_every_store
@@ -132,14 +132,14 @@ async def test_follower_of_some_modes_skips_the_others(team: list[RunManager]) -
 
     run = await team[0].create_or_reject("t")
     team[0].launch(run, agent)
-    told = await all_of(team[0].follow(run.run_id, modes=["updates", "custom"]))
-    assert numbers(told) == ["updates", "updates|sub", "custom"]
-    assert end_of(told).complete, "what was left out is not missing"
+    items = await all_of(team[0].follow(run.run_id, modes=["updates", "custom"]))
+    assert numbers(items) == ["updates", "updates|sub", "custom"]
+    assert end_of(items).complete, "events of other modes are not missing"
 
 
 @on_every_store
 async def test_emitted_events_are_kept_when_the_run_is_stopped(team: list[RunManager]) -> None:
-    """Also those that the run emits while it unwinds; none after it has stopped."""
+    """Events that the run emits while it unwinds are kept as well."""
     a, b = team
     run, agent = await running(a, "t", Agent(stubborn=True))
     await agent.ctx.emit("custom", "streamed")
@@ -147,9 +147,9 @@ async def test_emitted_events_are_kept_when_the_run_is_stopped(team: list[RunMan
     await agent.cancelled.wait()
     await agent.ctx.emit("custom", "last words")
     agent.may_stop.set()
-    told = await all_of(team[-1].follow(run.run_id))
-    assert numbers(told) == ["streamed", "last words"]
-    end = end_of(told)
+    items = await all_of(team[-1].follow(run.run_id))
+    assert numbers(items) == ["streamed", "last words"]
+    end = end_of(items)
     assert (end.status, end.cause, end.complete) == (RunStatus.interrupted, "user", True)
 
 
@@ -168,7 +168,7 @@ async def test_every_follower_receives_the_end(team: list[RunManager]) -> None:
     await asyncio.sleep(0)
     a.launch(failed, failing)
     await b.cancel(waiting.run_id)
-    ends = [end_of(told) for told in await asyncio.gather(*followers)]
+    ends = [end_of(items) for items in await asyncio.gather(*followers)]
     assert [end.status.value for end in ends] == ["error", "interrupted"] * 2
     assert ends[0].error == "ValueError: no"
 
@@ -178,9 +178,9 @@ async def test_follower_of_a_run_without_events_receives_only_the_end(team: list
     run, agent = await launched(team[0], "t")
     following = asyncio.create_task(all_of(team[0].follow(run.run_id)))
     agent.may_end.set()
-    told = await following
-    assert len(told) == 1
-    assert end_of(told).complete
+    items = await following
+    assert len(items) == 1
+    assert end_of(items).complete
 
 
 @on_every_store
@@ -193,28 +193,28 @@ async def test_trimmed_cursor_is_an_explicit_gap(team: list[RunManager]) -> None
     task = team[0].launch(run, chatty)
     await asyncio.wait([task])
     for after in (None, "1-5"):
-        told = await all_of(team[0].follow(run.run_id, after=after))
-        gap, first = told[:2]
+        items = await all_of(team[0].follow(run.run_id, after=after))
+        gap, first = items[:2]
         assert isinstance(gap, Gap)
         assert isinstance(first, Event)
         assert (gap.after, gap.before) == (after, str(first.id))
-        assert numbers(told) == list(range(first.data, 12_001))
+        assert numbers(items) == list(range(first.data, 12_001))
         assert 1_500 < first.data < 3_000
-        assert not end_of(told).complete
+        assert not end_of(items).complete
 
 
 @on_every_store
 @pytest.mark.parametrize("after", ["7-1000000", "1-1000000"])
 async def test_event_id_that_was_never_issued_is_a_gap(team: list[RunManager], after: str) -> None:
-    """A client's Last-Event-ID may be anything. Later events are returned all the same."""
+    """A client's Last-Event-ID may have any value. Later events are returned nevertheless."""
     run, agent = await running(team[0], "t")
     await agent.ctx.emit("custom", 1)
     async with team[0].follow(run.run_id, after=after) as followed:
         assert await anext(followed) == Gap(after, None)
         await agent.ctx.emit("custom", 2)
-        told = await anext(followed)
-        assert isinstance(told, Event)
-        assert told.data == 2
+        event = await anext(followed)
+        assert isinstance(event, Event)
+        assert event.data == 2
 
 
 @pytest.mark.parametrize("after", ["", "5", "-1", "1-2-3", "1-\u0661", f"{2**63}-1", "1-1\n", "x" * 10_000])
@@ -292,27 +292,27 @@ async def test_slow_follower_is_not_disconnected_and_buffers_one_page(team: list
         first = await anext(followed)
         await asyncio.wait([task])
         assert len(buffered_by(followed)) <= 256
-        told = [first, *await all_of(followed)]
-    assert numbers(told) == list(range(200))
+        items = [first, *await all_of(followed)]
+    assert numbers(items) == list(range(200))
 
 
 @on_every_store
 async def test_cancelled_wait_for_an_event_loses_no_event(team: list[RunManager]) -> None:
     """A gateway sends its heartbeats this way."""
     run, agent = await running(team[0], "t")
-    told: list[Told] = []
+    items: list[Item] = []
     async with team[-1].follow(run.run_id) as followed:
         for number in range(40):
             emitting = asyncio.create_task(agent.ctx.emit("custom", number))
             try:
                 async with asyncio.timeout(number % 5 / 2000):
-                    told.append(await anext(followed))
+                    items.append(await anext(followed))
             except TimeoutError:
                 pass
             await emitting
         agent.may_end.set()
-        told += await all_of(followed)
-    assert numbers(told) == list(range(40))
+        items += await all_of(followed)
+    assert numbers(items) == list(range(40))
 
 
 @on_every_store
@@ -336,12 +336,12 @@ async def test_closed_follower_unsubscribes(team: list[RunManager]) -> None:
     watched = watched_by(notifier)
     async with manager.follow(run.run_id):
         assert watched
-    await wait_until(lambda: not watched, description="nobody is watched")
+    await wait_until(lambda: not watched, description="no thread is watched")
 
 
 @on_every_store
 async def test_follower_ends_with_its_manager(team: list[RunManager]) -> None:
-    """A store that is away comes back; a closed one does not."""
+    """A follower retries while the store is unavailable, but not after it was closed."""
     holder, leaving = team
     run, agent = await running(holder, "t")
     async with leaving.follow(run.run_id) as followed:

@@ -46,9 +46,9 @@ async def test_run_of_another_user_is_not_found(team: list[RunManager], asker: i
 async def test_user_can_use_its_own_thread_and_runs(team: list[RunManager], asker: int) -> None:
     run, _ = await running(team[0], "t", user_id="u1")
     manager = team[asker]
-    found = await manager.get(run.run_id, user_id="u1")
-    assert found is not None
-    assert found.run_id == run.run_id
+    record = await manager.get(run.run_id, user_id="u1")
+    assert record is not None
+    assert record.run_id == run.run_id
     assert await manager.cancel(run.run_id, user_id="u1", wait=5)
     assert run.status is RunStatus.interrupted
 

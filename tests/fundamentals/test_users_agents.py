@@ -16,10 +16,10 @@ from tests.support.kit import KIT, UserAgent
 from tests.support.teams import team_of
 
 FORCE_AFTER = 6.0
-"""s. What stops earlier has stopped by itself."""
+"""Time (s) until a run is forced. An agent that stops earlier has stopped by itself."""
 
 Way = Callable[[RunManager, list[RunRecord]], Awaitable[RunStatus]]
-"""Stops all of the runs; answers as what they end."""
+"""Stops all runs, and returns the status with which they end."""
 
 
 async def _cancel(manager: RunManager, runs: list[RunRecord]) -> RunStatus:
@@ -100,7 +100,7 @@ async def stop_all(worker: RunManager, way: str) -> None:
         for name, run in runs.items():
             await assembly_of(worker).runs.waiter.until_settled(run.run_id, None)
             assert run.status is status, name
-    assert not {name for name, task in tasks.items() if not task.done()}, "their code goes on"
+    assert not {name for name, task in tasks.items() if not task.done()}, "their code continues"
     assert worker.worker.forced == 0
     cut_short = {
         name: (agent.body.begun, agent.body.finished)

@@ -1,4 +1,4 @@
-"""`wait` answers when the run has settled, on its own worker and on any other."""
+"""`wait` returns when the run has settled, on its own worker and on any other."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ async def test_wait_raises_run_failed(team: list[RunManager], asker: int) -> Non
 
 @ANYWHERE
 async def test_ended_returns_every_kind_of_end(team: list[RunManager], asker: int) -> None:
-    """`wait` raises for a failed run, and does not tell an interrupted run from one without a result."""
+    """`wait` raises for a failed run, and returns None both for an interrupted run and for one without a
+    result."""
 
     async def failing(ctx: object) -> None:
         raise RuntimeError("no model")
@@ -170,7 +171,8 @@ def resident() -> int:
 
 @pytest.fixture
 def long_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading and writing so much takes seconds of a busy machine, and nobody is to be given up for that."""
+    """Reading and writing large results takes seconds on a busy machine. No worker may be declared dead for
+    that."""
     monkeypatch.setitem(QUICK, "lease_ttl", 60.0)
 
 

@@ -1,5 +1,4 @@
-"""The store decides; Redis only makes it faster. It may be absent, vanish or lose everything at
-any moment."""
+"""The store decides; Redis only reduces latency. Redis may be absent, fail or lose its data at any moment."""
 
 from __future__ import annotations
 
@@ -53,7 +52,7 @@ async def test_runs_continue_when_redis_dies(with_redis: list[RunManager], own_v
     assert await b.cancel(run.run_id, wait=5)
     assert agent.stopped.is_set()
     await everything_works(a, b, "t")
-    await wait_until(lambda: a.worker.connectivity is Connectivity.down, description="it says so")
+    await wait_until(lambda: a.worker.connectivity is Connectivity.down, description="it reports the loss")
 
 
 async def test_short_ticks_begin_at_once_when_hints_stop(own_valkey: ValkeyServer, tmp_path: Path) -> None:

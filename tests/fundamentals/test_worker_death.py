@@ -30,7 +30,7 @@ async def trio(tmp_path: Path) -> AsyncGenerator[list[RunManager]]:
 
 
 async def hang(manager: RunManager) -> None:
-    """It lives and does nothing more for its peers: no heartbeat, no tick."""
+    """Stop the heartbeats and ticks of a worker whose process lives on."""
     await assembly_of(manager).loops.stop()
     await assembly_of(manager).pacemaker.stop()
 
@@ -42,7 +42,7 @@ async def test_runs_of_a_dead_worker_end_and_free_their_threads(trio: list[RunMa
     _, new = await launched(b, "t", multitask_strategy="enqueue")
     async with asyncio.timeout(10):
         await new.started.wait()
-    assert agent.stopped.is_set(), "it fenced itself before its peers buried it"
+    assert agent.stopped.is_set(), "it fenced itself before its peers declared it dead"
     row = await b.store.row(run.run_id)
     assert row is not None
     assert (row.status, row.cancel_cause) == (RunStatus.error, "orphaned")
@@ -155,7 +155,7 @@ async def test_cancelled_reconciliation_finishes_adopted_runs(
     await committed.wait()
     asking.cancel()
     await asyncio.wait([asking])
-    await wait_until(lambda: recovered == ["imported"], description="the recovery goes on")
+    await wait_until(lambda: recovered == ["imported"], description="the recovery continues")
 
 
 async def test_recovery_continues_after_an_outage(
@@ -190,8 +190,8 @@ async def gone(manager: RunManager, epoch: int) -> bool:
 
 
 async def test_old_run_of_a_live_worker_is_not_reconciled(trio: list[RunManager]) -> None:
-    """Reported failure 41: the state of its worker counts, never its age, even if the caller asks by age. A
-    recovery that is asked for does not wait for an interval."""
+    """Reported failure 41: the state of the worker counts, never the age of the run, even if the caller
+    selects by age. A requested recovery does not wait for an interval."""
     a, b, _ = trio
     run, agent = await running(a, "t")
     await a.store.put("abandoned", thread_id="t2", status="running", created_at="2020-01-01T00:00:00")
@@ -240,7 +240,7 @@ async def test_silent_worker_is_declared_dead_although_the_stores_clock_was_set_
 
 
 async def test_fenced_worker_answers_wait_from_the_store(trio: list[RunManager]) -> None:
-    """It has lost the run: the decision of a peer stands, and the run has settled when the reaper says so."""
+    """It has lost the run: the decision of a peer stands, and `wait` returns when a reaper has settled it."""
     a, b, _ = trio
     run, _ = await running(a, "t")
     await hang(a)

@@ -47,7 +47,7 @@ FOUND_ELSEWHERE: Mapping[str, str] = {
     "test_loop_pacemaker_counts_the_lease_from_before_the_store_answered",
     "the-drain-is-not-written": _TESTS + "test_drain.py::test_queued_portable_run_is_handed_over",
     "the-young-are-pruned": _STORES + "pruning.py::test_idempotency_keys_are_remembered_for_a_day_at_least",
-    "who-drains-takes-over": _STORES + "lines.py::test_who_leaves_takes_nobody_over",
+    "who-drains-takes-over": _STORES + "lines.py::test_draining_worker_claims_no_orphaned_run",
     "who-has-runs-is-pruned": _STORES + "pruning.py::test_dead_workers_go_when_nothing_of_theirs_is_left",
     "who-leaves-stays-unsettled": _TESTS + "test_shutdown.py::test_wait_for_an_abandoned_run_ends",
     "a-claimed-run-ends-by-queue-timeout": _TESTS
