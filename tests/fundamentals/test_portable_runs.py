@@ -26,7 +26,7 @@ from coordinator.notifier import Signal
 from tests.fundamentals.test_worker_death import SHORT, gone, hang
 from tests.support.agents import Agent, running
 from tests.support.held import hold_answers
-from tests.support.inside import assembly_of
+from tests.support.inside import assembly_of, jobs_of
 from tests.support.inside_stores import write_of
 from tests.support.teams import QUICK
 from tests.support.waiting import wait_until
@@ -106,8 +106,7 @@ async def test_run_without_a_home_is_taken_over_by_a_tick(tmp_path: Path) -> Non
     async with gateway(tmp_path) as leaver, gateway(tmp_path, agent=agent) as heir:
         _, holder = await running(leaver, "t")
         run = await heir.create_or_reject("t", "agent", multitask_strategy="enqueue")
-        await write_of(heir.store)(handed_over, run.run_id)
-        assembly_of(heir).shared.registry.drop(run.run_id)
+        await hand_over(heir, run)
         holder.may_end.set()
         async with asyncio.timeout(10):
             await agent.started.wait()
@@ -266,14 +265,22 @@ def handed_over(cx: Any, now: int, run_id: str) -> None:
     cx.execute("UPDATE runs SET home_epoch = NULL, updated_at = ? WHERE run_id = ?", (now, run_id))
 
 
+async def hand_over(heir: RunManager, run: RunRecord) -> None:
+    """Makes a queued run of `heir` look like one that another worker handed over: it has no home, and `heir`
+    has no record of it. The claim of its admission is answered first, because its answer would belong to the
+    dropped record."""
+    await wait_until(lambda: not jobs_of(heir), description="the claim of its admission is answered")
+    await write_of(heir.store)(handed_over, run.run_id)
+    assembly_of(heir).shared.registry.drop(run.run_id)
+
+
 async def test_cancel_during_the_takeover_wins(tmp_path: Path) -> None:
     """One worker claims the run, and another cancels it before its task exists: it never starts."""
     agent = Agent()
     async with gateway(tmp_path) as other, gateway(tmp_path, agent=agent) as heir:
         _, holder = await running(other, "t")
         run = await heir.create_or_reject("t", "agent", multitask_strategy="enqueue")
-        await write_of(heir.store)(handed_over, run.run_id)
-        assembly_of(heir).shared.registry.drop(run.run_id)
+        await hand_over(heir, run)
         held = hold_answers(heir.store, "row", lambda row: row is not None and row.run_id == run.run_id)
         holder.may_end.set()
         await held.reached.wait()
@@ -332,8 +339,7 @@ async def test_claimed_run_starts_although_the_claims_answer_was_lost(
     async with gateway(tmp_path) as other, gateway(tmp_path, agent=agent) as heir:
         _, holder = await running(other, "t")
         run = await heir.create_or_reject("t", "agent", multitask_strategy="enqueue")
-        await write_of(heir.store)(handed_over, run.run_id)
-        assembly_of(heir).shared.registry.drop(run.run_id)
+        await hand_over(heir, run)
         call, failed = getattr(heir.store, unanswered), asyncio.Event()
 
         async def once(*args: Any, **kwargs: Any) -> Any:
