@@ -246,25 +246,25 @@ def a_save_after_the_run_was_decided(history: History) -> None:
 
 
 @forgery("no write of a dead worker")
-def a_buried_worker_wrote(history: History) -> None:
+def a_dead_worker_wrote(history: History) -> None:
     call = history.one("call", "save", thread="interrupted")
     args = {"worker": "a.0", "epoch": call.epoch}
     history.add(Line("fault", "declared_dead", "test", call.at - 1, call.wall, args=args))
 
 
 @forgery("no write of a dead worker")
-def a_buried_worker_emitted(history: History) -> None:
+def a_dead_worker_emitted(history: History) -> None:
     save = history.one("call", "save", thread="interrupted")
     call = replace(save, what="emit", call="forged", args={})
-    grave = Line(
+    death = Line(
         "fault", "declared_dead", "test", call.at - 1, call.wall, args={"worker": "a.0", "epoch": call.epoch}
     )
-    history.add(grave, call, replace(call, kind="answer", outcome="ok", at=call.at + 1))
+    history.add(death, call, replace(call, kind="answer", outcome="ok", at=call.at + 1))
     history.lines.remove(save)
 
 
 @forgery("no write of a dead worker")
-def a_buried_epoch_started_a_run(history: History) -> None:
+def a_dead_epoch_started_a_run(history: History) -> None:
     ended, later = (history.step(run, "finished") for run in history.runs("queued")[:2])
     history.change_step(ended, to_status=RunStatus.error, cause=Cause.orphaned, epoch=later.epoch)
 

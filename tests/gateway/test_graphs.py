@@ -89,7 +89,9 @@ async def test_rolled_back_resume_restores_the_interrupt(graphs: Pair) -> None:
     """The resumed run has written after a checkpoint of the paused run."""
     local, remote = graphs
     thread = await new_thread(local.sdk)
-    await local.sdk.runs.wait(thread, "agent", input={"steps": 50, "pause_before": [2], "sleep": 0.05, "tag": "a"})
+    await local.sdk.runs.wait(
+        thread, "agent", input={"steps": 50, "pause_before": [2], "sleep": 0.05, "tag": "a"}
+    )
     before = await history_of(graphs, thread)
     run = (await local.sdk.runs.create(thread, "agent", command={"resume": "no"}))["run_id"]
 

@@ -106,8 +106,8 @@ async def test_what_may_not_be_written_is_unavailable(shared: Path, what: str) -
     await store.aclose()
     spare(database, what)
     with Child(UNPRIVILEGED, database) as child:
-        said = child.receive()
-    assert said.split(":")[0] == ("written" if what == "nothing" else "unavailable")
+        outcome = child.receive()
+    assert outcome.split(":")[0] == ("written" if what == "nothing" else "unavailable")
     assert stored(database, "SELECT count(*) FROM workers") == [1 if what == "nothing" else 0]
 
 

@@ -94,7 +94,7 @@ class Call:
             return
         world.pace.account(process, self.op, self.args, answer)
         if fails:
-            self._answer(None, StoreUnavailable("the simulated store does not say whether it wrote"))
+            self._answer(None, StoreUnavailable("the simulated store does not report whether it wrote"))
         else:
             self._answer(answer, None)
 

@@ -100,7 +100,7 @@ class Trouble:
 
     def _go_on(self, process: Process) -> None:
         world = self._world
-        world.trace_step(process, "goes on")
+        world.trace_step(process, "continues")
         unsent, process.unsent = process.unsent, []
         for call in unsent:
             world.send(call, world.schedule.now + world.chance.uniform(0.0002, 0.004))
@@ -114,7 +114,7 @@ class Trouble:
         world = self._world
         for peer in world.database.workers():
             if peer.epoch in process.epochs and not process.loop.dead:
-                world.trace_step(process, f"is buried alive, epoch {peer.epoch}")
+                world.trace_step(process, f"is declared dead while it lives, epoch {peer.epoch}")
                 world.truth.falsely.add(peer.epoch)
                 world.truth.commit("fence_worker", (peer,), {}, partial(world.database.fence, peer))
 
@@ -151,7 +151,7 @@ class Trouble:
     def _link(self, process: Process, *, up: bool) -> None:
         if process.linked is not up and not process.loop.dead:
             process.linked = up
-            self._world.trace_step(process, "hears the others again" if up else "hears nobody")
+            self._world.trace_step(process, "receives hints again" if up else "receives no hints")
             process.loop.post(process.notifier.link_changed)
 
     # -- the end of the faults

@@ -271,7 +271,7 @@ class World:
 
     def _end_faults(self) -> None:
         """Ends all faults. From now on hanging runs are cancelled, and all runs have to settle."""
-        self.trace_step(None, "all is calm")
+        self.trace_step(None, "all faults are over")
         self.faults_ended, self._faults_ended_at = True, self.schedule.now
         self.trouble.end()
         if all(process.loop.stopped or process.manager.worker.draining for process in self.up()):
