@@ -27,6 +27,7 @@ from stores.rows import (
     Json,
     Limits,
     NewWorker,
+    NextStart,
     Orphan,
     Outcome,
     Ownership,
@@ -226,8 +227,12 @@ class OwnershipStore(Protocol):
         """pending -> running; None = lost. See `Started`."""
         ...
 
-    async def finish(self, own: Ownership, outcome: Outcome, *, hold: bool = False) -> Finish:
-        """Decide, unless that was done, and settle. `hold`: decide only, the task has not stopped."""
+    async def finish(
+        self, own: Ownership, outcome: Outcome, *, hold: bool = False, following: NextStart | None = None
+    ) -> Finish:
+        """Decide, unless that was done, and settle. `hold`: decide only, the task has not stopped.
+        `following`: if this run is the head of the queue and this worker its home, an engine may let it take
+        the thread and start in the same transaction (see `Finish.claimed`)."""
         ...
 
     async def settle(self, own: Ownership, outcome: Outcome, rollback_state: str | None = None) -> Finish: ...

@@ -18,7 +18,7 @@ from stores.base import CoordinationStore, Row, RunStore
 from stores.memory import Coordination, MemoryStore, PrivateStore
 from stores.outbox import Outbox, is_cancelled
 from stores.retry import PersistenceRetryPolicy, with_retries
-from stores.rows import Admission, Decision, Finish, Json, Limits, Outcome, Ownership, Started
+from stores.rows import Admission, Decision, Finish, Json, Limits, NextStart, Outcome, Ownership, Started
 from stores.spec import RECORDED, AdmissionRequest, RunColumns
 from stores.sql.codec import dumps_opaque
 from stores.sql.sqlite import admission, decisions
@@ -58,6 +58,7 @@ class PlainStore(MemoryStore):
 
     async def admit(self, request: AdmissionRequest, *, epoch: int, limits: Limits) -> Admission:
         """Returns before the decisions over replaced runs are in the records: see `echoed`."""
+        request = request._replace(start_ref=None)  # each start is repeated in the records
         admitted = await self._arrive(request, admission.admit, epoch, limits)
         for decision in admitted.replaced:
             echo = self._outbox.post(self._write_status(decision.run_id, decision.status, decision.error))
@@ -191,7 +192,10 @@ class PlainStore(MemoryStore):
             await self._follow(started.decision)
         return started
 
-    async def finish(self, own: Ownership, outcome: Outcome, *, hold: bool = False) -> Finish:
+    async def finish(
+        self, own: Ownership, outcome: Outcome, *, hold: bool = False, following: NextStart | None = None
+    ) -> Finish:
+        del following  # each start is repeated in the records
         before = await self._standing(own.run_id)
         finish = await super().finish(own, outcome, hold=hold)
         if (

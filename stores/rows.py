@@ -86,11 +86,20 @@ class Decision(NamedTuple):
         return self.worker != epoch and (self.status in OPEN or self.owner_epoch is not None)
 
 
+class Started(NamedTuple):
+    """The answer of start. `decision.status` is `running` when it worked, also when repeated; a
+    terminal one where a decision came first. `values` are the thread's at this moment."""
+
+    decision: Decision
+    values: Json
+
+
 class Admission(NamedTuple):
     """The answer of admit and insert. `fence` is 0 while the run waits.
 
     `existing` is set where the run id or the idempotency key was in use: nothing was written, and only the
-    worker that admitted that run first executes it.
+    worker that admitted that run first executes it. `started` is the answer of a start in the same
+    transaction; None where there was none.
     """
 
     run_id: str
@@ -100,6 +109,7 @@ class Admission(NamedTuple):
     replaced: tuple[Decision, ...] = ()
     existing: RunRow | None = None
     temporary: bool = False
+    started: Started | None = None
 
     def ended(self, run_id: str | None) -> bool:
         """That run was in flight until this one took its place, or its parent's."""
@@ -111,8 +121,20 @@ class Admission(NamedTuple):
 
 
 class Claimed(NamedTuple):
+    """The run that took its thread. `started` is the answer of a start in the same transaction; None where
+    there was none."""
+
     run_id: str
     fence: int
+    started: Started | None = None
+
+
+class NextStart(NamedTuple):
+    """A queued run whose task waits for its turn: it may start in the transaction that gives it the thread,
+    with this rollback reference."""
+
+    run_id: str
+    rollback_ref: Json
 
 
 class Outcome(NamedTuple):
@@ -128,14 +150,6 @@ class Outcome(NamedTuple):
     stopped_at: int | None = None
 
 
-class Started(NamedTuple):
-    """The answer of start. `decision.status` is `running` when it worked, also when repeated; a
-    terminal one where a decision came first. `values` are the thread's at this moment."""
-
-    decision: Decision
-    values: Json
-
-
 ANY_WORKER = 0
 """In place of a home epoch: any worker that knows the assistant may claim. Epochs begin at 1."""
 
@@ -146,7 +160,8 @@ class Finish(NamedTuple):
     `lost`: the guard matched no row, nothing was written. `undo`: a rollback was decided first, so
     the thread stays held until `settle` comes with the restored values. `next_home`: the home epoch
     of the head of the queue; ANY_WORKER where the head is portable and has no live home; None
-    where no run waits.
+    where no run waits. `claimed`: the head, which took the thread in the same transaction; then
+    `next_home` is None.
     """
 
     status: RunStatus | None
@@ -154,6 +169,7 @@ class Finish(NamedTuple):
     undo: bool = False
     next_home: int | None = None
     decision: Decision | None = None
+    claimed: Claimed | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,9 @@ class RunSpec(RunColumns):
 class AdmissionRequest(NamedTuple):
     """A spec, and what the admitting worker adds to it. `created_at`: ISO 8601 with an offset. `portable`:
     another worker that knows the assistant may execute the run. `request_hash`: see
-    `coordinator.runs.idempotency`. `thread_metadata`: keys that are added to the thread's metadata."""
+    `coordinator.runs.idempotency`. `thread_metadata`: keys that are added to the thread's metadata.
+    `start_ref`: if the run takes its thread, it may start in the same transaction with this rollback
+    reference, see `OwnershipStore.start`."""
 
     run_id: str
     spec: RunSpec
@@ -110,6 +112,7 @@ class AdmissionRequest(NamedTuple):
     portable: bool = False
     request_hash: str | None = None
     thread_metadata: dict[str, str] | None = None
+    start_ref: dict[str, Any] | None = None
 
 
 COLUMN_NAMES = tuple(each.name for each in fields(RunColumns))

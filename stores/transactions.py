@@ -21,6 +21,7 @@ from stores.rows import (
     Json,
     Limits,
     NewWorker,
+    NextStart,
     Outcome,
     Ownership,
     RunRow,
@@ -91,8 +92,10 @@ class SQLTransactions(ClientTransactions):
     async def start(self, own: Ownership, rollback_ref: Json) -> Started | None:
         return await self._write(self._sql.ownership.start, own, rollback_ref)
 
-    async def finish(self, own: Ownership, outcome: Outcome, *, hold: bool = False) -> Finish:
-        return await self._write(self._sql.ownership.finish, own, outcome, hold=hold)
+    async def finish(
+        self, own: Ownership, outcome: Outcome, *, hold: bool = False, following: NextStart | None = None
+    ) -> Finish:
+        return await self._write(self._sql.ownership.finish, own, outcome, hold=hold, following=following)
 
     async def settle(self, own: Ownership, outcome: Outcome, rollback_state: str | None = None) -> Finish:
         return await self._write(self._sql.ownership.settle, own, outcome, rollback_state)

@@ -92,6 +92,7 @@ class RunParts:
             stamps=shared.stamps,
             limits=Limits(settings.max_waiting_per_thread, settings.max_waiting_per_user),
             assistants=shared.assistants,
+            values=shared.values,
             patience=settings.admission_patience,
             swept=self._swept,
         )

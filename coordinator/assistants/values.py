@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, cast
 
 from coordinator.assistants.checkpoints import Checkpoints, StatesStore
+from coordinator.assistants.ports import ThreadStates
 from coordinator.assistants.sizes import exceeds
 from coordinator.errors import InvalidArgument, StaleFence
 from coordinator.schemas import Json
@@ -40,6 +41,11 @@ class StoredValues:
         del run_id  # the fence identifies the run
         self.opened(thread_id, fence)
         return {"kind": self.kind}
+
+    def start_ref(self, states: ThreadStates) -> dict[str, Json] | None:
+        """Return what `open` returns, if `states` are these: it needs no I/O, so the run may start in the
+        transaction that gives it its fence."""
+        return {"kind": self.kind} if states is self else None
 
     def opened(self, thread_id: str, fence: int) -> None:
         """Allow saves with this fence. Called for every run, also if its assistant has another storage.

@@ -74,7 +74,7 @@ async def start_run(services: Services, spec: RunSpec, *, own_thread: bool = Fal
     if own_thread and spec.idempotency_key is not None:
         record = await _admit_once(manager, spec, spec.idempotency_key)
     else:
-        record = await manager.admit(spec)
+        record = await manager.admit(spec, start=True)
     if not record.already_admitted:
         manager.launch(record)
     return record
@@ -109,7 +109,7 @@ async def _admit_once(manager: RunManager, spec: RunSpec, key: str) -> RunRecord
     the second attempt finds its thread."""
     used = await manager.runs.thread_of_key(key, user_id=spec.user_id)
     try:
-        return await manager.admit(replace(spec, thread_id=used or spec.thread_id))
+        return await manager.admit(replace(spec, thread_id=used or spec.thread_id), start=True)
     except IdempotencyConflict:
         used = None if used else await manager.runs.thread_of_key(key, user_id=spec.user_id)
         if used is None:

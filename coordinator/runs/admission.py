@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from coordinator.assistants.ports import Assistant
 from coordinator.assistants.registry import Assistants
+from coordinator.assistants.values import StoredValues
 from coordinator.clock import Stamps
 from coordinator.errors import (
     ConflictError,
@@ -91,6 +92,7 @@ class Admissions:
         stamps: Stamps,
         limits: Limits,
         assistants: Assistants,
+        values: StoredValues,
         patience: float,
         swept: Callable[[], Awaitable[None]] = _no_sweep,
     ) -> None:
@@ -98,7 +100,7 @@ class Admissions:
         self._settlement, self._delivery, self._jobs, self._outbox = settlement, delivery, jobs, outbox
         self._queue = queue
         self._telemetry, self._stamps, self._limits = telemetry, stamps, limits
-        self._assistants, self._swept = assistants, swept
+        self._assistants, self._values, self._swept = assistants, values, swept
         self._timeouts, self._patient_for = timeouts, patience
         self._verifying: dict[str, asyncio.Future[str | None]] = {}
 
@@ -124,15 +126,16 @@ class Admissions:
             own = Ownership(run_id, spec.thread_id, epoch, admission.fence)
             return self.register(request, admission, own)
 
-    async def admit(self, spec: RunSpec) -> RunRecord:
-        """Admits a run, atomically against every other admission on the thread, on any worker.
+    async def admit(self, spec: RunSpec, *, start: bool = False) -> RunRecord:
+        """Admits a run, atomically against every other admission on the thread, on any worker. `start`: see
+        `RunManager.admit`.
 
         Returns when the new run and the decisions over replaced runs are committed; does not wait for the
         replaced tasks. Raises InvalidArgument (the assistant refuses the request), ConflictError, QueueFull,
         ThreadNotFound, Draining, OutboxFull, StoreError.
         """
         run_id, request_hash = new_run_id(), _hash_of(spec)
-        spec, keys = self._resolved(spec)
+        spec, assistant = self._resolved(spec)
         self._outbox.check_room()
         await self._registry.settling.over(spec.thread_id)
         patience = self._patience()
@@ -140,7 +143,13 @@ class Admissions:
         await self._swept()
         delay = spec.delay_ms
         created_at = self._stamps.now() if delay is None else self._stamps.later(delay)
-        request = AdmissionRequest(run_id, spec, created_at, keys is not None, request_hash, keys)
+        request = AdmissionRequest(run_id, spec, created_at, request_hash=request_hash)
+        if assistant is not None:
+            request = request._replace(
+                portable=True,
+                thread_metadata=self._keys_of(spec, assistant),
+                start_ref=self._values.start_ref(assistant.states) if start else None,
+            )
         with self._registry.admitting(spec.thread_id, run_id):
             try:
                 return await self._admitted(request, epoch, patience)
@@ -155,10 +164,9 @@ class Admissions:
                 self._telemetry.emit(RunRefused(spec.thread_id, conflict.active_run_id))
                 raise
 
-    def _resolved(self, spec: RunSpec) -> tuple[RunSpec, dict[str, str] | None]:
-        """Returns the spec with the name of its assistant in place of its UUID. If that assistant is
-        registered and accepts the request, the run is portable, and the second item holds the keys to add to
-        the metadata of its thread; else it is None. Raises InvalidArgument."""
+    def _resolved(self, spec: RunSpec) -> tuple[RunSpec, Assistant | None]:
+        """Returns the spec with the name of its assistant in place of its UUID, and the assistant if it is
+        registered, which makes the run portable; None for an operation. Raises InvalidArgument."""
         named = self._assistants.name_of(spec.assistant_id)
         if named != spec.assistant_id:
             spec = replace(spec, assistant_id=named)
@@ -166,8 +174,12 @@ class Admissions:
         if assistant is None or spec.kind != "run":
             return spec, None
         _check_takes(assistant, spec)
-        name = named or assistant.name
-        return spec, {"graph_id": name, "assistant_id": self._assistants.id_of(name)}
+        return spec, assistant
+
+    def _keys_of(self, spec: RunSpec, assistant: Assistant) -> dict[str, str]:
+        """Returns the keys to add to the metadata of the run's thread."""
+        name = spec.assistant_id or assistant.name
+        return {"graph_id": name, "assistant_id": self._assistants.id_of(name)}
 
     def _patience(self) -> Patience:
         return Patience(self._patient_for, self._worker.drain_event.is_set)
@@ -204,6 +216,8 @@ class Admissions:
         record = record_of(request.run_id, spec, request.created_at)
         entry = self._registry.add(record, own)
         entry.temporary, entry.operation = admission.temporary, spec.kind == "op"
+        if admission.started is not None and (hold := entry.state.hold) is not None:
+            hold.start = admission.started
         delay = seconds(spec.delay_ms) or 0.0
         if (limits := limits_in(spec)) != NO_LIMITS:
             entry.limits = limits

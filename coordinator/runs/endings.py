@@ -21,7 +21,7 @@ from coordinator.runs.states import Hold
 from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
 from stores.base import DecisionStore, OwnershipStore, ReadStore, RecordStore
 from stores.outbox import Outbox
-from stores.rows import Decision, Finish, Outcome, Ownership
+from stores.rows import Claimed, Decision, Finish, NextStart, Outcome, Ownership
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +35,13 @@ class EndingStore(OwnershipStore, DecisionStore, RecordStore, ReadStore, Protoco
 
 
 class Written(NamedTuple):
-    """The row of a run as written. `next_home`: see `Finish`."""
+    """The row of a run as written. `next_home`, `claimed`: see `Finish`."""
 
     status: RunStatus
     error: str | None
     result: Result
     next_home: int | None
+    claimed: Claimed | None
 
 
 class Endings:
@@ -49,10 +50,18 @@ class Endings:
     own steps StoreUnavailable is raised instead. Nothing is written for a lost run: LeaseLost is raised."""
 
     def __init__(
-        self, store: EndingStore, *, worker: Incarnation, undo: Undo, outbox: Outbox, notifier: Notifier
+        self,
+        store: EndingStore,
+        *,
+        worker: Incarnation,
+        undo: Undo,
+        outbox: Outbox,
+        notifier: Notifier,
+        next_start: Callable[[str], NextStart | None],
     ) -> None:
+        """`next_start` returns the run that may start in the transaction that frees its thread."""
         self._store, self._worker, self._undoing = store, worker, undo
-        self._outbox, self._notifier = outbox, notifier
+        self._outbox, self._notifier, self._next_start = outbox, notifier, next_start
 
     async def leave_queue(self, entry: Entry) -> tuple[Decision | None, Abort]:
         """Ends a queued run whose task has ended. Returns the decision in its row and the abort that was
@@ -98,7 +107,7 @@ class Endings:
         status = finish.status or end.status
         error = finish.decision.error if finish.decision is not None else end.error
         result = Result(end.result if status is end.status else None, paused=end.paused)
-        return Written(status, error, result, finish.next_home)
+        return Written(status, error, result, finish.next_home, finish.claimed)
 
     async def _refence(self, entry: Entry, hold: Hold) -> None:
         """Makes the fence of a task that did not stop stale in the store, before the thread is freed."""
@@ -132,7 +141,9 @@ class Endings:
         """Writes the outcome. Returns the store's response and the outcome as written."""
         own, end = hold.own, with_times(entry.outcome or fallback(entry), entry)
         # Not closures: they would keep a dozen small objects for every end that waits for its commit.
-        write, instead = partial(self._write_end, own, end), partial(self._without_result, entry, own, end)
+        following = self._next_start(own.thread_id) if own.fence else None  # 0: it holds nothing
+        write = partial(self._store.finish, own, end, following=following)
+        instead = partial(self._without_result, entry, own, end)
         try:
             answer = await self._persist(entry, write, instead=instead)
             return (answer, end) if isinstance(answer, Finish) else answer
@@ -142,10 +153,7 @@ class Endings:
             harmless = with_times(refused(end, error), entry)
             logger.warning("The end of run %r was refused: %s", own.run_id, harmless.error)
         entry.replace_outcome(harmless)
-        return await self._persist(entry, partial(self._write_end, own, harmless)), harmless
-
-    def _write_end(self, own: Ownership, end: Outcome) -> Awaitable[Finish]:
-        return self._store.finish(own, end)
+        return await self._persist(entry, partial(self._store.finish, own, harmless)), harmless
 
     async def _without_result(
         self, entry: Entry, own: Ownership, end: Outcome, error: StoreFull

@@ -156,6 +156,7 @@ class Entry:
         state, record = self.state, self.record
         own = Ownership(record.run_id, record.thread_id, epoch, claimed.fence)
         hold = Hold(own, self.work.clocks.monotonic())
+        hold.start = claimed.started
         if isinstance(state, Waiting):
             over = self.settling is not None
             self._become(Closing(state.end, hold, None) if over else Holding(state.end, hold))

@@ -19,7 +19,7 @@ from coordinator.runs.lifecycle import Lifecycle
 from coordinator.runs.outcomes import success_of, text_of, unreadable
 from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
-from coordinator.runs.states import Hold
+from coordinator.runs.states import Hold, Waiting
 from coordinator.schemas import Abort, Json, Outcome, RunStatus
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunEmitted
@@ -152,6 +152,8 @@ class Execution:
             raise InvalidArgument("record", f"run {record.run_id!r} was not admitted by this worker")
         if entry.record.task is not None:
             raise InvalidArgument("record", f"run {record.run_id!r} has a task already")
+        if isinstance(entry.state, Waiting):
+            entry.state.start_ref = self.values.start_ref(assistant.states)
         task = begin_soon(self._attempt(entry, assistant))
         entry.record.task = entry.work.supervised = entry.work.launched = task
         task.add_done_callback(lambda done: self._task_over(entry, done))

@@ -78,7 +78,7 @@ class Lifecycle:
         # A run beside the slot (fence 0) does not use the thread's state.
         ref = await states.open(own.thread_id, own.run_id, own.fence) if own.fence else None
         hold.rollback_ref = ref
-        started = await self._outbox.deliver(
+        started = hold.start or await self._outbox.deliver(
             own.run_id, own.epoch, "the start of a run", partial(self._write_start, own, ref), patient=patient
         )
         if started is None:

@@ -13,7 +13,8 @@ from coordinator.runs.entry import Entry
 from coordinator.runs.kept import Finished
 from coordinator.runs.latch import Latch
 from coordinator.runs.settling import Settling
-from stores.rows import Claimed, Ownership
+from coordinator.runs.states import Waiting
+from stores.rows import Claimed, NextStart, Ownership
 
 
 class Admitting:
@@ -48,7 +49,8 @@ class Registry:
         self.records: dict[str, RunRecord] = {}
         self._entries: dict[str, Entry] = {}
         self._unsettled: dict[str, Entry] = {}
-        self._waiting: dict[str, Entry] = {}
+        self._waiting: dict[str, dict[str, Entry]] = {}
+        """By thread, in the order in which they were added."""
         self._untouched: dict[str, Entry] = {}
         self._by_thread: dict[str, dict[str, None]] = {}
         self._finished = Finished(keep_max, keep_bytes)
@@ -70,7 +72,7 @@ class Registry:
         self.records[record.run_id] = record
         self._untouched[record.run_id] = entry
         if own is None:
-            self._waiting[record.run_id] = entry
+            self._waiting.setdefault(record.thread_id, {})[record.run_id] = entry
         self._by_thread.setdefault(record.thread_id, {})[record.run_id] = None
         self.evict()
         return entry
@@ -109,10 +111,28 @@ class Registry:
 
     def waiting(self) -> list[Entry]:
         """Unsettled runs without their thread. The cost does not depend on the number of executing runs."""
-        for run_id, entry in tuple(self._waiting.items()):
+        return [entry for thread_id in tuple(self._waiting) for entry in self._waiting_on(thread_id)]
+
+    def _waiting_on(self, thread_id: str) -> list[Entry]:
+        queue = self._waiting.get(thread_id, {})
+        for run_id, entry in tuple(queue.items()):
             if entry.own is not None:
-                del self._waiting[run_id]
-        return list(self._waiting.values())
+                self._wait_no_more(thread_id, run_id)
+        return list(queue.values())
+
+    def _wait_no_more(self, thread_id: str, run_id: str) -> None:
+        if (queue := self._waiting.get(thread_id)) is not None:
+            queue.pop(run_id, None)
+            if not queue:
+                del self._waiting[thread_id]
+
+    def next_start(self, thread_id: str) -> NextStart | None:
+        """The first run in the thread's queue on this worker whose task only waits for its turn."""
+        for run_id, entry in self._waiting.get(thread_id, {}).items():
+            state = entry.state
+            if isinstance(state, Waiting) and state.start_ref is not None and entry.settling is None:
+                return NextStart(run_id, state.start_ref)
+        return None
 
     def untouched(self) -> list[Entry]:
         """Unsettled runs that no call has named since their admission. Costs as `waiting`."""
@@ -122,8 +142,9 @@ class Registry:
         return list(self._untouched.values())
 
     def _over(self, run_id: str) -> None:
-        for entries in (self._unsettled, self._waiting, self._untouched):
-            entries.pop(run_id, None)
+        if (entry := self._unsettled.pop(run_id, None)) is not None:
+            self._wait_no_more(entry.record.thread_id, run_id)
+        self._untouched.pop(run_id, None)
 
     def of_thread(self, thread_id: str) -> list[RunRecord]:
         """The records of the thread, in the order in which they were added."""

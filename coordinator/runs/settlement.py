@@ -49,7 +49,14 @@ class Settlement:
         stamps: Stamps,
         force_after: float,
     ) -> None:
-        self._endings = Endings(store, worker=worker, undo=undo, outbox=outbox, notifier=notifier)
+        self._endings = Endings(
+            store,
+            worker=worker,
+            undo=undo,
+            outbox=outbox,
+            notifier=notifier,
+            next_start=registry.next_start,
+        )
         self._registry, self._slots, self._notifier = registry, slots, notifier
         self._worker, self._jobs, self._queue = worker, jobs, queue
         self._telemetry, self._stamps, self._force_after = telemetry, stamps, force_after
@@ -155,10 +162,14 @@ class Settlement:
         if hold is None:  # it never held the thread, so its decision settled it
             self.settled(entry, entry.record.status, entry.record.error)
             return
-        states = hold.states
+        states, epoch = hold.states, hold.own.epoch
         written = await self._endings.write(entry, hold)
         self.settled(entry, written.status, written.error, written.result)
-        await self._queue.dispatch_next(entry.record.thread_id, written.next_home)
+        thread_id = entry.record.thread_id
+        if written.claimed is not None:
+            await self._queue.taken(thread_id, written.claimed, epoch)
+        else:
+            await self._queue.dispatch_next(thread_id, written.next_home)
         if states is not None:
             await self._endings.forget(entry.record.run_id, states)
 

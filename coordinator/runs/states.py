@@ -16,16 +16,18 @@ from coordinator.context import RunContext
 from coordinator.runs.kept import Result
 from coordinator.runs.latch import Latch
 from coordinator.schemas import Abort, Json
-from stores.rows import Outcome, Ownership
+from stores.rows import Outcome, Ownership, Started
 
 
 class Hold:
     """A run as the holder of its thread, or beside it (fence 0). `since`: monotonic clock (s)."""
 
-    __slots__ = ("context", "own", "retrying", "rollback_ref", "since", "started", "states")
+    __slots__ = ("context", "own", "retrying", "rollback_ref", "since", "start", "started", "states")
 
     def __init__(self, own: Ownership, since: float) -> None:
         self.own, self.since = own, since
+        self.start: Started | None = None
+        """The store's answer, if the run started in the transaction in which it took its thread."""
         self.started = False
         self.context: RunContext | None = None
         self.states: ThreadStates | None = None
@@ -42,7 +44,7 @@ class Hold:
 
     def release(self) -> None:
         """Drops what only an unsettled run needs: records stay for a while, and contexts are large."""
-        self.context = self.states = None
+        self.context = self.states = self.start = None
         self.rollback_ref = None
 
 
@@ -58,10 +60,12 @@ class End:
 
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """Admitted, without its thread. `turn` is set when the run leaves this state."""
+    """Admitted, without its thread. `turn` is set when the run leaves this state. `start_ref`: the rollback
+    reference, if its task waits for its turn and opens the state of its thread without I/O."""
 
     end: End = field(default_factory=End)
     turn: Latch = field(default_factory=Latch)
+    start_ref: Json = None
     hold: ClassVar[None] = None
     abort: ClassVar[None] = None
     elsewhere: ClassVar[bool] = False

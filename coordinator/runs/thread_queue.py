@@ -16,7 +16,7 @@ from coordinator.runs.registry import Registry
 from coordinator.schemas import RunStatus
 from stores.base import AdmissionStore, OwnershipStore
 from stores.outbox import Outbox
-from stores.rows import ANY_WORKER, Outcome, Ownership
+from stores.rows import ANY_WORKER, Claimed, Outcome, Ownership
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +98,11 @@ class ThreadQueue:
             return False
         if claimed is None:
             return False
+        await self.taken(thread_id, claimed, epoch)
+        return True
+
+    async def taken(self, thread_id: str, claimed: Claimed, epoch: int) -> None:
+        """Executes the run that has taken the thread for this worker, in this epoch of it."""
         if self._registry.claimed(claimed, epoch):
             self._slots.bind(thread_id, claimed.run_id, epoch=epoch, fence=claimed.fence)
         else:
@@ -107,7 +112,6 @@ class ThreadQueue:
                 self._jobs.spawn(
                     self._end_foreign(own), f"ending run {own.run_id!r}, which this worker cannot execute"
                 )
-        return True
 
     async def _end_foreign(self, own: Ownership) -> None:
         """Ends a claimed run that this worker cannot execute."""

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from stores.checkpoints import CheckpointRow
 from stores.crons import CronRow
-from stores.rows import COUNTERS, MESSAGES, Decision, DrainWish, Json, RunRow, ThreadRow
+from stores.rows import COUNTERS, MESSAGES, Decision, DrainWish, Json, Ownership, RunRow, ThreadRow
 from stores.spec import COLUMN_NAMES, RECORDED, ROLES, Kind, RunColumns, value_in
 from stores.states import OPEN, CancelAction, Cause, DisconnectMode, RunStatus, WebhookState
 from stores.times import iso
@@ -278,6 +278,11 @@ def decision_of(columns: Sequence[Any], *, won: bool) -> Decision:
         actor,
         error,
     )
+
+
+def running(own: Ownership, home: int | None) -> Decision:
+    """How a run stands that has just started."""
+    return Decision(own.run_id, own.thread_id, RunStatus.running, True, False, own.epoch, home, own.fence)
 
 
 THREAD_TEXTS = (4, 5, 6)

@@ -36,6 +36,7 @@ from stores.rows import (
     Json,
     Limits,
     NewWorker,
+    NextStart,
     Outcome,
     Ownership,
     RunRow,
@@ -214,7 +215,9 @@ class OwnershipStatements(Protocol):
     def start(now: int, own: Ownership, rollback_ref: Json) -> Started | None: ...
     @statement
     @staticmethod
-    def finish(now: int, own: Ownership, outcome: Outcome, *, hold: bool) -> Finish: ...
+    def finish(
+        now: int, own: Ownership, outcome: Outcome, *, hold: bool, following: NextStart | None
+    ) -> Finish: ...
     @statement
     @staticmethod
     def settle(now: int, own: Ownership, outcome: Outcome, rollback_state: str | None) -> Finish: ...

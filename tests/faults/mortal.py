@@ -28,6 +28,7 @@ from stores.rows import (
     Json,
     Limits,
     NewWorker,
+    NextStart,
     Outcome,
     Ownership,
     Started,
@@ -123,8 +124,10 @@ class Mortal(SQLTransactions):
         self._points.reach("restored")
         return values
 
-    async def finish(self, own: Ownership, outcome: Outcome, *, hold: bool = False) -> Finish:
-        finish = await super().finish(own, outcome, hold=hold)
+    async def finish(
+        self, own: Ownership, outcome: Outcome, *, hold: bool = False, following: NextStart | None = None
+    ) -> Finish:
+        finish = await super().finish(own, outcome, hold=hold, following=following)
         if not finish.lost and not finish.undo and not hold:
             self._points.reach("finished")
         return finish

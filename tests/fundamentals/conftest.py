@@ -28,9 +28,13 @@ async def team(
     shared_postgres: Database,
     namespace: str,
 ) -> AsyncGenerator[list[RunManager]]:
-    """Two workers. `@pytest.mark.settings(tick=...)` overrides settings of `QUICK`."""
+    """Two workers. `@pytest.mark.settings(tick=...)` overrides settings of `QUICK`;
+    `@pytest.mark.assistants(name=agent)` registers assistants."""
     marker = request.node.get_closest_marker("settings")
-    overrides: dict[str, Any] = {} if marker is None else marker.kwargs
+    assistants = request.node.get_closest_marker("assistants")
+    overrides: dict[str, Any] = {} if marker is None else dict(marker.kwargs)
+    if assistants is not None:
+        overrides["assistants"] = assistants.kwargs
     if request.param == "postgres":
         async with shared_postgres.worker() as (url, schema):
             on_postgres = {"store": url, "postgres_schema": schema, **overrides}

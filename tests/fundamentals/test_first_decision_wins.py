@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,7 @@ async def test_success_is_shown_when_it_is_committed(
     run, agent = await running(a, "t")
     finish, shown = a.store.finish, list[RunStatus]()
 
-    async def late(own: Ownership, outcome: Outcome, **options: bool) -> Finish:
+    async def late(own: Ownership, outcome: Outcome, **options: Any) -> Finish:
         await b.store.decide(
             run.run_id, RunStatus.interrupted, action=CancelAction.interrupt, cause=Cause.user
         )
@@ -73,7 +74,7 @@ async def test_task_that_ends_before_its_success_is_written_keeps_it(
     run = await a.create_or_reject("t")
     finish, over = a.store.finish, asyncio.Event()
 
-    async def late(own: Ownership, outcome: Outcome, **options: bool) -> Finish:
+    async def late(own: Ownership, outcome: Outcome, **options: Any) -> Finish:
         await over.wait()
         return await finish(own, outcome, **options)
 

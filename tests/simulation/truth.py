@@ -357,6 +357,7 @@ class Truth:
             self.wrong(f"{waiting + 1} runs wait on {new.thread_id}")
         elif new.multitask_strategy == "reject" and others:
             self.wrong(f"run {run_id} was to be refused over {others[0].run_id}")
+        self._began(run_id, admission.started, wrote)
 
     def _insert(self, args: Any, kwargs: Any, admission: Admission, wrote: bool) -> None:
         if wrote and admission.existing is None:
@@ -412,9 +413,12 @@ class Truth:
                 self.reported.add(orphan.run_id)
 
     def _start(self, args: Any, kwargs: Any, started: Started | None, wrote: bool) -> None:
+        self._began(args[0].run_id, started, wrote)
+
+    def _began(self, run_id: str, started: Started | None, wrote: bool) -> None:
         if started is None or started.decision.status is not RunStatus.running:
             return
-        run = self.runs[args[0].run_id]
+        run = self.runs[run_id]
         if wrote:
             run.started, run.before = True, self.values.get(run.thread_id)
             run.started_at = run.sign_at = self.now()
@@ -464,6 +468,8 @@ class Truth:
             and outcome.values is not None
         ):
             self.values[args[0].thread_id] = outcome.values
+        if finish.claimed is not None:
+            self._began(finish.claimed.run_id, finish.claimed.started, wrote)
 
     def _delete_thread(self, args: Any, kwargs: Any, answer: None, wrote: bool) -> None:
         if not wrote:

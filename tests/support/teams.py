@@ -40,14 +40,21 @@ delay Redis or this process for longer: then an emit returns without the log, wh
 
 @asynccontextmanager
 async def team_of(
-    size: int, folder: Path, *, redis: str | None = None, namespace: str = "rc", **overrides: Any
+    size: int,
+    folder: Path,
+    *,
+    redis: str | None = None,
+    namespace: str = "rc",
+    assistants: Any = None,
+    **overrides: Any,
 ) -> AsyncGenerator[list[RunManager]]:
     """Yields started workers on one store, an SQLite file unless `store` names another. Where hints travel,
     the workers are subscribed to their abort channels."""
     given: dict[str, Any] = {"store": f"sqlite:///{folder / 'runs.db'}", **QUICK, **overrides}
     settings = Settings(redis=redis, namespace=namespace, **given)
     async with AsyncExitStack() as stack:
-        team = [await stack.enter_async_context(open_coordinator(settings=settings)) for _ in range(size)]
+        opened = (open_coordinator(settings=settings, assistants=assistants) for _ in range(size))
+        team = [await stack.enter_async_context(manager) for manager in opened]
         for manager in team if redis or settings.store.startswith("postgresql:") else ():
             await wait_until(
                 lambda manager=manager: manager.worker.connectivity is Connectivity.connected,

@@ -15,9 +15,9 @@ from stores.errors import (
     RunNotFound,
     ThreadNotFound,
 )
-from stores.rows import Admission, Claimed, Limits
+from stores.rows import Admission, Claimed, Limits, Ownership, Started
 from stores.spec import AdmissionRequest, RunSpec
-from stores.sql.codec import dumps_or_null, spec_writer
+from stores.sql.codec import dumps_or_null, loads, running, spec_writer
 from stores.sql.postgres.calls import BatchFunction, Call, Function, Query, Rows, record_of
 from stores.sql.postgres.codec import STORED, decided_of_json, run_of_json, text
 from stores.sql.postgres.conditions import HOMELESS, WAITING
@@ -61,6 +61,7 @@ def _record(request: AdmissionRequest, epoch: int, limits: Limits, *, beside: bo
         created_us=created_us,
         request_hash=request.request_hash,
         stamp=dumps_or_null(request.thread_metadata),
+        start_ref=dumps_or_null(request.start_ref),
         **dict(zip(STORED, _write_spec(spec), strict=True)),
         per_thread=limits.per_thread,
         per_user=limits.per_user,
@@ -73,9 +74,13 @@ def _record(request: AdmissionRequest, epoch: int, limits: Limits, *, beside: bo
 
 def _admitted(rows: Rows, request: AdmissionRequest, epoch: int, limits: Limits) -> Admission:
     reply, detail, holds, fence, seq, temporary, related = rows[0]
-    if reply == "admitted":
+    if reply in ("admitted", "started"):
         replaced = () if related is None else tuple(decided_of_json(row) for row in json.loads(related))
-        return Admission(request.run_id, holds, fence, seq, replaced, temporary=temporary)
+        admission = Admission(request.run_id, holds, fence, seq, replaced, temporary=temporary)
+        if reply == "admitted":
+            return admission
+        own = Ownership(request.run_id, request.spec.thread_id, epoch, fence)
+        return admission._replace(started=Started(running(own, None), loads(detail)))
     if reply == "existing":
         existing = run_of_json(json.loads(related))
         return Admission(existing.run_id, existing.holds_thread, existing.fence, existing.seq, (), existing)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Any, cast
 
 from stores.errors import StaleFence
-from stores.rows import Decision, Finish, Json, Outcome, Ownership, Started
-from stores.sql.codec import dumps, dumps_or_null, loads
-from stores.sql.postgres.calls import BatchFunction, Call, Function, Rows, record_of, scalar
+from stores.rows import Claimed, Finish, Json, NextStart, Outcome, Ownership, Started
+from stores.sql.codec import dumps, dumps_or_null, loads, running
+from stores.sql.postgres.calls import BatchFunction, Call, Function, Row, Rows, record_of, scalar
 from stores.sql.postgres.codec import STANDING, standing, text
 from stores.states import TERMINAL, CancelAction, RunStatus
 
@@ -30,10 +32,7 @@ def start(now: int | None, own: Ownership, rollback_ref: Json) -> Call[Started |
     def answer(rows: Rows) -> Started | None:
         reply, home, values, *stands = rows[0]
         if reply == "started":
-            decision = Decision(
-                own.run_id, own.thread_id, RunStatus.running, True, False, own.epoch, home, own.fence
-            )
-            return Started(decision, loads(values))
+            return Started(running(own, home), loads(values))
         return None if reply == "lost" else Started(standing(stands), loads(values))
 
     return Call(_START, (record,), answer, own.run_id, alone=False)
@@ -74,7 +73,14 @@ def restore(now: int | None, own: Ownership) -> Call[Json]:
 _FINISH = BatchFunction("finish", "finishing", f"reply, children, next_home, {STANDING}")
 
 
-def finish(now: int | None, own: Ownership, outcome: Outcome, *, hold: bool = False) -> Call[Finish]:
+def finish(
+    now: int | None,
+    own: Ownership,
+    outcome: Outcome,
+    *,
+    hold: bool = False,
+    following: NextStart | None = None,
+) -> Call[Finish]:
     if outcome.status not in TERMINAL:
         raise ValueError(f"{outcome.status} is no outcome")
     record = record_of(
@@ -91,11 +97,16 @@ def finish(now: int | None, own: Ownership, outcome: Outcome, *, hold: bool = Fa
         interrupts=dumps_or_null(outcome.interrupts),
         delivered_at=outcome.delivered_at,
         stopped_at=outcome.stopped_at,
+        following=None if following is None else following.run_id,
+        following_ref=None if following is None else dumps(following.rollback_ref),
         now=now,
     )
 
     def answer(rows: Rows) -> Finish:
-        reply, children, home, *stands = rows[0]
+        finish = answered(*rows[0])
+        return finish if len(rows) == 1 else finish._replace(next_home=None, claimed=_passed_on(rows[1]))
+
+    def answered(reply: str, children: str | None, home: int | None, *stands: Any) -> Finish:
         if reply != "written":
             return _unwritten(reply, home, stands)
         # By the row and not by its writer: the first answer of this very call may be lost.
@@ -103,8 +114,15 @@ def finish(now: int | None, own: Ownership, outcome: Outcome, *, hold: bool = Fa
         decision = standing(stands, won=won, children=children)
         return Finish(decision.status, next_home=home, decision=decision)
 
-    alone = outcome.status is not RunStatus.success
+    alone = outcome.status is not RunStatus.success or following is not None
     return Call(_FINISH, (record,), answer, own.thread_id, alone)
+
+
+def _passed_on(row: Row) -> Claimed:
+    reply, values, _, *stands = row
+    decision = standing(stands, won=reply == "started")
+    started = Started(decision, loads(None if values is None else json.loads(values)))
+    return Claimed(decision.run_id, decision.fence, started)
 
 
 _SETTLE = Function(
@@ -135,7 +153,7 @@ def settle(now: int | None, own: Ownership, outcome: Outcome, rollback_state: st
     return Call(_SETTLE, args, answer)
 
 
-def _unwritten(reply: str, home: int | None, stands: list[Any]) -> Finish:
+def _unwritten(reply: str, home: int | None, stands: Sequence[Any]) -> Finish:
     decision = None if stands[0] is None else standing(stands)
     if decision is None or reply == "lost":
         return Finish(decision.status if decision else None, lost=True, decision=decision)

@@ -15,12 +15,14 @@ from stores.errors import (
     RunNotFound,
     ThreadNotFound,
 )
-from stores.rows import Admission, Claimed, Decision, Limits, RunRow
+from stores.rows import Admission, Claimed, Decision, Limits, Ownership, RunRow
 from stores.spec import COLUMN_NAMES, AdmissionRequest, RunSpec
 from stores.sql.codec import RUN_COLUMNS, run_row, spec_writer, storable
 from stores.sql.sqlite import crons, threads
 from stores.sql.sqlite.codec import HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, KNOWN, WAITING, WAITS
 from stores.sql.sqlite.decisions import decide
+from stores.sql.sqlite.guards import is_dead
+from stores.sql.sqlite.starts import start
 from stores.states import OPEN, CancelAction, Cause, RunStatus, Strategy
 from stores.times import stamp
 
@@ -39,6 +41,7 @@ def admit(
     cx: sqlite3.Connection, now: int, request: AdmissionRequest, epoch: int, limits: Limits
 ) -> Admission:
     """Take the thread, join its queue, wait for its time or be refused. Re-runnable with the same run id.
+    A run that takes its thread also starts, if the request has a `start_ref`.
 
     Raises ConflictError, IdempotencyConflict, QueueFull, ThreadNotFound, EpochDead, RunNotFound, ParentEnded,
     CronFired.
@@ -65,7 +68,11 @@ def admit(
             _check_thread_limit(spec, in_flight, limits.per_thread)
         _check_user_limit(cx, spec, limits.per_user, but_on_its_thread=action is not None)
     replaced = () if action is None else _replace(cx, request, in_flight, action, now)
-    return _place(cx, request, epoch, holds=holds, home=not holds, replaced=replaced, now=now)
+    admission = _place(cx, request, epoch, holds=holds, home=not holds, replaced=replaced, now=now)
+    if not holds or request.start_ref is None:
+        return admission
+    own = Ownership(request.run_id, spec.thread_id, epoch, admission.fence)
+    return admission._replace(started=start(cx, now, own, request.start_ref))
 
 
 def _in_flight(cx: sqlite3.Connection, thread_id: str, now: int) -> list[_InFlight]:
@@ -182,12 +189,6 @@ def claimants(cx: sqlite3.Connection, thread_id: str) -> list[int]:
         {"thread": thread_id, "most": MOST_CLAIMANTS},
     )
     return [epoch for (epoch,) in rows]
-
-
-def is_dead(cx: sqlite3.Connection, epoch: int) -> bool:
-    """Declared dead, retired, or never registered."""
-    alive = cx.execute("SELECT 1 FROM workers WHERE epoch = ? AND state <> 'dead'", (epoch,)).fetchone()
-    return alive is None
 
 
 def _existing_or_idle(

@@ -111,7 +111,7 @@ def withdraw(cx: sqlite3.Connection, now: int, run_id: str, epoch: int) -> Decis
         " cancel_reason = COALESCE(cancel_reason, 'the caller of the admission was cancelled'),"
         " holds_thread = 0, settled_at = :now, ended_at = COALESCE(ended_at, :now), updated_at = :now"
         " WHERE run_id = :run AND COALESCE(owner_epoch, home_epoch) = :epoch AND settled_at IS NULL"
-        f" AND (status IN {OPEN_STATUSES} OR started_at IS NULL) RETURNING {DECISION_COLUMNS}",
+        f" RETURNING {DECISION_COLUMNS}",
         {"now": now, "run": run_id, "epoch": epoch},
     ).fetchone()
     if row is None:

@@ -6,7 +6,7 @@ import sqlite3
 from typing import Any
 
 from stores.errors import StaleFence
-from stores.rows import ANY_WORKER, Decision, Finish, Json, Outcome, Ownership, Started
+from stores.rows import ANY_WORKER, Claimed, Decision, Finish, Json, NextStart, Outcome, Ownership
 from stores.sql.codec import (
     DECISION_COLUMNS,
     OPEN_STATUSES,
@@ -16,39 +16,14 @@ from stores.sql.codec import (
     loads,
     storable,
 )
-from stores.sql.sqlite.admission import is_dead
-from stores.sql.sqlite.codec import HOMELESS, IN_FLIGHT_RUNS, WAITING
+from stores.sql.sqlite.admission import claim
+from stores.sql.sqlite.codec import HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, WAITING
 from stores.sql.sqlite.decisions import end_children, standing
+from stores.sql.sqlite.guards import GUARD, LIVE, guard, is_mine
+from stores.sql.sqlite.starts import start
 from stores.states import TERMINAL, CancelAction, RunStatus
 
-LIVE = "EXISTS (SELECT 1 FROM workers WHERE epoch = runs.owner_epoch AND state <> 'dead')"
-"""A worker is fenced by the declaration of its death: the sweep that ends its runs comes a moment later."""
-_GUARD = f"run_id = :run AND owner_epoch = :epoch AND fence = :fence AND settled_at IS NULL AND {LIVE}"
-"""settled_at IS NULL: the run holds its thread, or lives beside the slot (see `insert`). Its
-parameters are those of `_guard`."""
-
-
-def start(cx: sqlite3.Connection, now: int, own: Ownership, rollback_ref: Json) -> Started | None:
-    """pending -> running where the worker owns the run and its epoch is live.
-
-    None = lost: another worker has the run, or the epoch is dead.
-    """
-    row = cx.execute(
-        "UPDATE runs SET status = 'running', started_at = :now, rollback_ref = :ref, updated_at = :now,"
-        " deadline_at = :now + timeout_ms * 1000"
-        f" WHERE {_GUARD} AND status = 'pending'"
-        ' RETURNING home_epoch, (SELECT "values" FROM threads t WHERE t.thread_id = runs.thread_id)',
-        {**_guard(own), "now": now, "ref": dumps(rollback_ref)},
-    ).fetchone()
-    if row is None:
-        decision = standing(cx, own.run_id)
-        if decision is None or not _mine(cx, decision, own) or decision.status is RunStatus.pending:
-            return None
-        return Started(decision, _values(cx, own.thread_id) if decision.status is RunStatus.running else None)
-    home, values = row
-    decision = Decision(own.run_id, own.thread_id, RunStatus.running, True, False, own.epoch, home, own.fence)
-    return Started(decision, loads(values))
-
+__all__ = ["finish", "next_home", "refence", "restore", "save", "settle", "start"]
 
 STOPPED = "status IN ('interrupted', 'timeout') AND cancel_action IS 'interrupt'"
 """It was cancelled without rollback: it may save once more while it holds its thread. False, not NULL, for a
@@ -62,9 +37,9 @@ def save(cx: sqlite3.Connection, now: int, own: Ownership, values: Json, *, last
     Raises StaleFence where the guard does not hold.
     """
     row = cx.execute(
-        f"SELECT rollback_ref, status FROM runs WHERE {_GUARD} AND holds_thread"
+        f"SELECT rollback_ref, status FROM runs WHERE {GUARD} AND holds_thread"
         f" AND (status = 'running' OR (:last AND {STOPPED}))",
-        {**_guard(own), "last": last},
+        {**guard(own), "last": last},
     ).fetchone()
     if row is None or (row[1] != RunStatus.running and _saved_last(cx, own, values)):
         raise StaleFence(own.thread_id, own.fence)
@@ -109,8 +84,8 @@ def restore(cx: sqlite3.Connection, now: int, own: Ownership) -> Json:
     """
     row = cx.execute(
         f'SELECT rollback_ref, (SELECT "values" FROM threads t WHERE t.thread_id = runs.thread_id) FROM runs'
-        f" WHERE {_GUARD} AND holds_thread",
-        _guard(own),
+        f" WHERE {GUARD} AND holds_thread",
+        guard(own),
     ).fetchone()
     if row is None:
         raise StaleFence(own.thread_id, own.fence)
@@ -123,18 +98,58 @@ def restore(cx: sqlite3.Connection, now: int, own: Ownership) -> Json:
 
 
 def finish(
-    cx: sqlite3.Connection, now: int, own: Ownership, outcome: Outcome, *, hold: bool = False
+    cx: sqlite3.Connection,
+    now: int,
+    own: Ownership,
+    outcome: Outcome,
+    *,
+    hold: bool = False,
+    following: NextStart | None = None,
 ) -> Finish:
     """Decide, unless that was done, and settle, in one statement. `hold` only decides: the task that
     reports its own end has not stopped yet, so the thread stays held until `settle`.
 
     A rollback that was decided first keeps the thread held (`undo`) until `settle`: the state must
-    be back before the next run may read it.
+    be back before the next run may read it. `following`: see `OwnershipStore.finish`.
     """
+    finish = _finish(cx, now, own, outcome, hold=hold)
+    decision = finish.decision
+    if following is None or decision is None or not decision.settled or finish.lost:
+        return finish
+    return _claim_next(cx, now, own, finish, following)
+
+
+def _claim_next(
+    cx: sqlite3.Connection, now: int, own: Ownership, finish: Finish, following: NextStart
+) -> Finish:
+    claimed = None
+    if finish.next_home == own.epoch:
+        head, due = cx.execute(_HEAD, {"thread": own.thread_id, "now": now}).fetchone()
+        if head == following.run_id and not due:
+            claimed = claim(cx, now, own.thread_id, own.epoch)
+    if claimed is None:  # it may have taken the thread in an earlier attempt, whose answer was lost
+        row = cx.execute(_HOLDS, {"run": following.run_id, "epoch": own.epoch}).fetchone()
+        if row is None:
+            return finish
+        claimed = Claimed(following.run_id, row[0])
+    its = Ownership(claimed.run_id, own.thread_id, own.epoch, claimed.fence)
+    claimed = claimed._replace(started=start(cx, now, its, following.rollback_ref))
+    return finish._replace(next_home=None, claimed=claimed)
+
+
+_OF_THREAD = f"FROM {IN_FLIGHT_RUNS} WHERE thread_id = :thread"
+_HEAD = (
+    f"SELECT (SELECT run_id {_OF_THREAD} AND {WAITING} ORDER BY seq LIMIT 1),"
+    f" EXISTS (SELECT 1 {_OF_THREAD} AND {IN_FLIGHT} AND not_before <= :now)"
+)
+_HOLDS = "SELECT fence FROM runs WHERE run_id = :run AND owner_epoch = :epoch AND holds_thread"
+
+
+def _finish(cx: sqlite3.Connection, now: int, own: Ownership, outcome: Outcome, *, hold: bool) -> Finish:
     if outcome.status not in TERMINAL:
         raise ValueError(f"{outcome.status} is no outcome")
     written = _written(outcome)
-    given = {**_guard(own), **written, "now": now, "leaves": int(_leaves(own, outcome)), "hold": int(hold)}
+    given = {**guard(own), **written, "now": now, "leaves": int(_leaves(own, outcome)), "hold": int(hold)}
     row = cx.execute(_FINISH, given).fetchone()
     if row is None:
         return _why_not(cx, own)
@@ -201,7 +216,7 @@ _FINISH = (
     f" result = CASE WHEN status IN {OPEN_STATUSES} THEN :result ELSE result END,"
     f" error = CASE WHEN status IN {OPEN_STATUSES} THEN :error ELSE error END,"
     f" status = CASE WHEN status IN {OPEN_STATUSES} THEN :status ELSE status END"
-    f" WHERE {_GUARD} AND (status IN {OPEN_STATUSES} OR cancel_action IS NOT 'rollback'"
+    f" WHERE {GUARD} AND (status IN {OPEN_STATUSES} OR cancel_action IS NOT 'rollback'"
     f" OR started_at IS NULL OR NOT holds_thread) RETURNING {DECISION_COLUMNS}"
 )
 """A rollback waits for `settle` only where the run may have changed the thread."""
@@ -217,9 +232,9 @@ def settle(
         " stopped_at = COALESCE(:stopped_at, stopped_at),"
         " cancel_delivered_at = COALESCE(:delivered_at, cancel_delivered_at),"
         " rollback_state = COALESCE(:rollback_state, rollback_state), error = COALESCE(:error, error)"
-        f" WHERE {_GUARD} AND status NOT IN {OPEN_STATUSES} RETURNING {DECISION_COLUMNS}",
+        f" WHERE {GUARD} AND status NOT IN {OPEN_STATUSES} RETURNING {DECISION_COLUMNS}",
         {
-            **_guard(own),
+            **guard(own),
             "now": now,
             "stopped_at": outcome.stopped_at,
             "delivered_at": outcome.delivered_at,
@@ -243,8 +258,8 @@ def refence(cx: sqlite3.Connection, now: int, own: Ownership) -> Ownership | Non
     from here on. Called again with the old fence, it returns the newer one. None = lost."""
     row = cx.execute(
         "UPDATE runs SET fence = fence + 1, updated_at = :now"
-        f" WHERE {_GUARD} AND holds_thread RETURNING fence",
-        {**_guard(own), "now": now},
+        f" WHERE {GUARD} AND holds_thread RETURNING fence",
+        {**guard(own), "now": now},
     ).fetchone()
     if row is not None:
         cx.execute(
@@ -254,7 +269,7 @@ def refence(cx: sqlite3.Connection, now: int, own: Ownership) -> Ownership | Non
         row = cx.execute(
             "SELECT fence FROM runs WHERE run_id = :run AND owner_epoch = :epoch"
             f" AND fence > :fence AND :fence > 0 AND holds_thread AND {LIVE}",
-            _guard(own),
+            guard(own),
         ).fetchone()
     return None if row is None else own._replace(fence=row[0])
 
@@ -264,27 +279,13 @@ def next_home(cx: sqlite3.Connection, thread_id: str) -> int | None:
     return _after(cx, thread_id)[0]
 
 
-def _guard(own: Ownership) -> dict[str, Any]:
-    return {"run": own.run_id, "epoch": own.epoch, "fence": own.fence}
-
-
 def _why_not(cx: sqlite3.Connection, own: Ownership) -> Finish:
     decision = standing(cx, own.run_id)
-    if decision is None or not _mine(cx, decision, own):
+    if decision is None or not is_mine(cx, decision, own):
         return Finish(decision.status if decision else None, lost=True, decision=decision)
     if decision.settled:  # repeated after an unknown outcome
         return Finish(decision.status, next_home=next_home(cx, own.thread_id), decision=decision)
     return Finish(decision.status, undo=decision.action is CancelAction.rollback, decision=decision)
-
-
-def _mine(cx: sqlite3.Connection, decision: Decision, own: Ownership) -> bool:
-    """The row carries the epoch and fence of `own`, and that worker is not dead."""
-    return (decision.owner_epoch, decision.fence) == (own.epoch, own.fence) and not is_dead(cx, own.epoch)
-
-
-def _values(cx: sqlite3.Connection, thread_id: str) -> Json:
-    (values,) = cx.execute('SELECT "values" FROM threads WHERE thread_id = ?', (thread_id,)).fetchone()
-    return loads(values)
 
 
 def _after(cx: sqlite3.Connection, thread_id: str) -> tuple[int | None, bool]:

@@ -22,7 +22,7 @@ from stores.sql.codec import (
 from stores.sql.readable import readable
 from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS, WAITS
 from stores.sql.sqlite.decisions import end_children
-from stores.sql.sqlite.ownership import LIVE
+from stores.sql.sqlite.guards import LIVE
 from stores.states import OPEN, RunStatus
 from stores.times import iso, stamp
 

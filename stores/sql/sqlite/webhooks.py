@@ -9,7 +9,7 @@ from typing import Any
 from stores.errors import EpochDead
 from stores.sql.codec import WEBHOOK_COLUMNS, claimed_webhook, dumps, loads, storable, webhook_row
 from stores.sql.readable import readable
-from stores.sql.sqlite.admission import is_dead
+from stores.sql.sqlite.guards import is_dead
 from stores.webhooks import STOPPED, ClaimedWebhook, Shares, WebhookReport, WebhookRow
 
 

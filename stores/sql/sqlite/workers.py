@@ -10,9 +10,9 @@ from stores.errors import StoreInUse
 from stores.rows import Decision, DrainRequested, HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
 from stores.sql.codec import OPEN_STATUSES, dumps, loads, storable
 from stores.sql.readable import readable
-from stores.sql.sqlite.admission import is_dead
 from stores.sql.sqlite.codec import ALIVE
 from stores.sql.sqlite.decisions import end_children
+from stores.sql.sqlite.guards import is_dead
 from stores.sql.sqlite.orphans import orphaned
 from stores.sql.sqlite.ownership import HELD
 from stores.states import OPEN, CancelAction, Cause, RunStatus, WorkerState

@@ -25,6 +25,7 @@ from tests.conformance.run_store.pruning import Pruning
 from tests.conformance.run_store.records import Records
 from tests.conformance.run_store.reports import Reports
 from tests.conformance.run_store.rollbacks import Rollbacks
+from tests.conformance.run_store.starts import Starts
 from tests.conformance.run_store.webhooks import Webhooks
 from tests.conformance.run_store.workers import Workers
 
@@ -32,6 +33,7 @@ from tests.conformance.run_store.workers import Workers
 class StoreConformance(
     Admissions,
     WaitingLines,
+    Starts,
     Delays,
     Owners,
     Rollbacks,

@@ -68,7 +68,7 @@ BUGS = (
     bug("children-go-on", (_DECISIONS + "end_children", "if status is RunStatus.success:", "if 1:")),
     bug(
         "children-of-a-failure-go-on",
-        (_OWNERSHIP + "finish", "if decision.status is not RunStatus.success:", "if 0:"),
+        (_OWNERSHIP + "_finish", "if decision.status is not RunStatus.success:", "if 0:"),
     ),
     bug(
         "children-of-the-dead-go-on",

@@ -149,7 +149,12 @@ BUGS = (
     bug(
         "zombies-write",
         (
-            _OWNERSHIP + "_GUARD",
+            _OWNERSHIP + "GUARD",
+            " AND EXISTS (SELECT 1 FROM workers WHERE epoch = runs.owner_epoch AND state <> 'dead')",
+            "",
+        ),
+        (
+            "stores.sql.sqlite.starts:GUARD",
             " AND EXISTS (SELECT 1 FROM workers WHERE epoch = runs.owner_epoch AND state <> 'dead')",
             "",
         ),
@@ -158,6 +163,13 @@ BUGS = (
             " AND EXISTS (SELECT 1 FROM workers WHERE epoch = runs.owner_epoch AND state <> 'dead')",
             "",
         ),
+    ),
+    bug(
+        "repeated-finish-forgets-the-run-it-started", (_OWNERSHIP + "_claim_next", "if row is None:", "if 1:")
+    ),
+    bug(
+        "withdrawal-leaves-a-run-that-has-started",
+        (_DECISIONS + "withdraw", "settled_at IS NULL", "settled_at IS NULL AND started_at IS NULL"),
     ),
     bug(
         "save-after-the-decision",

@@ -139,8 +139,7 @@ BEGIN
         cancel_requested_at = COALESCE(cancel_requested_at, v_now),
         cancel_reason = COALESCE(cancel_reason, 'the caller of the admission was cancelled'),
         holds_thread = false, settled_at = v_now, ended_at = COALESCE(ended_at, v_now), updated_at = v_now
-    WHERE run_id = _run_id AND COALESCE(owner_epoch, home_epoch) = _epoch AND settled_at IS NULL
-        AND (status IN ('pending', 'running') OR started_at IS NULL);
+    WHERE run_id = _run_id AND COALESCE(owner_epoch, home_epoch) = _epoch AND settled_at IS NULL;
     won := FOUND;
     stands := rc.stands(_run_id);
     IF won THEN

@@ -3,8 +3,8 @@
 
 -- Take the thread, join its queue, wait for its time or be refused; `beside`: without the one-run-per-thread rule, where
 -- the thread is busy beside its slot (fence 0), for any user. Called again with the same id it returns the existing run.
--- `reply`: 'admitted', 'existing', or why the run is refused; `detail`: the run, the limit or the status that the
--- refusal names. `holds`: it took the thread. `related`: the runs that it replaced, or the existing run.
+-- `reply`: 'admitted', 'started', 'existing', or why the run is refused; `detail`: the run, the limit or the status that the
+-- refusal names; of a run that has started, the thread's values. `holds`: it took the thread. `related`: the runs that it replaced, or the existing run.
 --
 -- A batch admits to threads that are free, of several calls for one thread the first; and it refuses a `reject` where
 -- the thread is held. A call whose key was used before is left out.
@@ -163,7 +163,7 @@ BEGIN
     RETURN QUERY
     WITH call AS MATERIALIZED (
         SELECT *, ordinality AS place, thread_id = ANY (_made) AS fresh, NOT _holds AND NOT beside AS waits,
-            _now + delay_ms * 1000 AS not_before
+            _now + delay_ms * 1000 AS not_before, _holds AND start_ref IS NOT NULL AS starts
         FROM unnest(_calls) WITH ORDINALITY WHERE ordinality = ANY (_places)
     ), placed AS (
         UPDATE rc.threads t SET user_id = COALESCE(t.user_id, call.user_id),
@@ -173,12 +173,13 @@ BEGIN
             ttl_ms = CASE WHEN fresh THEN temporary_ms ELSE t.ttl_ms END,
             temporary = CASE WHEN fresh THEN temporary_ms IS NOT NULL ELSE t.temporary END
         FROM call WHERE t.thread_id = call.thread_id
-        RETURNING call.place, CASE WHEN _holds THEN t.fence ELSE 0 END AS fence, t.next_seq AS seq, t.temporary
+        RETURNING call.place, CASE WHEN _holds THEN t.fence ELSE 0 END AS fence, t.next_seq AS seq, t.temporary,
+            call.starts, CASE WHEN call.starts THEN t."values" END AS vals
     ), born AS (
         INSERT INTO rc.runs (run_id, kind, thread_id, user_id, assistant_id, parent_run_id, holds_thread, owner_epoch,
             home_epoch, fence, seq, portable, multitask_strategy, on_disconnect, idempotency_key, request_hash, metadata,
             kwargs, model_name, created_at, created_us, updated_at, timeout_ms, idle_timeout_ms, queue_deadline_at,
-            not_before)
+            not_before, status, started_at, rollback_ref, deadline_at)
         SELECT run_id, kind, thread_id, user_id, assistant_id,
             -- A run that takes the place of its own parent becomes no child of it: else it would end with the parent.
             CASE WHEN beside OR EXISTS (SELECT FROM rc.runs p WHERE p.run_id = call.parent_run_id
@@ -186,13 +187,16 @@ BEGIN
             _holds, CASE WHEN NOT waits THEN epoch END, CASE WHEN waits THEN epoch END,
             placed.fence, placed.seq, portable, multitask_strategy, on_disconnect, idempotency_key, request_hash, metadata,
             kwargs, model_name, created_at, created_us, _now, timeout_ms, idle_timeout_ms,
-            CASE WHEN waits THEN COALESCE(not_before, _now) + queue_timeout_ms * 1000 END, not_before
+            CASE WHEN waits THEN COALESCE(not_before, _now) + queue_timeout_ms * 1000 END, not_before,
+            CASE WHEN call.starts THEN 'running' ELSE 'pending' END, CASE WHEN call.starts THEN _now END,
+            CASE WHEN call.starts THEN start_ref END, CASE WHEN call.starts THEN _now + timeout_ms * 1000 END
         FROM call JOIN placed ON placed.place = call.place ORDER BY call.place
     ), webhooks AS (
         INSERT INTO rc.webhooks (run_id, thread_id, user_id, url, created_at)
         SELECT run_id, thread_id, user_id, webhook, _now FROM call WHERE webhook IS NOT NULL
     )
-    SELECT placed.place, 'admitted', NULL, _holds, placed.fence, placed.seq, placed.temporary, _related FROM placed;
+    SELECT placed.place, CASE WHEN starts THEN 'started' ELSE 'admitted' END, vals, _holds, placed.fence, placed.seq,
+        placed.temporary, _related FROM placed;
 END $$;
 
 -- `reply` is null where the run is new. The id of a deleted run stays in use while its webhook is kept.

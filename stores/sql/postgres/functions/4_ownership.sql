@@ -108,7 +108,7 @@ END $$;
 -- Decide, unless that was done, and settle; `hold` only decides. `reply`: 'written', with how it stands; 'stands' = the
 -- caller owns the run and nothing was written: a rollback was decided first and waits for `settle`, or it was settled
 -- before; 'lost'. `next_home`: see `next_worker`. A batch answers successes of runs over which nothing was decided; of
--- several for one run the first.
+-- several for one run the first. A batch of one that names a run in `following` may have a second row: see `pass_on`.
 CREATE OR REPLACE FUNCTION rc.finish(_calls rc.finishing[], _waits boolean)
 RETURNS TABLE (place bigint, reply text, stands rc.standing, next_home bigint, children json)
 LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan
@@ -126,9 +126,9 @@ BEGIN
     IF _waits THEN
         PERFORM FROM rc.threads WHERE thread_id = v_call.thread_id FOR NO KEY UPDATE;
         IF v_call.status <> 'success' THEN
-            PERFORM rc.lock_family(v_run_ids, NULL);
+            PERFORM rc.lock_family(array_remove(v_run_ids || v_call.following, NULL), NULL);
         ELSE
-            PERFORM rc.lock_runs(v_run_ids, true);
+            PERFORM rc.lock_runs(array_remove(v_run_ids || v_call.following, NULL), true);
         END IF;
         v_locked := v_run_ids;
     ELSE
@@ -183,6 +183,9 @@ BEGIN
             reply := rc.why_not(stands, v_call.epoch, v_call.fence, v_call.epoch = ANY (v_alive));
             next_home := CASE WHEN (stands).settled_at IS NOT NULL THEN rc.next_worker(v_call.thread_id) END;
             RETURN NEXT;
+            IF reply = 'stands' AND (stands).settled_at IS NOT NULL THEN
+                RETURN QUERY SELECT * FROM rc.pass_on(v_call, v_now);
+            END IF;
         END IF;
         RETURN;
     END IF;
@@ -202,6 +205,52 @@ BEGIN
     RETURN QUERY
     SELECT v_places[i], 'written', v_stands[i], rc.next_worker((v_stands[i]).thread_id), finish.children
     FROM generate_subscripts(v_places, 1) i;
+    IF v_call.following IS NOT NULL AND NOT v_call.hold THEN
+        RETURN QUERY SELECT * FROM rc.pass_on(v_call, v_now);
+    END IF;
+END $$;
+
+-- The thread is free: the run in `following`, which is locked, takes it and starts, if it is the head of the queue and its
+-- worker is the caller. One row then, with how it stands and, as `children`, the thread's values as a JSON string; the same
+-- where it did so before and the answer was lost. A delayed run whose time has come is left to `claim`.
+CREATE OR REPLACE FUNCTION rc.pass_on(_call rc.finishing, _now bigint)
+RETURNS TABLE (place bigint, reply text, stands rc.standing, next_home bigint, children json)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_head text;
+    v_home bigint;
+    v_due boolean;
+    v_fence bigint;
+    v_start rc.starting;
+BEGIN
+    SELECT fence INTO v_fence FROM rc.runs
+        WHERE run_id = _call.following AND owner_epoch = _call.epoch AND holds_thread;
+    IF NOT FOUND THEN
+        SELECT (array_agg(run_id ORDER BY seq) FILTER (WHERE not_before IS NULL))[1],
+               (array_agg(home_epoch ORDER BY seq) FILTER (WHERE not_before IS NULL))[1],
+               bool_or(holds_thread OR status <> 'pending' OR owner_epoch IS NOT NULL
+                       OR home_epoch IS NULL AND NOT portable OR not_before <= _now)
+            INTO v_head, v_home, v_due FROM rc.runs
+            WHERE thread_id = _call.thread_id AND (holds_thread OR status IN ('pending', 'running'));
+        IF v_due OR v_head IS DISTINCT FROM _call.following OR v_home IS DISTINCT FROM _call.epoch THEN
+            RETURN;
+        END IF;
+        UPDATE rc.threads SET fence = fence + 1, updated_at = _now WHERE thread_id = _call.thread_id
+            RETURNING fence INTO v_fence;
+        UPDATE rc.runs SET holds_thread = true, owner_epoch = _call.epoch, fence = v_fence, updated_at = _now
+            WHERE run_id = _call.following;
+    END IF;
+    v_start.run_id := _call.following;
+    v_start.epoch := _call.epoch;
+    v_start.fence := v_fence;
+    v_start.ref := _call.following_ref;
+    v_start.saved := false;
+    v_start.now := _call.now;
+    place := 1;
+    SELECT s.reply, to_json(s.vals) INTO reply, children FROM rc.start(ARRAY[v_start], true) s;
+    stands := rc.stands(_call.following);  -- a statement of its own, which sees the start
+    RETURN NEXT;
 END $$;
 
 -- Free the thread of a run that was decided. `_values`: what `restore` returned.
