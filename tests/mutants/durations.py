@@ -1,4 +1,7 @@
-"""A pytest plugin: writes how many seconds each test that passed took to `$MUTANT_DURATIONS`, as JSON."""
+"""A pytest plugin: writes how many seconds each test that passed took to `$MUTANT_DURATIONS`, as JSON.
+
+Tests that stop coverage (`untraced`: measurements and long searches) are left out, because the context cannot
+be switched while coverage is stopped."""
 
 from __future__ import annotations
 
@@ -11,6 +14,12 @@ import pytest
 
 _seconds = defaultdict[str, float](float)
 _failed = set[str]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    untraced = [item for item in items if "untraced" in getattr(item, "fixturenames", ())]
+    config.hook.pytest_deselected(items=untraced)
+    items[:] = [item for item in items if "untraced" not in getattr(item, "fixturenames", ())]
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
