@@ -1,7 +1,7 @@
 """The files that make a schema, and which programs may work on it.
 
-An engine's package has `schema.sql`, which makes version FIRST, and numbered files in `migrations/`, each of
-which makes the next version.
+An engine's package has the folder `tables/`, whose files together make version FIRST, a file a subject, and
+numbered files in `migrations/`, each of which makes the next version.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from importlib.resources.abc import Traversable
 from typing import NamedTuple
 
 FIRST = 20
-"""The version that schema.sql makes. Nothing below was released: ADR 0073."""
+"""The version that `tables/` makes. Nothing below was released: ADR 0073."""
 
 _OLDEST = re.compile(r"^-- oldest program: (\d+)$", re.MULTILINE)
 
@@ -31,18 +31,24 @@ class Migration(NamedTuple):
 
 
 def migrations_of(folder: Traversable) -> tuple[Migration, ...]:
-    """`schema.sql` of an engine's package, and the migrations behind it, in order."""
-    first = Migration(FIRST, f"{FIRST:04}_schema", (folder / "schema.sql").read_text(encoding="utf-8"))
-    later = folder / "migrations"
-    names = sorted(entry.name for entry in later.iterdir()) if later.is_dir() else []
-    return (
-        first,
-        *(
-            Migration(int(name[:4]), name.removesuffix(".sql"), (later / name).read_text(encoding="utf-8"))
-            for name in names
-            if name.endswith(".sql")
-        ),
-    )
+    """`tables/` of an engine's package, and the migrations behind it, in order."""
+    later = (Migration(int(name[:4]), name, sql) for name, sql in scripts_in(folder / "migrations"))
+    return Migration(FIRST, f"{FIRST:04}_schema", schema_of(folder)), *later
+
+
+def schema_of(folder: Traversable) -> str:
+    """The statements that make version FIRST."""
+    return "\n".join(sql for _, sql in scripts_in(folder / "tables"))
+
+
+def scripts_in(folder: Traversable) -> list[tuple[str, str]]:
+    """The SQL files of a folder in the order of their names, each as (name without suffix, content)."""
+    files = list(folder.iterdir()) if folder.is_dir() else []
+    return [
+        (file.name.removesuffix(".sql"), file.read_text(encoding="utf-8"))
+        for file in sorted(files, key=lambda file: file.name)
+        if file.name.endswith(".sql")
+    ]
 
 
 def oldest_program(migrations: Sequence[Migration]) -> int:

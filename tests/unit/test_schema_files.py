@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from importlib.resources import files
 
+from stores.sql.migration import schema_of
 from stores.sql.tables import TABLES
 
 ONLY_ON_POSTGRES = {
@@ -20,7 +21,7 @@ _COLUMN = re.compile(r'^    "?([a-z]\w*)"? +[A-Za-z]', re.MULTILINE)
 
 
 def sql_of(engine: str) -> str:
-    return (files(f"stores.sql.{engine}") / "schema.sql").read_text(encoding="utf-8").replace("rc.", "")
+    return schema_of(files(f"stores.sql.{engine}")).replace("rc.", "")
 
 
 def columns(sql: str) -> set[str]:

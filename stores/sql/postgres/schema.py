@@ -1,5 +1,5 @@
 """Checks that a schema belongs to this program and is of a version that it works on, and migrates it:
-schema.sql and numbered migrations, applied in order, and then the functions."""
+`tables/` and numbered migrations, applied in order, and then the functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The SQL files of the schema: `schema.sql`, migrations, functions, and the revisions of the functions."""
+"""The SQL files of the schema: tables, migrations, functions, and the revisions of the functions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from functools import cache
 from importlib.resources import files
 
-from stores.sql.migration import Migration, migrations_of, oldest_program
+from stores.sql.migration import Migration, migrations_of, oldest_program, scripts_in
 
 _PACKAGE = "stores.sql.postgres"
 _FUNCTION = re.compile(
@@ -29,9 +29,7 @@ def oldest(*, at: int | None = None) -> int:
 @cache
 def functions() -> tuple[str, ...]:
     """The functions' files, in the order of their names."""
-    folder = files(_PACKAGE) / "functions"
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
-    return tuple((folder / name).read_text(encoding="utf-8") for name in names)
+    return tuple(sql for _, sql in scripts_in(files(_PACKAGE) / "functions"))
 
 
 @cache

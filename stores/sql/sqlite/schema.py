@@ -1,5 +1,5 @@
 """Checks that a file belongs to this program and is of a version that it works on, and migrates it:
-schema.sql and numbered migrations, applied in order."""
+`tables/` and numbered migrations, applied in order."""
 
 from __future__ import annotations
 
