@@ -111,6 +111,10 @@ class Admission(NamedTuple):
     temporary: bool = False
     started: Started | None = None
 
+    @classmethod
+    def of_existing(cls, run: RunRow) -> Admission:
+        return cls(run.run_id, run.holds_thread, run.fence, run.seq, (), run)
+
     def ended(self, run_id: str | None) -> bool:
         """That run was in flight until this one took its place, or its parent's."""
         return any(

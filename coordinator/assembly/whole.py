@@ -71,14 +71,7 @@ class Assembly:
         self.examination = self._new_examination()
         self.expiry = self._new_expiry()
         self.pruner = self._new_pruner()
-        self.loops = Loops(
-            settings,
-            worker=shared.worker,
-            watch=self.watch,
-            reaper=self.reaper,
-            notifier=notifier,
-            telemetry=shared.telemetry,
-        )
+        self.loops = self._new_loops()
         self._bind()
 
     def _new_reaper(self) -> Reaper:
@@ -160,6 +153,17 @@ class Assembly:
             webhooks=settings.keep_webhooks,
         )
         return Pruner(self.shared.store, keep, interval=settings.prune, jitter=settings.jitter)
+
+    def _new_loops(self) -> Loops:
+        shared = self.shared
+        return Loops(
+            shared.settings,
+            worker=shared.worker,
+            watch=self.watch,
+            reaper=self.reaper,
+            notifier=shared.notifier,
+            telemetry=shared.telemetry,
+        )
 
     # -- callbacks
 

@@ -121,29 +121,32 @@ def create_gateway(
         redoc_url=None,
         default_response_class=TolerantJsonResponse,
     )
+    public = _add_routes(app)
+    _install_services(app, manager, gateway_settings)
+    errors.install(app)
+    guard(app, gateway_settings, authenticate or _keys_of(manager, gateway_settings), public=public)
+    return app
+
+
+def _add_routes(app: Gateway) -> Public:
     app.router.routes.extend(documentation.routes)
     documents = tuple(app.routes)  # the OpenAPI document and the page that shows it
-    watchers = Watchers(gateway_settings.max_streams, gateway_settings.streams_per_user)
-    metrics = Metrics(manager.worker, watchers)
-    manager.worker.observe(metrics.of_run)
-    app.state.services = Services(
-        manager, gateway_settings, watchers, metrics, Jobs(), targets_of(gateway_settings)
-    )
-    app.state.observers = (metrics.of_request,)
-    app.state.proxies = Proxies(gateway_settings.trusted_proxies)
-    errors.install(app)
     # Public routes first, see `Public`; then the most frequent ones: each route that precedes costs 3 us.
     for module in (probes, stateless, runs, threads, states, assistant_routes, crons, operations):
         # Not `include_router`: FastAPI would match each request against all routes twice, which takes 0.4 ms.
         # The routers already set everything that an inclusion would add.
         app.router.routes.extend(module.router.routes)
-    guard(
-        app,
-        gateway_settings,
-        authenticate or _keys_of(manager, gateway_settings),
-        public=Public((*documents, *probes.router.routes)),
-    )
-    return app
+    return Public((*documents, *probes.router.routes))
+
+
+def _install_services(app: Gateway, manager: RunManager, settings: GatewaySettings) -> None:
+    """Puts what the routes and the middleware use into the state of the app."""
+    watchers = Watchers(settings.max_streams, settings.streams_per_user)
+    metrics = Metrics(manager.worker, watchers)
+    manager.worker.observe(metrics.of_run)
+    app.state.services = Services(manager, settings, watchers, metrics, Jobs(), targets_of(settings))
+    app.state.observers = (metrics.of_request,)
+    app.state.proxies = Proxies(settings.trusted_proxies)
 
 
 def _keys_of(manager: RunManager, settings: GatewaySettings) -> Keys | None:

@@ -62,6 +62,10 @@ def serve(
         )
     if not logging.getLogger().handlers:
         logs.configure(log_format, logs.Who("server"))
+    _serve_here(app, host, port)
+
+
+def _serve_here(app: App, host: str, port: int) -> None:
     descriptors.raise_limit()
     warn_of_unknown(os.environ)
     listening = Listening(host, port, 1)

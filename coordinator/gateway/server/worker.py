@@ -172,16 +172,9 @@ async def _serve(
     async with open_coordinator(settings=settings, assistants=assistants, hooks=hooks) as manager:
         manager.worker.install_executor()
         contain_tasks(asyncio.get_running_loop())
-        connections = min(gateway.max_connections, descriptors.room_for_connections())
-        if connections < gateway.max_connections:
-            logger.warning(
-                "ulimit -n (%d descriptors) leaves room for %d connections; max_connections is %d",
-                descriptors.soft_limit(),
-                connections,
-                gateway.max_connections,
-            )
-        max_streams = min(gateway.max_streams, max(1, connections * 3 // 4))  # the rest is for short requests
-        app = create_gateway(manager, settings=gateway.model_copy(update={"max_streams": max_streams}))
+        gateway = _within_descriptors(gateway)
+        app = create_gateway(manager, settings=gateway)
+        http = Http(app, connections=gateway.max_connections)
 
         async def ready() -> None:
             description = await _describe(manager, settings, gateway, access, [*agents, *assistants])
@@ -192,13 +185,23 @@ async def _serve(
 
         async with app.running():
             await serve_until_drained(
-                Http(app, connections=connections),
-                manager.worker,
-                port,
-                ready=ready,
-                abort_streams=app.abort_streams,
+                http, manager.worker, port, ready=ready, abort_streams=app.abort_streams
             )
     logger.info("stopped")
+
+
+def _within_descriptors(gateway: GatewaySettings) -> GatewaySettings:
+    """Lowers the limits of connections and of streams to what the descriptors of this process allow."""
+    connections = min(gateway.max_connections, descriptors.room_for_connections())
+    if connections < gateway.max_connections:
+        logger.warning(
+            "ulimit -n (%d descriptors) leaves room for %d connections; max_connections is %d",
+            descriptors.soft_limit(),
+            connections,
+            gateway.max_connections,
+        )
+    max_streams = min(gateway.max_streams, max(1, connections * 3 // 4))  # the rest is for short requests
+    return gateway.model_copy(update={"max_connections": connections, "max_streams": max_streams})
 
 
 async def _describe(

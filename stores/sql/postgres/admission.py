@@ -48,7 +48,7 @@ def _admission(
 
 
 def _record(request: AdmissionRequest, epoch: int, limits: Limits, *, beside: bool, now: int | None) -> str:
-    """The attributes of rc.admission (schema.sql), by name."""
+    """The attributes of rc.admission (tables/4_runs.sql), by name."""
     spec = request.spec
     created_at, created_us = stamp(request.created_at)
     cron_id, cron_at, cron_next = spec.firing or (None, None, None)
@@ -83,7 +83,7 @@ def _admitted(rows: Rows, request: AdmissionRequest, epoch: int, limits: Limits)
         return admission._replace(started=Started(running(own, None), loads(detail)))
     if reply == "existing":
         existing = run_of_json(json.loads(related))
-        return Admission(existing.run_id, existing.holds_thread, existing.fence, existing.seq, (), existing)
+        return Admission.of_existing(existing)
     raise _refusal(reply, detail, request.spec, epoch, limits)
 
 

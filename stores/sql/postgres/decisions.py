@@ -48,22 +48,21 @@ def decide(
         home=home,
         now=now,
     )
-    given = (status, action, cause, plain(text(reason)), plain(text(actor)))
+    requested = (status, action, cause, plain(text(reason)), plain(text(actor)))
 
     def again(rows: Rows) -> Decision | None:
         """The standing decision is the requested one: the attempt whose answer was lost has decided it."""
         decision = _decided(rows)
-        if decision is None or given != (
-            decision.status,
-            decision.action,
-            decision.cause,
-            decision.reason,
-            decision.actor,
-        ):
+        if decision is None or _terms(decision) != requested:
             return decision
         return decision._replace(won=True)
 
     return Call(_DECIDE, (record,), _decided, run_id, alone=False, again=again)
+
+
+def _terms(decision: Decision) -> tuple[object, ...]:
+    """By which a decision is recognised: those of a request are compared with them."""
+    return decision.status, decision.action, decision.cause, decision.reason, decision.actor
 
 
 def briefly(call: Call[S]) -> Call[S]:

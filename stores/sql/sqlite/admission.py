@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from stores.errors import (
     ConflictError,
@@ -222,22 +222,21 @@ def _existing_or_idle(
         raise ThreadNotFound(spec.thread_id)
     existing: RunRow | None = None
     if run_exists:
-        row = cx.execute(
-            f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = ?",
-            (request.run_id,),
-        ).fetchone()
-        existing = run_row(row)
-        if (existing.thread_id, existing.user_id) != (spec.thread_id, spec.user_id):
-            raise ConflictError(spec.thread_id)
+        existing = _same_id(cx, request)
     elif webhook_kept:  # the run is deleted and its webhook is kept: the id stays in use
         raise ConflictError(spec.thread_id)
     elif spec.idempotency_key is not None:
         existing = _same_key(cx, request)
-    if existing is None:
-        return None, not busy
-    return Admission(
-        existing.run_id, existing.holds_thread, existing.fence, existing.seq, (), existing
-    ), not busy
+    return (None if existing is None else Admission.of_existing(existing)), not busy
+
+
+def _same_id(cx: sqlite3.Connection, request: AdmissionRequest) -> RunRow:
+    spec = request.spec
+    row = cx.execute(f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = ?", (request.run_id,)).fetchone()
+    existing = run_row(row)
+    if (existing.thread_id, existing.user_id) != (spec.thread_id, spec.user_id):
+        raise ConflictError(spec.thread_id)
+    return existing
 
 
 def _same_key(cx: sqlite3.Connection, request: AdmissionRequest) -> RunRow | None:
@@ -332,6 +331,31 @@ _INSERT = f"INSERT INTO runs ({', '.join(_INSERTED)}) VALUES ({', '.join('?' * l
 _write_columns = spec_writer(storable, COLUMN_NAMES)
 
 
+def _own_columns(
+    request: AdmissionRequest, admission: Admission, epoch: int, *, home: bool, now: int
+) -> tuple[str | int | None, ...]:
+    """The values of _OWN_COLUMNS."""
+    spec = request.spec
+    not_before = None if spec.delay_ms is None else now + spec.delay_ms * 1000
+    queue_deadline_at = None
+    if home and spec.queue_timeout_ms is not None:
+        queue_deadline_at = (not_before or now) + spec.queue_timeout_ms * 1000
+    return (
+        request.run_id,
+        int(request.portable),  # sqlite3 looks for an adapter of a bool first
+        request.request_hash,
+        *stamp(request.created_at),
+        now,
+        int(admission.holds),
+        None if home else epoch,
+        epoch if home else None,
+        admission.fence,
+        admission.seq,
+        not_before,
+        queue_deadline_at,
+    )
+
+
 def _place(
     cx: sqlite3.Connection,
     request: AdmissionRequest,
@@ -348,25 +372,7 @@ def _place(
     admission = Admission(request.run_id, holds, fence, seq, replaced, temporary=temporary)
     if admission.ended(spec.parent_run_id):
         spec = replace(spec, parent_run_id=None)
-    not_before = None if spec.delay_ms is None else now + spec.delay_ms * 1000
-    queue_deadline_at = None
-    if home and spec.queue_timeout_ms is not None:
-        queue_deadline_at = (not_before or now) + spec.queue_timeout_ms * 1000
-    own: tuple[Any, ...] = (
-        request.run_id,
-        int(request.portable),  # sqlite3 looks for an adapter of a bool first
-        request.request_hash,
-        *stamp(request.created_at),
-        now,
-        int(holds),
-        None if home else epoch,
-        epoch if home else None,
-        fence,
-        seq,
-        not_before,
-        queue_deadline_at,
-    )
-    cx.execute(_INSERT, (*own, *_write_columns(spec)))
+    cx.execute(_INSERT, (*_own_columns(request, admission, epoch, home=home, now=now), *_write_columns(spec)))
     if spec.firing is not None:
         crons.advance(cx, spec.firing, run_id=request.run_id, error=None, now=now)
     if spec.webhook is not None:

@@ -38,13 +38,7 @@ def decide(
         f" AND (NOT :while_waiting OR {_NOT_HOLDING}) AND (:home IS NULL OR home_epoch = :home)"
         f" RETURNING {DECISION_COLUMNS}",
         {
-            "status": status.value,
-            "action": action.value,
-            "cause": cause.value,
-            "reason": storable(reason),
-            "actor": storable(actor),
-            "error": storable(error),
-            "now": now,
+            **_terms(status, action=action, cause=cause, reason=reason, actor=actor, error=error, now=now),
             "run": run_id,
             "while_waiting": int(while_waiting),
             "home": home,
@@ -65,6 +59,29 @@ _DECIDE = (
     " settled_at = CASE WHEN owner_epoch IS NULL THEN :now END"
 )
 
+
+def _terms(
+    status: RunStatus,
+    *,
+    action: CancelAction,
+    cause: Cause,
+    reason: str | None,
+    actor: str | None,
+    error: str | None,
+    now: int,
+) -> dict[str, str | int | None]:
+    """The parameters of _DECIDE."""
+    return {
+        "status": status.value,
+        "action": action.value,
+        "cause": cause.value,
+        "reason": storable(reason),
+        "actor": storable(actor),
+        "error": storable(error),
+        "now": now,
+    }
+
+
 _KIN = (
     "WITH RECURSIVE kin (run_id) AS ("
     " SELECT run_id FROM runs INDEXED BY runs_children"
@@ -81,18 +98,18 @@ def end_children(cx: sqlite3.Connection, run_id: str, status: RunStatus, now: in
     if status is RunStatus.success:
         return ()
     kin = cx.execute(_KIN, {"parent": run_id}).fetchall()
-    parameters = {
-        "status": RunStatus.interrupted.value,
-        "action": CancelAction.interrupt.value,
-        "cause": Cause.parent.value,
-        "reason": storable(f"run {run_id} ended: {status}"),
-        "actor": None,
-        "error": None,
-        "now": now,
-    }
+    terms = _terms(
+        RunStatus.interrupted,
+        action=CancelAction.interrupt,
+        cause=Cause.parent,
+        reason=f"run {run_id} ended: {status}",
+        actor=None,
+        error=None,
+        now=now,
+    )
     deciding = f"{_DECIDE} WHERE run_id = :run RETURNING {DECISION_COLUMNS}"
     # Each is read before the next: a statement that is still open is compiled anew.
-    rows = [cx.execute(deciding, {**parameters, "run": child}).fetchone() for (child,) in kin]
+    rows = [cx.execute(deciding, {**terms, "run": child}).fetchone() for (child,) in kin]
     return tuple(decision_of(row, won=True) for row in rows)
 
 

@@ -256,21 +256,31 @@ def delete_thread(cx: sqlite3.Connection, now: int, own: Ownership) -> None:
     if cx.execute(
         f"SELECT 1 FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {IN_FLIGHT}", (own.thread_id,)
     ).fetchone():
-        cx.execute(
-            "UPDATE threads SET metadata = '{}', \"values\" = NULL, interrupts = NULL, created_at = :now,"
-            " state_updated_at = NULL, ttl_ms = CASE WHEN temporary THEN ttl_ms END, updated_at = :now"
-            " WHERE thread_id = :thread",
-            {"now": now, "thread": own.thread_id},
-        )
-        return
+        _empty_thread(cx, own.thread_id, now)
+    else:
+        _remove_thread(cx, own.thread_id)
+
+
+def _empty_thread(cx: sqlite3.Connection, thread_id: str, now: int) -> None:
+    """The thread stays for its runs in flight, as if they had created it."""
+    cx.execute(
+        "UPDATE threads SET metadata = '{}', \"values\" = NULL, interrupts = NULL, created_at = :now,"
+        " state_updated_at = NULL, ttl_ms = CASE WHEN temporary THEN ttl_ms END, updated_at = :now"
+        " WHERE thread_id = :thread",
+        {"now": now, "thread": thread_id},
+    )
+
+
+def _remove_thread(cx: sqlite3.Connection, thread_id: str) -> None:
+    """Remove the thread and its crons; its fence is kept."""
     cx.execute(
         "INSERT INTO deleted_threads (thread_id, fence)"
         " SELECT thread_id, fence FROM threads WHERE thread_id = ?"
         " ON CONFLICT (thread_id) DO UPDATE SET fence = excluded.fence",
-        (own.thread_id,),
+        (thread_id,),
     )
-    cx.execute("DELETE FROM threads WHERE thread_id = ?", (own.thread_id,))
-    cx.execute("DELETE FROM crons WHERE thread_id = ?", (own.thread_id,))
+    cx.execute("DELETE FROM threads WHERE thread_id = ?", (thread_id,))
+    cx.execute("DELETE FROM crons WHERE thread_id = ?", (thread_id,))
 
 
 def aggregate_tokens(cx: sqlite3.Connection, thread_id: str, *, include_active: bool) -> dict[str, Any]:
