@@ -4,7 +4,7 @@
     out   {"id": 1, "called": …, "answered": …, …}                           "refused": the name of an error
     out   {"moment": "started", "run_id": …, "at": …, "values": …}           a moment of a run
 
-Times are nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share. The end of stdin ends
+Times are seconds of CLOCK_MONOTONIC, which all processes of a machine share. The end of stdin ends
 the worker, so no worker outlives the demo.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 
 from coordinator import CoordinatorError, RunContext, RunFailed, RunManager, open_coordinator
 
-Message = dict[str, Any]
+Message = dict[str, Any]  # JSON of a call, of its response or of a moment: any, for both ends are ours
 
 
 class Worker:
@@ -30,16 +30,16 @@ class Worker:
     def __init__(self, manager: RunManager, report: Callable[[Message], None]) -> None:
         self._manager, self._report = manager, report
 
-    async def answer(self, do: str, at: int = 0, **arguments: Any) -> Message:
-        """Calls the method `do`, not before `at` (ns), so that several workers act at the same moment."""
-        await asyncio.sleep(max(0.0, (at - time.monotonic_ns()) / 1e9))
-        called = time.monotonic_ns()
+    async def answer(self, do: str, at: float = 0.0, **arguments: object) -> Message:
+        """Calls the method `do`, not before `at`, so that several workers act at the same moment."""
+        await asyncio.sleep(max(0.0, at - time.monotonic()))
+        called = time.monotonic()
         try:
             result: Message = await getattr(self, do)(**arguments)
         except (CoordinatorError, TimeoutError) as error:
             active = getattr(error, "active_run_id", None)
             result = {"refused": type(error).__name__, "message": str(error), "active_run_id": active}
-        return {**result, "called": called, "answered": time.monotonic_ns()}
+        return {**result, "called": called, "answered": time.monotonic()}
 
     async def admit(self, thread: str, strategy: str, script: Message) -> Message:
         manager = self._manager
@@ -68,12 +68,11 @@ class Worker:
         return {"connectivity": self._manager.worker.connectivity}
 
     async def _play(self, ctx: RunContext) -> None:
-        """The assistant of the demo. Its kwargs are its script: `save` values, run for `seconds`, and take
-        `unwind` (s) to stop when it is cancelled."""
+        """The assistant. Its kwargs: values to `save`, `seconds` to run, seconds to `unwind` on a cancel."""
 
         def moment(what: str) -> None:
-            at = time.monotonic_ns()
-            self._report({"moment": what, "run_id": ctx.run.run_id, "at": at, "values": ctx.values})
+            run_id, at = ctx.run.run_id, time.monotonic()
+            self._report({"moment": what, "run_id": run_id, "at": at, "values": ctx.values})
 
         script = ctx.run.kwargs
         moment("started")
@@ -92,8 +91,7 @@ class Worker:
 
 async def serve() -> None:
     lines = asyncio.StreamReader()
-    protocol = asyncio.StreamReaderProtocol(lines)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
 
     def report(message: Message) -> None:
         print(json.dumps(message), flush=True)
