@@ -11,9 +11,11 @@ import asyncpg
 from bench.databases import SCALE, fresh_database, open_stores, running_server
 from bench.fleet import Fleet, make
 from bench.report import Measure, at_most, median
-from stores.sql.postgres import history, reading, workers
+from stores.sql import reads
+from stores.sql.postgres import reading, workers
 from stores.sql.postgres.calls import Call
 from stores.sql.postgres.schema import named
+from stores.sql.postgres.selecting import select
 
 _BENCH = "postgres_fleet"
 _SCHEMA = "coordinator"
@@ -68,7 +70,7 @@ async def _fleet(cx: asyncpg.Connection, jit: str, count: int) -> list[Measure]:
 
 async def _page(cx: asyncpg.Connection, in_flight: int, count: int) -> Measure:
     """The first page where so many are in flight; the others are finished for that time."""
-    page = history.inflight_runs(statuses=(), thread_id=None, user_id=None, after="", limit=100)
+    page = select(reads.inflight_runs(statuses=(), thread_id=None, user_id=None, after="", limit=100))
     async with cx.transaction():
         await cx.execute("SET LOCAL session_replication_role = replica")
         await cx.execute(

@@ -14,6 +14,7 @@ from stores.rows import (
     RunRow,
     ThreadRow,
 )
+from stores.sql import reads
 from stores.states import OPEN, RunStatus
 from stores.times import limit as limit_of
 from stores.webhooks import ClaimedWebhook, Shares, WebhookReport, WebhookRow
@@ -46,7 +47,7 @@ class ClientTransactions(Engine):
         return await self._write(self._sql.webhooks.stop, run_ids, user_id)
 
     async def count_webhooks(self, *, states: Sequence[str] = (), user_id: str | None = None) -> int:
-        return await self._read(self._sql.webhooks.count, states, user_id)
+        return await self._select(reads.count_webhooks(states, user_id))
 
     async def webhooks(
         self,
@@ -56,9 +57,7 @@ class ClientTransactions(Engine):
         user_id: str | None = None,
         limit: int = 100,
     ) -> list[WebhookRow]:
-        return await self._read(
-            self._sql.webhooks.listed, states=states, run_id=run_id, user_id=user_id, limit=limit
-        )
+        return await self._select(reads.webhooks(states=states, run_id=run_id, user_id=user_id, limit=limit))
 
     # -- the catalogue
 
@@ -69,10 +68,10 @@ class ClientTransactions(Engine):
         return await self._search(self._sql.threads.count_threads, query, user_id)
 
     async def run(self, run_id: str, *, thread_id: str | None, user_id: str | None) -> RunRow | None:
-        return await self._read(self._sql.history.run, run_id, thread_id, user_id)
+        return await self._select(reads.run(run_id, thread_id, user_id))
 
     async def thread_of_key(self, key: str, *, user_id: str | None) -> str | None:
-        return await self._read(self._sql.history.thread_of_key, key, user_id)
+        return await self._select(reads.thread_of_key(key, user_id))
 
     async def thread_runs(
         self,
@@ -105,13 +104,14 @@ class ClientTransactions(Engine):
         after: str,
         limit: int,
     ) -> list[RunRow]:
-        return await self._read(
-            self._sql.history.inflight_runs,
-            statuses=statuses,
-            thread_id=thread_id,
-            user_id=user_id,
-            after=after,
-            limit=limit,
+        return await self._select(
+            reads.inflight_runs(
+                statuses=statuses,
+                thread_id=thread_id,
+                user_id=user_id,
+                after=after,
+                limit=limit,
+            )
         )
 
     async def delete_run(self, run_id: str, *, thread_id: str | None, user_id: str | None) -> RunRow:
@@ -129,12 +129,12 @@ class ClientTransactions(Engine):
         await self._write(self._sql.records.put, run_id, {"thread_id": thread_id, **fields})
 
     async def get(self, run_id: str, *, user_id: str | None = None) -> Row | None:
-        return await self._read(self._sql.records.get, run_id, user_id)
+        return await self._select(reads.get(run_id, user_id))
 
     async def list_by_thread(
         self, thread_id: str, *, user_id: str | None = None, limit: int = 100
     ) -> list[Row]:
-        return await self._read(self._sql.records.list_by_thread, thread_id, user_id, limit)
+        return await self._select(reads.list_by_thread(thread_id, user_id, limit))
 
     async def update_status(self, run_id: str, status: str, *, error: str | None = None) -> bool:
         return await self._write(self._sql.records.update_status, run_id, RunStatus(status).value, error)
@@ -154,14 +154,10 @@ class ClientTransactions(Engine):
         return await self._write(self._sql.records.update_progress, run_id, fields)
 
     async def list_inflight(self, *, before: str | None = None) -> list[Row]:
-        return await self._read(
-            self._sql.records.list_open, tuple(sorted(OPEN)), limit_of(before), inclusive=False
-        )
+        return await self._select(reads.list_open(tuple(sorted(OPEN)), limit_of(before), inclusive=False))
 
     async def list_pending(self, *, before: str | None = None) -> list[Row]:
-        return await self._read(
-            self._sql.records.list_open, (RunStatus.pending,), limit_of(before), inclusive=True
-        )
+        return await self._select(reads.list_open((RunStatus.pending,), limit_of(before), inclusive=True))
 
     async def delete(self, run_id: str) -> None:
         await self._write(self._sql.records.delete, run_id)
@@ -169,7 +165,7 @@ class ClientTransactions(Engine):
     async def aggregate_tokens_by_thread(
         self, thread_id: str, include_active: bool = False
     ) -> dict[str, Any]:
-        return await self._read(self._sql.records.aggregate_tokens, thread_id, include_active=include_active)
+        return await self._select(reads.aggregate_tokens(thread_id, include_active=include_active))
 
     # -- crons
 
@@ -181,7 +177,7 @@ class ClientTransactions(Engine):
         )
 
     async def cron(self, cron_id: str, *, user_id: str | None) -> CronRow | None:
-        return await self._read(self._sql.crons.get, cron_id, user_id)
+        return await self._select(reads.cron(cron_id, user_id))
 
     async def replace_cron(self, cron: CronRow, *, user_id: str | None) -> CronRow | None:
         return await self._write(self._sql.crons.replace, cron, user_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from stores.base import RunStore
+from stores.sql.select import Select
 from stores.sql.statements import P, Query, SearchStatement, Statement, Statements, T, Transaction
 
 
@@ -25,6 +26,10 @@ class Engine(RunStore):
 
     async def _read(self, query: Statement[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         raise NotImplementedError
+
+    async def _select(self, read: Select[T]) -> T:
+        """A read of `stores.sql.reads`."""
+        return await self._read(self._sql.selecting.select, read)
 
     async def _search(
         self,

@@ -32,6 +32,7 @@ from stores.rows import (
     WorkerRow,
 )
 from stores.spec import AdmissionRequest
+from stores.sql import reads
 from stores.states import CancelAction, Cause, RunStatus
 
 
@@ -58,7 +59,7 @@ class SQLTransactions(ClientTransactions):
         return await self._write(self._sql.decisions.withdraw, run_id, epoch)
 
     async def holder(self, thread_id: str) -> str | None:
-        return await self._read(self._sql.reading.holder, thread_id)
+        return await self._select(reads.holder(thread_id))
 
     async def decide(
         self,
@@ -187,10 +188,10 @@ class SQLTransactions(ClientTransactions):
     # -- reads
 
     async def row(self, run_id: str, *, user_id: str | None = None) -> RunRow | None:
-        return await self._read(self._sql.reading.row, run_id, user_id)
+        return await self._select(reads.row(run_id, user_id))
 
     async def waiting_line(self, thread_id: str) -> list[str]:
-        return await self._read(self._sql.reading.waiting_line, thread_id)
+        return await self._select(reads.waiting_line(thread_id))
 
     async def thread(self, thread_id: str, *, user_id: str | None = None) -> ThreadRow | None:
         return await self._read(self._sql.reading.thread, thread_id, user_id)
@@ -203,8 +204,8 @@ class SQLTransactions(ClientTransactions):
         limit: int = 100,
         in_flight: bool = False,
     ) -> list[RunRow]:
-        return await self._read(
-            self._sql.reading.runs, thread_id=thread_id, statuses=statuses, limit=limit, in_flight=in_flight
+        return await self._select(
+            reads.runs(thread_id=thread_id, statuses=statuses, limit=limit, in_flight=in_flight)
         )
 
     async def find_runs(
@@ -216,10 +217,10 @@ class SQLTransactions(ClientTransactions):
         return await self._search(self._sql.finding.open_run_ids, query, user_id, limit)
 
     async def ids_from(self, kind: IdKind, prefix: str, *, limit: int) -> list[str]:
-        return await self._read(self._sql.finding.ids_from, kind, prefix, limit)
+        return await self._select(reads.ids_from(kind, prefix, limit))
 
     async def transitions(self, run_id: str) -> list[Transition]:
-        return await self._read(self._sql.reading.transitions, run_id)
+        return await self._select(reads.transitions(run_id))
 
     async def checkpoints(
         self, thread_id: str, *, run_id: str | None = None, before: str | None = None, limit: int = 10

@@ -23,7 +23,7 @@ from stores.catalogue import Heavy, RemovedThread, ThreadQuery
 from stores.checkpoints import CheckpointRow
 from stores.crons import CronQuery, CronRow, DueCrons, Firing
 from stores.events import EventPage, EventsKept, NewEvents, Position
-from stores.finding import IdKind, ListPosition, RunQuery
+from stores.finding import ListPosition, RunQuery
 from stores.pages import Page
 from stores.pruning import PruneCursor, PruneStep, Retention
 from stores.rows import (
@@ -43,13 +43,13 @@ from stores.rows import (
     Started,
     ThreadRow,
     Tick,
-    Transition,
     WorkerRow,
 )
 from stores.spec import AdmissionRequest
 from stores.sql.postgres.calls import Call
+from stores.sql.select import Select
 from stores.states import CancelAction, Cause, RunStatus
-from stores.webhooks import ClaimedWebhook, Shares, WebhookReport, WebhookRow
+from stores.webhooks import ClaimedWebhook, Shares, WebhookReport
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -98,9 +98,6 @@ class CronStatements(Protocol):
     @statement
     @staticmethod
     def create(now: int, cron: CronRow, *, thread_must_exist: bool, limit: int | None) -> CronRow: ...
-    @statement
-    @staticmethod
-    def get(cron_id: str, user_id: str | None) -> CronRow | None: ...
     @statement
     @staticmethod
     def replace(now: int, cron: CronRow, user_id: str | None) -> CronRow | None: ...
@@ -175,18 +172,9 @@ class FindingStatements(Protocol):
     @statement
     @staticmethod
     def open_run_ids(query: RunQuery, user_id: str | None, limit: int) -> list[str]: ...
-    @statement
-    @staticmethod
-    def ids_from(kind: IdKind, prefix: str, limit: int) -> list[str]: ...
 
 
 class HistoryStatements(Protocol):
-    @statement
-    @staticmethod
-    def run(run_id: str, thread_id: str | None, user_id: str | None) -> RunRow | None: ...
-    @statement
-    @staticmethod
-    def thread_of_key(key: str, user_id: str | None) -> str | None: ...
     @statement
     @staticmethod
     def thread_runs(
@@ -199,11 +187,6 @@ class HistoryStatements(Protocol):
         without: frozenset[Heavy],
         max_bytes: int | None,
     ) -> Page[RunRow]: ...
-    @statement
-    @staticmethod
-    def inflight_runs(
-        *, statuses: tuple[str, ...], thread_id: str | None, user_id: str | None, after: str, limit: int
-    ) -> list[RunRow]: ...
     @statement
     @staticmethod
     def delete_run(now: int, run_id: str, thread_id: str | None, user_id: str | None) -> RunRow: ...
@@ -243,27 +226,16 @@ class PruningStatements(Protocol):
 class ReadingStatements(Protocol):
     @statement
     @staticmethod
-    def holder(thread_id: str) -> str | None: ...
-    @statement
-    @staticmethod
     def tick(epoch: int, now: int) -> Tick: ...
     @statement
     @staticmethod
-    def row(run_id: str, user_id: str | None) -> RunRow | None: ...
-    @statement
-    @staticmethod
-    def waiting_line(thread_id: str) -> list[str]: ...
-    @statement
-    @staticmethod
     def thread(thread_id: str, user_id: str | None) -> ThreadRow | None: ...
+
+
+class SelectingStatements(Protocol):
     @statement
     @staticmethod
-    def runs(
-        *, thread_id: str | None, statuses: tuple[str, ...], limit: int, in_flight: bool
-    ) -> list[RunRow]: ...
-    @statement
-    @staticmethod
-    def transitions(run_id: str) -> list[Transition]: ...
+    def select(read: Select[T]) -> T: ...
 
 
 class RecordStatements(Protocol):
@@ -273,12 +245,6 @@ class RecordStatements(Protocol):
     @statement
     @staticmethod
     def put(now: int, run_id: str, fields: Mapping[str, Any]) -> None: ...
-    @statement
-    @staticmethod
-    def get(run_id: str, user_id: str | None) -> dict[str, Any] | None: ...
-    @statement
-    @staticmethod
-    def list_by_thread(thread_id: str, user_id: str | None, limit: int) -> list[dict[str, Any]]: ...
     @statement
     @staticmethod
     def update_status(now: int, run_id: str, status: str, error: str | None) -> bool: ...
@@ -293,15 +259,7 @@ class RecordStatements(Protocol):
     def update_progress(now: int, run_id: str, fields: Mapping[str, Any]) -> bool: ...
     @statement
     @staticmethod
-    def list_open(
-        statuses: tuple[str, ...], before: int | None, *, inclusive: bool
-    ) -> list[dict[str, Any]]: ...
-    @statement
-    @staticmethod
     def delete(now: int, run_id: str) -> None: ...
-    @statement
-    @staticmethod
-    def aggregate_tokens(thread_id: str, *, include_active: bool) -> dict[str, Any]: ...
 
 
 class ThreadStatements(Protocol):
@@ -337,14 +295,6 @@ class WebhookStatements(Protocol):
     @statement
     @staticmethod
     def stop(now: int, run_ids: Sequence[str] | None, user_id: str | None) -> list[str]: ...
-    @statement
-    @staticmethod
-    def count(states: Sequence[str], user_id: str | None) -> int: ...
-    @statement
-    @staticmethod
-    def listed(
-        *, states: Sequence[str], run_id: str | None, user_id: str | None, limit: int
-    ) -> list[WebhookRow]: ...
 
 
 class WorkerStatements(Protocol):
@@ -389,6 +339,7 @@ class Statements(NamedTuple):
     pruning: PruningStatements
     reading: ReadingStatements
     records: RecordStatements
+    selecting: SelectingStatements
     threads: ThreadStatements
     webhooks: WebhookStatements
     workers: WorkerStatements

@@ -18,9 +18,11 @@ from stores.catalogue import ThreadQuery
 from stores.finding import ListPosition, RunQuery
 from stores.rows import Limits
 from stores.spec import AdmissionRequest
+from stores.sql import reads
 from stores.sql.postgres import admission, decisions, finding, history, reading, threads, workers
 from stores.sql.postgres.calls import Call
 from stores.sql.postgres.schema import named
+from stores.sql.postgres.selecting import select
 from stores.states import CancelAction, Cause, RunStatus
 from tests.support.builders import new_run
 from tests.support.postgres import Database
@@ -100,7 +102,7 @@ def _admit(run: AdmissionRequest, limits: Limits | None = None) -> Call[Any]:
 
 def _page(**narrowed: Any) -> Call[Any]:
     options: dict[str, Any] = {"statuses": (), "thread_id": None, "user_id": None, "after": "", "limit": 100}
-    return history.inflight_runs(**{**options, **narrowed})
+    return select(reads.inflight_runs(**{**options, **narrowed}))
 
 
 def _open(limit: int, **query: Any) -> Call[Any]:
@@ -128,12 +130,12 @@ CALLS: dict[str, tuple[Call[Any], int]] = {
     "those of a thread": (_open(100, thread_id=THREAD), 4),
     "silent runs": (finding.find_runs(RunQuery(silent_since=10**18), None, None, 10**6), 8),
     "newest runs behind one": (finding.find_runs(RunQuery(), None, ListPosition(10**18, RUN), 10), 4),
-    "ids of runs": (finding.ids_from("run", RUN[:-1], 6), 2),
-    "ids of threads": (finding.ids_from("thread", THREAD, 6), 2),
+    "ids of runs": (select(reads.ids_from("run", RUN[:-1], 6)), 2),
+    "ids of threads": (select(reads.ids_from("thread", THREAD, 6)), 2),
     "runs of a thread that run": (history.thread_runs(THREAD, statuses=("running",), **OF_THREAD), 4),
     "newest runs of a thread": (history.thread_runs(THREAD, statuses=(), **OF_THREAD), 4),
-    "newest runs": (reading.runs(thread_id=None, statuses=(), limit=10, in_flight=False), 4),
-    "one run": (reading.row(RUN, None), 2),
+    "newest runs": (select(reads.runs(thread_id=None, statuses=(), limit=10, in_flight=False)), 4),
+    "one run": (select(reads.row(RUN, None)), 2),
     "one thread": (reading.thread(THREAD, None), 4),
     "a user's threads": (threads.threads(ThreadQuery(limit=10, sort_by="created_at"), "user7"), 10),
 }  # fmt: skip

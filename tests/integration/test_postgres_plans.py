@@ -14,9 +14,11 @@ from bench.history import HISTORY, THREADS
 from stores.catalogue import ThreadQuery
 from stores.postgres import Options, PostgresStore
 from stores.pruning import PruneCursor, Retention
+from stores.sql import reads
 from stores.sql.postgres import history, reading, threads
 from stores.sql.postgres.calls import Call
 from stores.sql.postgres.schema import named
+from stores.sql.postgres.selecting import select
 from tests.support.builders import SUCCESS, admitted, cancel, new_worker, running, waiting
 from tests.support.postgres import Database
 from tests.support.waiting import wait_until
@@ -112,14 +114,14 @@ async def _work(store: PostgresStore) -> None:
 
 OF_ANY_USER: dict[str, Any] = {"statuses": (), "limit": 50, "user_id": None}
 CALLS: dict[str, Call[Any]] = {
-    "one run": reading.row("old7", None),
-    "who holds": reading.holder("busy 1"),
-    "who waits": reading.waiting_line("busy 1"),
+    "one run": select(reads.row("old7", None)),
+    "who holds": select(reads.holder("busy 1")),
+    "who waits": select(reads.waiting_line("busy 1")),
     "tick": reading.tick(1, 1_000_000),
     "newest of a thread": history.thread_runs("t7", offset=0, **OF_ANY_USER),
-    "newest of all": reading.runs(thread_id=None, statuses=(), limit=50, in_flight=False),
-    "newest of a thread, as rows": reading.runs(thread_id="t7", statuses=(), limit=50, in_flight=False),
-    "in flight": reading.runs(thread_id=None, statuses=(), limit=50, in_flight=True),
+    "newest of all": select(reads.runs(thread_id=None, statuses=(), limit=50, in_flight=False)),
+    "newest of a thread, as rows": select(reads.runs(thread_id="t7", statuses=(), limit=50, in_flight=False)),
+    "in flight": select(reads.runs(thread_id=None, statuses=(), limit=50, in_flight=True)),
     "a thread": reading.thread("t7", None),
     "newest threads": threads.threads(ThreadQuery(limit=20), None),
 }

@@ -40,13 +40,19 @@ CHANGES = {
         {SQLITE},
     ),
     "SQLite: name of a keyword": Change(
-        "sql/sqlite/records.py", "*, include_active: bool", "*, with_active: bool", {SQLITE}
+        "sql/sqlite/workers.py", "by: int, *, proven: bool", "by: int, *, certain: bool", {SQLITE}
     ),
     "SQLite: answer": Change(
-        "sql/sqlite/reading.py",
-        "def waiting_line(cx: sqlite3.Connection, thread_id: str) -> list[str]",
-        "def waiting_line(cx: sqlite3.Connection, thread_id: str) -> list[int]",
+        "sql/sqlite/admission.py",
+        "def claimants(cx: sqlite3.Connection, thread_id: str) -> list[int]",
+        "def claimants(cx: sqlite3.Connection, thread_id: str) -> list[str]",
         {SQLITE},
+    ),
+    "both engines: answer of a read": Change(
+        "sql/reads.py",
+        "def waiting_line(thread_id: str) -> Select[list[str]]",
+        "def waiting_line(thread_id: str) -> Select[list[int]]",
+        {USES},
     ),
     "PostgreSQL: one argument more": Change(
         "sql/postgres/workers.py",

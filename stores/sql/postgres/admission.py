@@ -18,9 +18,9 @@ from stores.errors import (
 from stores.rows import Admission, Claimed, Limits, Ownership, Started
 from stores.spec import AdmissionRequest, RunSpec
 from stores.sql.codec import dumps_or_null, loads, running, spec_writer
+from stores.sql.conditions import WAITING
 from stores.sql.postgres.calls import BatchFunction, Call, Function, Query, Rows, record_of
 from stores.sql.postgres.codec import STORED, decided_of_json, run_of_json, text
-from stores.sql.postgres.conditions import HOMELESS, WAITING
 from stores.times import stamp
 
 _ADMIT = BatchFunction("admit", "admission", "reply, detail, holds, fence, seq, temporary, related")
@@ -118,8 +118,9 @@ def claim(now: int | None, thread_id: str, epoch: int) -> Call[Claimed | None]:
 
 MOST_CLAIMANTS = 8
 """See `stores.sql.sqlite.admission`."""
+_HOMELESS = "NOT EXISTS (SELECT FROM rc.workers WHERE epoch = home_epoch AND state <> 'dead')"
 _CLAIMANTS = Query(
-    f"WITH head AS (SELECT home_epoch, portable AND {HOMELESS} AS any_worker, assistant_id FROM rc.runs"
+    f"WITH head AS (SELECT home_epoch, portable AND {_HOMELESS} AS any_worker, assistant_id FROM rc.runs"
     f" WHERE thread_id = $1 AND {WAITING}"
     " AND NOT EXISTS (SELECT FROM rc.runs WHERE thread_id = $1 AND holds_thread) ORDER BY seq LIMIT 1)"
     " SELECT epoch FROM head JOIN rc.workers ON state <> 'dead' AND (epoch = home_epoch OR (any_worker"

@@ -30,13 +30,6 @@ def create(now: int | None, cron: CronRow, *, thread_must_exist: bool, limit: in
     return Call(_CREATE, (*cron_values(cron), thread_must_exist, limit, now), answer)
 
 
-_GET = Query(f"SELECT {CRON_COLUMNS} FROM rc.crons WHERE cron_id = $1 AND ($2::text IS NULL OR user_id = $2)")
-
-
-def get(cron_id: str, user_id: str | None) -> Call[CronRow | None]:
-    return Call(_GET, (cron_id, user_id), _first)
-
-
 _REPLACE = Function("replace_cron", (*_VALUES, "bigint", "text", "bigint"), CRON_COLUMNS)
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from stores.finding import IdKind, ListPosition, RunQuery
+from stores.finding import ListPosition, RunQuery
 from stores.rows import RunRow
 from stores.sql.codec import OPEN_STATUSES, dumps
+from stores.sql.conditions import IN_FLIGHT
 from stores.sql.postgres.calls import Call, Query, Rows
 from stores.sql.postgres.codec import RUN_COLUMNS, run_of
-from stores.sql.postgres.conditions import IN_FLIGHT
 from stores.sql.readable import readable
-from stores.sql.tables import END_OF_IDS, IDS
 
 
 def find_runs(
@@ -42,15 +41,6 @@ def open_run_ids(query: RunQuery, user_id: str | None, limit: int) -> Call[list[
         f"SELECT run_id FROM rc.runs WHERE {' AND '.join(where)} ORDER BY run_id LIMIT ${len(args)}"
     )
     return Call(statement, tuple(args), _ids)
-
-
-def ids_from(kind: IdKind, prefix: str, limit: int) -> Call[list[str]]:
-    table, column, condition = IDS[kind]
-    statement = Query(
-        f"SELECT {column} FROM rc.{table} WHERE {column} >= $1 AND {column} < $2{condition}"
-        f" ORDER BY {column} LIMIT $3"
-    )
-    return Call(statement, (prefix, prefix + END_OF_IDS, limit), _ids)
 
 
 def _ids(rows: Rows) -> list[str]:

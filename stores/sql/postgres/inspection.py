@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from stores.inspection import Applied, Inspection
+from stores.sql.conditions import IN_FLIGHT, WAITS
 from stores.sql.postgres import installed
 from stores.sql.postgres import schema as schemas
-from stores.sql.postgres.conditions import IN_FLIGHT, WAITS
 
 _COUNTS = (
     f"SELECT (SELECT count(*) FROM rc.runs WHERE {IN_FLIGHT}),"

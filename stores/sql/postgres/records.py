@@ -9,11 +9,9 @@ from typing import Any
 from stores.errors import StaleFence
 from stores.rows import COUNTERS, MESSAGES, Ownership
 from stores.spec import RECORDED, ROLES
-from stores.sql.codec import model_name_of, record, record_writer, token_totals
-from stores.sql.postgres.calls import Call, Function, Query, Rows, nothing, scalar
-from stores.sql.postgres.codec import RUN_COLUMNS, SQL_TYPES, plain, run_of, text
-from stores.sql.postgres.conditions import IN_FLIGHT
-from stores.sql.readable import readable
+from stores.sql.codec import model_name_of, record_writer
+from stores.sql.postgres.calls import Call, Function, Rows, nothing, scalar
+from stores.sql.postgres.codec import SQL_TYPES, text
 from stores.states import RunStatus
 from stores.times import stamp
 
@@ -56,42 +54,6 @@ def _snapshot(fields: Mapping[str, Any]) -> tuple[list[Any], str | None, str | N
     if any(value is not None and value.bit_length() > 63 for value in counters):
         raise OverflowError("a counter has more than 64 bits")
     return counters, last_ai, first_human
-
-
-_GET = Query(f"SELECT {RUN_COLUMNS} FROM rc.runs WHERE run_id = $1 AND ($2::text IS NULL OR user_id = $2)")
-
-
-def get(run_id: str, user_id: str | None) -> Call[dict[str, Any] | None]:
-    return Call(_GET, (run_id, user_id), lambda rows: record(run_of(rows[0])) if rows else None)
-
-
-_BY_THREAD = Query(
-    f"SELECT {RUN_COLUMNS} FROM rc.runs WHERE thread_id = $1 AND kind = 'run'"
-    " AND ($2::text IS NULL OR user_id = $2) ORDER BY created_us DESC NULLS LAST, seq LIMIT $3"
-)
-
-
-def list_by_thread(thread_id: str, user_id: str | None, limit: int) -> Call[list[dict[str, Any]]]:
-    return Call(_BY_THREAD, (thread_id, user_id, limit), _records)
-
-
-_OPEN = (
-    f"SELECT {RUN_COLUMNS} FROM rc.runs WHERE {IN_FLIGHT} AND kind = 'run' AND status = ANY ($1::text[])"
-    " AND ($2::bigint IS NULL OR created_us {compare} $2) ORDER BY created_us NULLS FIRST, seq, run_id"
-)
-_OPEN_BEFORE, _OPEN_UNTIL = Query(_OPEN.format(compare="<")), Query(_OPEN.format(compare="<="))
-
-
-def list_open(
-    statuses: tuple[str, ...], before: int | None, *, inclusive: bool
-) -> Call[list[dict[str, Any]]]:
-    """Runs with one of the statuses, oldest first; rows that cannot be read are skipped."""
-    return Call(_OPEN_UNTIL if inclusive else _OPEN_BEFORE, (list(statuses), before), _records)
-
-
-def _records(rows: Rows) -> list[dict[str, Any]]:
-    """Unreadable rows are left out; for these `get` raises."""
-    return [record(run) for run in readable("run", rows, run_of)]
 
 
 _STATUS = Function("update_status", ("text", "text", "text", "bigint"))
@@ -141,20 +103,3 @@ def delete_thread(now: int | None, own: Ownership) -> Call[None]:
             raise StaleFence(own.thread_id, own.fence)
 
     return Call(_DELETE_THREAD, (own.run_id, own.thread_id, own.epoch, own.fence, now), answer)
-
-
-_TOKENS = Query(
-    "SELECT COALESCE(NULLIF(model_name, ''), 'unknown'), count(*), sum(total_tokens)::bigint,"
-    " sum(total_input_tokens)::bigint, sum(total_output_tokens)::bigint, sum(lead_agent_tokens)::bigint,"
-    " sum(subagent_tokens)::bigint, sum(middleware_tokens)::bigint FROM rc.runs"
-    " WHERE thread_id = $1 AND kind = 'run' AND status = ANY ($2::text[]) GROUP BY 1"
-)
-
-
-def aggregate_tokens(thread_id: str, *, include_active: bool) -> Call[dict[str, Any]]:
-    statuses = ["success", "error", "running"] if include_active else ["success", "error"]
-    return Call(
-        _TOKENS,
-        (thread_id, statuses),
-        lambda rows: token_totals([[plain(value) for value in row] for row in rows]),
-    )

@@ -9,9 +9,9 @@ from stores.catalogue import NewThread, RemovedThread, ThreadQuery
 from stores.pages import Page
 from stores.rows import ThreadRow
 from stores.sql.codec import dumps
+from stores.sql.conditions import IN_FLIGHT
 from stores.sql.postgres import pages
 from stores.sql.postgres.calls import Call, Function, Query, scalar
-from stores.sql.postgres.conditions import IN_FLIGHT
 from stores.sql.postgres.reading import STATUS, THREAD_COLUMNS, WITH_LAST, thread_of
 
 _SECOND = 1_000_000

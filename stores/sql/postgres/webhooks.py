@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stores.errors import EpochDead
-from stores.sql.codec import WEBHOOK_COLUMNS, claimed_webhook, webhook_row
+from stores.sql.codec import claimed_webhook
 from stores.sql.postgres.calls import Call, Function, Query, Rows, scalar
 from stores.sql.postgres.codec import plain, text
 from stores.sql.readable import readable
-from stores.webhooks import STOPPED, ClaimedWebhook, Shares, WebhookReport, WebhookRow
+from stores.webhooks import STOPPED, ClaimedWebhook, Shares, WebhookReport
 
 _DUE = Query(
     "SELECT GREATEST(0, next_at - rc.clock($1)) / 1e6::float8 FROM rc.webhooks WHERE state = 'due'"
@@ -68,29 +68,3 @@ _STOP = Function("stop_webhooks", ("text[]", "text", "text", "bigint"))
 def stop(now: int | None, run_ids: Sequence[str] | None, user_id: str | None) -> Call[list[str]]:
     ids = None if run_ids is None else list(run_ids)
     return Call(_STOP, (ids, user_id, STOPPED, now), lambda rows: [run_id for (run_id,) in rows])
-
-
-_COUNT = Query(
-    "SELECT count(*) FROM rc.webhooks WHERE (cardinality($1::text[]) = 0 OR state = ANY ($1))"
-    " AND ($2::text IS NULL OR user_id = $2)"
-)
-
-
-def count(states: Sequence[str], user_id: str | None) -> Call[int]:
-    return Call(_COUNT, (list(states), user_id), scalar)
-
-
-_LISTED = Query(
-    f"SELECT {WEBHOOK_COLUMNS} FROM rc.webhooks WHERE ($1::text IS NULL OR run_id = $1)"
-    " AND ($2::text IS NULL OR user_id = $2) AND (cardinality($3::text[]) = 0 OR state = ANY ($3))"
-    " ORDER BY created_at DESC, run_id LIMIT $4"
-)
-
-
-def listed(
-    *, states: Sequence[str], run_id: str | None, user_id: str | None, limit: int
-) -> Call[list[WebhookRow]]:
-    def answer(rows: Rows) -> list[WebhookRow]:
-        return readable("webhook of run", rows, lambda row: webhook_row([plain(value) for value in row]))
-
-    return Call(_LISTED, (run_id, user_id, list(states), limit), answer)

@@ -18,8 +18,9 @@ from stores.errors import (
 from stores.rows import Admission, Claimed, Decision, Limits, Ownership, RunRow
 from stores.spec import COLUMN_NAMES, AdmissionRequest, RunSpec
 from stores.sql.codec import RUN_COLUMNS, run_row, spec_writer, storable
+from stores.sql.conditions import IN_FLIGHT, WAITING, WAITS
 from stores.sql.sqlite import crons, threads
-from stores.sql.sqlite.codec import HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, KNOWN, WAITING, WAITS
+from stores.sql.sqlite.codec import HOMELESS, IN_FLIGHT_RUNS, KNOWN
 from stores.sql.sqlite.decisions import decide
 from stores.sql.sqlite.guards import is_dead
 from stores.sql.sqlite.starts import start

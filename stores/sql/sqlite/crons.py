@@ -52,14 +52,6 @@ def _check_user_limit(cx: sqlite3.Connection, user_id: str | None, limit: int | 
         raise TooManyCrons(user_id, limit)
 
 
-def get(cx: sqlite3.Connection, cron_id: str, user_id: str | None) -> CronRow | None:
-    row = cx.execute(
-        f"SELECT {CRON_COLUMNS} FROM crons WHERE cron_id = ? AND (? IS NULL OR user_id = ?)",
-        (cron_id, user_id, user_id),
-    ).fetchone()
-    return None if row is None else cron_row(row)
-
-
 def replace(cx: sqlite3.Connection, now: int, cron: CronRow, user_id: str | None) -> CronRow | None:
     assignments = ", ".join(f"{name} = ?" for name in CRON_VALUES)
     row = cx.execute(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from stores.finding import IdKind, ListPosition, RunQuery
+from stores.finding import ListPosition, RunQuery
 from stores.rows import RunRow
 from stores.sql.codec import OPEN_STATUSES, RUN_COLUMNS, dumps, run_row
+from stores.sql.conditions import IN_FLIGHT
 from stores.sql.readable import readable
-from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS
-from stores.sql.tables import END_OF_IDS, IDS
+from stores.sql.sqlite.codec import IN_FLIGHT_RUNS
 
 
 def find_runs(
@@ -39,16 +39,6 @@ def open_run_ids(cx: sqlite3.Connection, query: RunQuery, user_id: str | None, l
         {**args, "limit": limit},
     )
     return [run_id for (run_id,) in rows]
-
-
-def ids_from(cx: sqlite3.Connection, kind: IdKind, prefix: str, limit: int) -> list[str]:
-    table, column, condition = IDS[kind]
-    rows = cx.execute(
-        f"SELECT {column} FROM {table} WHERE {column} >= ? AND {column} < ?{condition}"
-        f" ORDER BY {column} LIMIT ?",
-        (prefix, prefix + END_OF_IDS, limit),
-    )
-    return [id_ for (id_,) in rows]
 
 
 def _narrowed(query: RunQuery, user_id: str | None) -> tuple[list[str], dict[str, Any]]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from stores.inspection import Applied, Inspection
+from stores.sql.conditions import IN_FLIGHT, WAITS
 from stores.sql.sqlite import schema
-from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS, WAITS
+from stores.sql.sqlite.codec import IN_FLIGHT_RUNS
 from stores.sql.sqlite.durability import has_wal_reset_race
 
 _FAULTS_SHOWN = 20

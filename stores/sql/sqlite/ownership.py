@@ -16,8 +16,9 @@ from stores.sql.codec import (
     loads,
     storable,
 )
+from stores.sql.conditions import IN_FLIGHT, WAITING
 from stores.sql.sqlite.admission import claim
-from stores.sql.sqlite.codec import HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, WAITING
+from stores.sql.sqlite.codec import HOMELESS, IN_FLIGHT_RUNS
 from stores.sql.sqlite.decisions import end_children, standing
 from stores.sql.sqlite.guards import GUARD, LIVE, guard, is_mine
 from stores.sql.sqlite.starts import start

@@ -4,40 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
-from typing import Any
 
-from stores.rows import HOMELESS_AT_ONCE, Overdue, RunRow, ThreadRow, Tick, Transition
-from stores.sql.codec import RUN_COLUMNS, drain_wish, run_row, thread_row
-from stores.sql.readable import readable
-from stores.sql.sqlite.codec import GONE, HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, KNOWN, QUEUED, WAITING
-from stores.states import Cause, RunStatus
-
-_ROW = f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = :run AND (:user IS NULL OR user_id = :user)"
-
-
-def row(cx: sqlite3.Connection, run_id: str, user_id: str | None) -> RunRow | None:
-    columns = cx.execute(_ROW, {"run": run_id, "user": user_id}).fetchone()
-    return None if columns is None else run_row(columns)
-
-
-def holder(cx: sqlite3.Connection, thread_id: str) -> str | None:
-    """The run that holds the thread or, where none does, the oldest one in flight; a delayed one last."""
-    columns = cx.execute(
-        f"SELECT run_id FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {IN_FLIGHT} ORDER BY"
-        " holds_thread DESC, not_before IS NOT NULL, seq LIMIT 1",
-        (thread_id,),
-    ).fetchone()
-    return None if columns is None else columns[0]
-
-
-def waiting_line(cx: sqlite3.Connection, thread_id: str) -> list[str]:
-    """Run ids in the order in which they will take the thread."""
-    rows = cx.execute(
-        f"SELECT run_id FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {WAITING} ORDER BY seq",
-        (thread_id,),
-    )
-    return [run_id for (run_id,) in rows]
+from stores.rows import HOMELESS_AT_ONCE, Overdue, ThreadRow, Tick
+from stores.sql.codec import drain_wish, thread_row
+from stores.sql.conditions import IN_FLIGHT, QUEUED
+from stores.sql.sqlite.codec import GONE, HOMELESS, IN_FLIGHT_RUNS, KNOWN
+from stores.states import Cause
 
 
 def tick(cx: sqlite3.Connection, epoch: int, now: int) -> Tick:
@@ -155,53 +127,3 @@ def thread(cx: sqlite3.Connection, thread_id: str, user_id: str | None) -> Threa
     """One statement, so that status and values are of one snapshot."""
     columns = cx.execute(_THREAD, {"thread": thread_id, "user": user_id}).fetchone()
     return None if columns is None else thread_row(columns)
-
-
-def runs(
-    cx: sqlite3.Connection, *, thread_id: str | None, statuses: tuple[str, ...], limit: int, in_flight: bool
-) -> list[RunRow]:
-    """Newest first. Operations are left out: they are not runs that a client started."""
-    where, args = ["kind = 'run'"], list[Any]()
-    if thread_id is not None:
-        where.append("thread_id = ?")
-        args.append(thread_id)
-    if statuses:
-        where.append(f"status IN ({', '.join('?' * len(statuses))})")
-        args.extend(statuses)
-    if in_flight:
-        where.append(IN_FLIGHT)
-    table = IN_FLIGHT_RUNS if in_flight else "runs"
-    rows = cx.execute(
-        f"SELECT {RUN_COLUMNS} FROM {table} WHERE {' AND '.join(where)} ORDER BY created_us DESC,"
-        " run_id LIMIT ?",
-        (*args, limit),
-    )
-    return readable("run", rows, run_row)
-
-
-def transitions(cx: sqlite3.Connection, run_id: str) -> list[Transition]:
-    rows = cx.execute(
-        "SELECT id, run_id, thread_id, at, what, from_status, to_status, holds_thread, cause, actor,"
-        " epoch, fence,"
-        " detail FROM transitions WHERE run_id = ? ORDER BY id",
-        (run_id,),
-    )
-    return readable("transition", rows, _transition)
-
-
-def _transition(columns: Sequence[Any]) -> Transition:
-    return Transition(
-        id=columns[0],
-        run_id=columns[1],
-        thread_id=columns[2],
-        at=columns[3],
-        what=columns[4],
-        from_status=RunStatus.stored(columns[5]) if columns[5] else None,
-        to_status=RunStatus.stored(columns[6]),
-        holds_thread=bool(columns[7]),
-        cause=Cause.stored(columns[8]) if columns[8] else None,
-        actor=columns[9],
-        epoch=columns[10],
-        fence=columns[11],
-        detail=columns[12],
-    )

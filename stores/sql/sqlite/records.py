@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from stores.errors import StaleFence
@@ -11,16 +11,12 @@ from stores.rows import COUNTERS, MESSAGES, Ownership
 from stores.spec import RECORDED
 from stores.sql.codec import (
     OPEN_STATUSES,
-    RUN_COLUMNS,
     model_name_of,
-    record,
     record_writer,
-    run_row,
     storable,
-    token_totals,
 )
-from stores.sql.readable import readable
-from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS, WAITS
+from stores.sql.conditions import IN_FLIGHT, WAITS
+from stores.sql.sqlite.codec import IN_FLIGHT_RUNS
 from stores.sql.sqlite.decisions import end_children
 from stores.sql.sqlite.guards import LIVE
 from stores.states import OPEN, RunStatus
@@ -85,46 +81,6 @@ def put(cx: sqlite3.Connection, now: int, run_id: str, fields: Mapping[str, Any]
         },
     )
     _set_fields(cx, run_id, fields, now)
-
-
-def get(cx: sqlite3.Connection, run_id: str, user_id: str | None) -> dict[str, Any] | None:
-    row = cx.execute(
-        f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = :run AND (:user IS NULL OR user_id = :user)",
-        {"run": run_id, "user": user_id},
-    ).fetchone()
-    return None if row is None else record(run_row(row))
-
-
-def list_by_thread(
-    cx: sqlite3.Connection, thread_id: str, user_id: str | None, limit: int
-) -> list[dict[str, Any]]:
-    rows = cx.execute(
-        f"SELECT {RUN_COLUMNS} FROM runs WHERE thread_id = :thread AND kind = 'run'"
-        " AND (:user IS NULL OR user_id = :user)"
-        " ORDER BY created_us DESC, seq LIMIT :limit",
-        {"thread": thread_id, "user": user_id, "limit": limit},
-    )
-    return _records(rows)
-
-
-def list_open(
-    cx: sqlite3.Connection, statuses: tuple[str, ...], before: int | None, *, inclusive: bool
-) -> list[dict[str, Any]]:
-    """Runs with one of the statuses, oldest first; rows that cannot be read are skipped."""
-    marks = ", ".join("?" * len(statuses))
-    compare = "<=" if inclusive else "<"
-    rows = cx.execute(
-        f"SELECT {RUN_COLUMNS} FROM {IN_FLIGHT_RUNS} WHERE {IN_FLIGHT} AND kind = 'run' AND status IN"
-        f" ({marks})"
-        f" AND (? IS NULL OR created_us {compare} ?) ORDER BY created_us, seq, run_id",
-        (*statuses, before, before),
-    )
-    return _records(rows)
-
-
-def _records(rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
-    """Unreadable rows are left out; for these `get` raises."""
-    return [record(run) for run in readable("run", rows, run_row)]
 
 
 def update_status(cx: sqlite3.Connection, now: int, run_id: str, status: str, error: str | None) -> bool:
@@ -281,16 +237,3 @@ def _remove_thread(cx: sqlite3.Connection, thread_id: str) -> None:
     )
     cx.execute("DELETE FROM threads WHERE thread_id = ?", (thread_id,))
     cx.execute("DELETE FROM crons WHERE thread_id = ?", (thread_id,))
-
-
-def aggregate_tokens(cx: sqlite3.Connection, thread_id: str, *, include_active: bool) -> dict[str, Any]:
-    statuses = "('success', 'error', 'running')" if include_active else "('success', 'error')"
-    where = f"thread_id = ? AND kind = 'run' AND status IN {statuses}"
-    rows = cx.execute(
-        "SELECT COALESCE(NULLIF(model_name, ''), 'unknown'), COUNT(*), SUM(total_tokens),"
-        " SUM(total_input_tokens),"
-        " SUM(total_output_tokens), SUM(lead_agent_tokens), SUM(subagent_tokens), SUM(middleware_tokens)"
-        f" FROM runs WHERE {where} GROUP BY 1",
-        (thread_id,),
-    ).fetchall()
-    return token_totals(rows)

@@ -12,8 +12,9 @@ from stores.pages import Cutter, Page
 from stores.rows import ThreadRow
 from stores.spec import AdmissionRequest
 from stores.sql.codec import THREAD_TEXTS, dumps, dumps_or_null, thread_row
+from stores.sql.conditions import IN_FLIGHT
 from stores.sql.readable import readable
-from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS
+from stores.sql.sqlite.codec import IN_FLIGHT_RUNS
 from stores.sql.sqlite.contains import containing
 from stores.sql.sqlite.reading import STATUS, THREAD_COLUMNS, WITH_LAST, thread
 

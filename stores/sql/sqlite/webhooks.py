@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from stores.errors import EpochDead
-from stores.sql.codec import WEBHOOK_COLUMNS, claimed_webhook, dumps, loads, storable, webhook_row
+from stores.sql.codec import claimed_webhook, dumps, loads, storable
 from stores.sql.readable import readable
 from stores.sql.sqlite.guards import is_dead
-from stores.webhooks import STOPPED, ClaimedWebhook, Shares, WebhookReport, WebhookRow
+from stores.webhooks import STOPPED, ClaimedWebhook, Shares, WebhookReport
 
 
 def next_due(cx: sqlite3.Connection, now: int) -> float | None:
@@ -139,33 +139,3 @@ def stop(cx: sqlite3.Connection, now: int, run_ids: Sequence[str] | None, user_i
         (STOPPED, now, user_id, user_id, *(run_ids or ())),
     )
     return [run_id for (run_id,) in rows.fetchall()]
-
-
-def count(cx: sqlite3.Connection, states: Sequence[str], user_id: str | None) -> int:
-    where, args = ["(? IS NULL OR user_id = ?)"], [user_id, user_id]
-    if states:
-        where.append(f"state IN ({', '.join('?' * len(states))})")
-        args.extend(states)
-    return cx.execute(f"SELECT count(*) FROM webhooks WHERE {' AND '.join(where)}", args).fetchone()[0]
-
-
-def listed(
-    cx: sqlite3.Connection,
-    *,
-    states: Sequence[str],
-    run_id: str | None,
-    user_id: str | None,
-    limit: int,
-) -> list[WebhookRow]:
-    """Newest first."""
-    where = ["(? IS NULL OR run_id = ?)", "(? IS NULL OR user_id = ?)"]
-    args: list[Any] = [run_id, run_id, user_id, user_id]
-    if states:
-        where.append(f"state IN ({', '.join('?' * len(states))})")
-        args.extend(states)
-    rows = cx.execute(
-        f"SELECT {WEBHOOK_COLUMNS} FROM webhooks WHERE {' AND '.join(where)}"
-        " ORDER BY created_at DESC, run_id LIMIT ?",
-        (*args, limit),
-    )
-    return readable("webhook of run", rows, webhook_row)

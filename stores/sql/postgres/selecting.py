@@ -1,0 +1,46 @@
+"""Statements with parameters by name, as calls: PostgreSQL numbers parameters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from stores.sql.postgres.calls import Call, Query
+from stores.sql.postgres.codec import RUN_COLUMNS, plain, run_of
+from stores.sql.select import RUNS_IN_FLIGHT, Row, Select
+
+T = TypeVar("T")
+
+_NAME = re.compile(r"(?<!:):([a-z_0-9]+)")
+
+
+@lru_cache(maxsize=1000)
+def _numbered(sql: str) -> tuple[Query, tuple[str, ...]]:
+    """The statement with `$1` in place of its first name, and the names in the order of their numbers."""
+    names = tuple(dict.fromkeys(_NAME.findall(sql)))
+    return Query(_NAME.sub(lambda found: f"${names.index(found[1]) + 1}", sql)), names
+
+
+def bound(sql: str, parameters: Mapping[str, Any]) -> tuple[Query, tuple[Any, ...]]:
+    """The statement and arguments of a Call. `sql` has names (`:limit`) and casts (`::text`)."""
+    query, names = _numbered(sql)
+    return query, tuple(parameters[name] for name in names)
+
+
+def select(read: Select[T]) -> Call[T]:
+    mapper = run_of if read.columns is None else _plain
+    query, names = _statement(read.columns, read.table, read.condition)
+    args = tuple(read.parameters[name] for name in names)
+    return Call(query, args, lambda rows: read.answer(rows, mapper))
+
+
+@lru_cache(maxsize=1000)
+def _statement(columns: str | None, table: str, condition: str) -> tuple[Query, tuple[str, ...]]:
+    table = "runs" if table == RUNS_IN_FLIGHT else table
+    return _numbered(f"SELECT {columns or RUN_COLUMNS} FROM rc.{table} WHERE {condition}")
+
+
+def _plain(columns: Row) -> Sequence[Any]:
+    return [plain(value) for value in columns]

@@ -1,0 +1,34 @@
+"""A read of one table whose SQL is the same on both engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+
+T_co = TypeVar("T_co", covariant=True)
+Row: TypeAlias = Sequence[Any]
+Mapper: TypeAlias = Callable[[Row], Any]
+
+RUNS_IN_FLIGHT = "runs in flight"
+
+
+class Select(NamedTuple, Generic[T_co]):
+    """`SELECT columns FROM table WHERE condition`; parameters stand in it by name (`:limit`).
+
+    `columns`: None = a whole run, whose columns differ between the engines. `table`: RUNS_IN_FLIGHT names the
+    index that SQLite must use; the condition holds the one of that index. `answer` gets the rows, and a
+    function that maps one of them: to a RunRow where `columns` is None, otherwise to plain values. It raises
+    ValueError for a row that cannot be read.
+    """
+
+    columns: str | None
+    table: str
+    condition: str
+    parameters: Mapping[str, Any]
+    answer: Callable[[Sequence[Row], Mapper], T_co]
+
+
+def member_of(column: str, name: str, values: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """The condition that the column has one of the values, and its parameters, which begin with `name`."""
+    named = {f"{name}{at}": value for at, value in enumerate(values)}
+    return f"{column} IN ({', '.join(f':{key}' for key in named)})", named
