@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from tests.support import strategies
+
 OPEN = frozenset({"pending", "running"})
 ALL = "*"
 
@@ -156,8 +158,7 @@ def _returned(run: Run) -> bool:
 
 
 def _may_save_last(run: Run) -> bool:
-    """Whether the run must stop without a rollback: its last save is accepted."""
-    return run.status in ("interrupted", "timeout") and run.action == "interrupt"
+    return strategies.keeps_last_save(run.status, run.action)
 
 
 def _decided_by_the_system(state: Thread, run: Run) -> Iterator[Thread]:
@@ -189,8 +190,8 @@ def decide(state: Thread, run: Run, status: str, action: str) -> Thread:
 def _admit(state: Thread, op: Op) -> Iterator[Thread]:
     if op.outcome == "refused":
         wanted = op.answer.get("active_run")
-        busy = state.in_flight
-        if op.error != "ConflictError" or (busy and (wanted is None or any(r.run == wanted for r in busy))):
+        named = wanted is None or any(run.run == wanted for run in state.in_flight)
+        if op.error != "ConflictError" or (named and _placement(state, op).refused):
             yield state
         return
     key = key_of(op)
@@ -205,17 +206,21 @@ def _admit(state: Thread, op: Op) -> Iterator[Thread]:
 
 
 def _place(state: Thread, op: Op, name: str, key: str | None) -> Iterator[Thread]:
-    strategy = op.args.get("strategy", "reject")
-    if state.in_flight and strategy == "reject":
+    placed = _placement(state, op)
+    if placed.refused:
         return
-    if strategy in ("interrupt", "rollback"):
+    if placed.action is not None:
         for run in state.in_flight:
-            state = decide(state, run, "interrupted", strategy)
-    holds = state.holder is None and not any(run.status in OPEN for run in state.in_flight)
+            state = decide(state, run, "interrupted", placed.action)
     volatile = bool(op.args.get("expires")) or op.end is None
-    new = Run(name, op.worker, holds=holds, volatile=volatile)
+    new = Run(name, op.worker, holds=placed.holds, volatile=volatile)
     keys = state.keys if key is None else (*state.keys, (key, name))
     yield state._replace(runs=(*state.runs, new), keys=keys)
+
+
+def _placement(state: Thread, op: Op) -> strategies.Placement:
+    in_flight = (strategies.InFlight(run.holds) for run in state.in_flight)
+    return strategies.placement(op.args.get("strategy", "reject"), in_flight)
 
 
 def key_of(op: Op) -> str | None:

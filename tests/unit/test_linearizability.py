@@ -14,9 +14,9 @@ from tests.histories.calls import of_threads
 from tests.histories.linearizability import check_thread, search
 from tests.histories.lines import Line
 from tests.histories.sequential import _APPLY, OPEN, Op, Thread, after, reachable
+from tests.support.strategies import STRATEGIES
 
 WORKERS = ("a", "b", "c")
-STRATEGIES = ("reject", "enqueue", "interrupt", "rollback")
 STATUSES = ("pending", "running", "success", "error", "timeout", "interrupted")
 SPREAD = 8
 """How far from its effect a call may begin and end; effects are 2 apart, so that some eight overlap."""

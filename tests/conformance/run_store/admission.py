@@ -23,13 +23,13 @@ from tests.support.builders import (
     running,
     waiting,
 )
+from tests.support.strategies import STRATEGIES
 
 NONE = Limits()
-EVERY_STRATEGY = ("reject", "enqueue", "interrupt", "rollback")
 
 
 class Admissions(StoreCase):
-    @pytest.mark.parametrize("strategy", EVERY_STRATEGY)
+    @pytest.mark.parametrize("strategy", STRATEGIES)
     async def test_an_idle_thread_is_taken_with_a_new_fence(
         self, store: CoordinationStore, me: int, strategy: str
     ) -> None:
@@ -38,7 +38,7 @@ class Admissions(StoreCase):
         assert (await store.finish((await own(store, first.run_id, me)), SUCCESS)).status is RunStatus.success
         assert (await admitted(store, me, multitask_strategy=strategy)).fence == 2
 
-    @pytest.mark.parametrize("strategy", EVERY_STRATEGY)
+    @pytest.mark.parametrize("strategy", STRATEGIES)
     async def test_repeated_admission_with_the_same_id_returns_the_same(
         self, store: CoordinationStore, me: int, strategy: str
     ) -> None:
@@ -217,7 +217,7 @@ class Admissions(StoreCase):
     ) -> None:
         await store.put("import", thread_id="t", user_id="imported", status="success")
         own_ = await holding(store, me, user_id="alice")
-        for strategy in EVERY_STRATEGY:
+        for strategy in STRATEGIES:
             with pytest.raises(ThreadNotFound):
                 await admitted(store, me, user_id="bob", multitask_strategy=strategy)
         assert (await row_of(store, own_.run_id)).open

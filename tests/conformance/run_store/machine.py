@@ -31,6 +31,7 @@ from stores.rows import Limits, NewWorker, Outcome, Ownership, WorkerRow
 from stores.states import CancelAction, Cause, RunStatus
 from tests.conformance.run_store.model import Model, Own, Run
 from tests.support.builders import StoreClock, created, new_run, new_worker
+from tests.support.strategies import STRATEGIES
 
 OpenStore = Callable[[StoreClock], AbstractAsyncContextManager[CoordinationStore]]
 THREADS = ("a", "b")
@@ -39,7 +40,7 @@ KEY_AGE = 50.0  # s
 Call = tuple[str, Callable[[], Awaitable[Any]], Callable[[], Any]]
 
 threads = st.sampled_from(THREADS)
-strategies = st.sampled_from(("reject", "enqueue", "interrupt", "rollback"))
+strategies = st.sampled_from(STRATEGIES)
 terminal = st.sampled_from(("success", "error", "timeout", "interrupted"))
 actions = st.sampled_from(("interrupt", "rollback"))
 picks = st.integers(min_value=0, max_value=10_000)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tests.support import strategies
+
 OPEN = ("pending", "running")
 ROLLBACKS = 3
 Answer = Any
@@ -72,7 +74,7 @@ class Run:
     @property
     def may_save_last(self) -> bool:
         """It must stop without a rollback, so its last save is accepted."""
-        return self.status in ("interrupted", "timeout") and self.action == "interrupt"
+        return strategies.keeps_last_save(self.status, self.action)
 
     @property
     def to_undo(self) -> bool:
@@ -148,19 +150,22 @@ class Model:
             return "ThreadNotFound"
         if (there := self._there(new)) is not None:
             return there
-        if self.in_flight(new.thread) and strategy == "reject":  # nothing is written then
+        if self._placement(strategy, new).refused:  # nothing is written then
             return ("ConflictError", self._in_the_way(new.thread))
         self.queue_due(new.thread)
-        others = self.in_flight(new.thread)
-        free = all(run.not_before is not None for run in others)
-        if strategy in ("interrupt", "rollback"):
-            free = not any(run.holds for run in others)
-            for run in others:
-                self._decide(run, "interrupted", strategy)
-        holds = free and new.delay is None
+        placed = self._placement(strategy, new)
+        if placed.action is not None:
+            for run in self.in_flight(new.thread):
+                self._decide(run, "interrupted", placed.action)
         if new.thread not in self.threads and temporary is not None:
             self._make(new.thread, temporary, temporary=True)
-        return self._place(new, epoch, holds=holds, home=not holds)
+        return self._place(new, epoch, holds=placed.holds, home=not placed.holds)
+
+    def _placement(self, strategy: str, new: Run) -> strategies.Placement:
+        others = (
+            strategies.InFlight(run.holds, run.not_before is not None) for run in self.in_flight(new.thread)
+        )
+        return strategies.placement(strategy, others, delayed=new.delay is not None)
 
     def _in_the_way(self, thread: str) -> str:
         """Returns the run that a rejection names. Delayed runs that are due count as queued."""
