@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,11 @@ from coordinator.locks.local import LocalSlotLock
 from coordinator.notifier import Notifier, Signal
 from coordinator.notifiers.local import LocalHub, LocalNotifier
 from coordinator.testing import conformance
+from stores.memory import MemoryStore
+from stores.rows import Admission, Decision, Finish, Limits, Outcome, Ownership
+from stores.spec import AdmissionRequest
+from stores.states import RunStatus
+from tests.support.builders import sql_of
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -44,7 +50,14 @@ async def log(kind: type[LocalEventLog] = LocalEventLog) -> AsyncGenerator[Event
     yield kind()
 
 
+@asynccontextmanager
+async def store(kind: type[MemoryStore] = MemoryStore) -> AsyncGenerator[conformance.StoreCase]:
+    clock = conformance.StoreClock()
+    yield conformance.StoreCase(kind(clock=clock), clock)
+
+
 async def test_adapters_in_memory_conform() -> None:
+    await conformance.store(store)
     await conformance.notifier(notifiers)
     await conformance.event_log(log)
     await conformance.slot_lock(slot, remembers=False)
@@ -71,11 +84,45 @@ class Untidy(LocalEventLog):
         return await super().append(thread_id, run_id, entry)
 
 
+class TwoHolders(MemoryStore):
+    async def admit(self, request: AdmissionRequest, *, epoch: int, limits: Limits) -> Admission:
+        """A run that waits is reported as the holder of the thread."""
+        return (await super().admit(request, epoch=epoch, limits=limits))._replace(holds=True)
+
+
+class LosesCancels(MemoryStore):
+    async def decide(self, run_id: str, status: RunStatus, **fields: Any) -> Decision | None:
+        """Answers a cancel of a running run without writing it."""
+        standing = await self.standing(run_id)
+        if standing is None or standing.status is not RunStatus.running:
+            return await super().decide(run_id, status, **fields)
+        return standing._replace(status=status, won=True, action=fields["action"], cause=fields["cause"])
+
+
+class SettlesTwice(MemoryStore):
+    async def settle(self, own: Ownership, outcome: Outcome, rollback_state: str | None = None) -> Finish:
+        """A repeated settle writes the time of its end again."""
+        row = await self.row(own.run_id)
+        finish = await super().settle(own, outcome, rollback_state)
+        if row is not None and row.settled:
+            sql_of(self)("UPDATE runs SET settled_at = ? WHERE run_id = ?", self._now(), own.run_id)
+        return finish
+
+
+BROKEN_STORES = (
+    (TwoHolders, "one run holds a thread", "of_concurrent_admissions_one_holds"),
+    (LosesCancels, "a cancel that was answered is not lost", "cancel_is_read_by_its_owner_until_it_settles"),
+    (SettlesTwice, "a run is decided once and settles once", "run_settles_once"),
+)
+
+
 tasks: list[asyncio.Task[object]] = []
 
 
 async def test_notifier_that_publishes_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conformance, "NOTIFIER", tuple(c for c in conformance.NOTIFIER if "woken" in c.name))
+    monkeypatch.setattr(
+        conformance, "NOTIFIER", tuple(c for c in conformance.NOTIFIER if c.name == "watcher_is_woken")
+    )
     with pytest.raises(ExceptionGroup, match="1 of 1 conformance checks failed") as failed:
         await conformance.notifier(lambda: notifiers(Forgetful))
     assert failed.value.exceptions[0].__notes__ == ["conformance check: watcher_is_woken"]
@@ -93,6 +140,16 @@ async def test_log_that_loses_events_fails() -> None:
         await conformance.event_log(lambda: log(Lossy))
 
 
+@pytest.mark.parametrize(("kind", "promise", "check"), BROKEN_STORES)
+async def test_broken_store_fails_with_the_promise_that_it_breaks(
+    kind: type[MemoryStore], promise: str, check: str
+) -> None:
+    with pytest.raises(ExceptionGroup, match=f"conformance checks failed: .*{promise}") as failed:
+        await conformance.store(lambda: store(kind))
+    notes = [error.__notes__ for error in failed.value.exceptions]
+    assert [f"conformance check: {check}", f"broken promise: {promise}"] in notes
+
+
 async def test_adapter_that_leaves_a_task_behind_fails() -> None:
     with pytest.raises(ExceptionGroup, match="conformance checks failed") as failed:
         await conformance.event_log(lambda: log(Untidy))
@@ -104,6 +161,6 @@ async def test_adapter_that_leaves_a_task_behind_fails() -> None:
 
 def test_every_check_has_a_name_of_its_own() -> None:
     locks = (conformance.SLOT_LOCK, conformance.REMEMBERING_SLOT_LOCK)
-    for suite in (conformance.NOTIFIER, conformance.EVENT_LOG, *locks):
+    for suite in (conformance.NOTIFIER, conformance.EVENT_LOG, conformance.STORE, *locks):
         names = [check.name for check in suite]
         assert len(set(names)) == len(names)

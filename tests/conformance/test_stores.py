@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from coordinator.testing import conformance
+from coordinator.testing.conformance import Check, StoreCase
 from stores.base import CoordinationStore
 from stores.memory import MemoryStore
 from stores.sqlite import SQLiteStore
@@ -16,6 +18,8 @@ from tests.conformance.run_store import StoreConformance
 from tests.support.builders import StoreClock, sql_of
 from tests.support.postgres import Database
 from tests.support.twins import TwinStore
+
+CONCURRENT = [check for check in conformance.STORE if "concurrent" in check.name or "at_once" in check.name]
 
 
 def test_no_case_hides_another() -> None:
@@ -49,6 +53,14 @@ class TestPostgresStore(StoreConformance):
             twins = TwinStore(store, MemoryStore(clock=clock, shared=True))
             yield twins
             await twins.compare_tables()
+
+    @pytest.mark.parametrize("check", CONCURRENT, ids=str)
+    async def test_keeps_its_promise_where_calls_overlap(
+        self, shared_postgres: Database, clock: StoreClock, check: Check[StoreCase]
+    ) -> None:
+        """Twins make one call at a time."""
+        async with shared_postgres.store(clock=clock) as store:
+            await check(StoreCase(store, clock))
 
     async def test_a_long_line_of_them(self, store: Any, me: int) -> None:
         """Without the twin: two thousand transactions in sequence are enough."""

@@ -20,6 +20,7 @@ from coordinator.lock import SlotLock
 from coordinator.testing.conformance.event_logs import EVENT_LOG
 from coordinator.testing.conformance.locks import REMEMBERING_SLOT_LOCK, SLOT_LOCK, Slot
 from coordinator.testing.conformance.notifiers import NOTIFIER, MakeNotifier
+from coordinator.testing.conformance.stores import STORE, StoreCase, StoreClock
 from coordinator.testing.conformance.suite import Check, run_all
 
 __all__ = [
@@ -27,18 +28,28 @@ __all__ = [
     "NOTIFIER",
     "REMEMBERING_SLOT_LOCK",
     "SLOT_LOCK",
+    "STORE",
     "Check",
     "MakeNotifier",
     "Slot",
+    "StoreCase",
+    "StoreClock",
     "event_log",
     "notifier",
     "slot_lock",
+    "store",
 ]
 
 
 async def notifier(make: Callable[[], AbstractAsyncContextManager[MakeNotifier]]) -> None:
     """`make` opens a function that creates connected notifiers. Raises an ExceptionGroup."""
     await run_all(NOTIFIER, make)
+
+
+async def store(make: Callable[[], AbstractAsyncContextManager[StoreCase]]) -> None:
+    """`make` opens an empty store that uses a `StoreClock`, and its clock. Raises an ExceptionGroup, whose
+    message has the broken promises."""
+    await run_all(STORE, make)
 
 
 async def event_log(make: Callable[[], AbstractAsyncContextManager[EventLog]]) -> None:

@@ -20,7 +20,7 @@ _NAME = re.compile(r"(?<!:):([a-z_0-9]+)")
 def _numbered(sql: str) -> tuple[Query, tuple[str, ...]]:
     """The statement with `$1` in place of its first name, and the names in the order of their numbers."""
     names = tuple(dict.fromkeys(_NAME.findall(sql)))
-    return Query(_NAME.sub(lambda found: f"${names.index(found[1]) + 1}", sql)), names
+    return Query(_NAME.sub(lambda name: f"${names.index(name[1]) + 1}", sql)), names
 
 
 def bound(sql: str, parameters: Mapping[str, Any]) -> tuple[Query, tuple[Any, ...]]:

@@ -1,4 +1,5 @@
-"""What every run store must do. Enter by subclassing `StoreConformance` and giving it a `store`.
+"""What every run store must do: the promises of `conformance.STORE`, and the details that are not in
+the kit. Enter by subclassing `StoreConformance` and giving it a `store`.
 
     class TestMyStore(StoreConformance):
         @pytest.fixture
@@ -9,6 +10,11 @@
 
 from __future__ import annotations
 
+import pytest
+
+from coordinator.testing import conformance
+from coordinator.testing.conformance import Check, StoreCase, StoreClock
+from stores.base import CoordinationStore
 from tests.conformance.run_store.admission import Admissions
 from tests.conformance.run_store.catalogue import ExistingThreads, History, Threads
 from tests.conformance.run_store.checkpoints import Checkpoints
@@ -55,4 +61,10 @@ class StoreConformance(
     Crons,
     Checkpoints,
 ):
-    """The whole suite, for one adapter."""
+    """The whole suite, for one adapter: the promises of the kit, and what only this repository checks."""
+
+    @pytest.mark.parametrize("check", conformance.STORE, ids=str)
+    async def test_keeps_its_promise(
+        self, store: CoordinationStore, clock: StoreClock, check: Check[StoreCase]
+    ) -> None:
+        await check(StoreCase(store, clock))

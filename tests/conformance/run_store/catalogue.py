@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import chain
 from typing import Any
 
 import pytest
@@ -310,17 +309,6 @@ class Threads(StoreCase):
             assert await search(store, sort_by=by, sort_order="desc") == order[::-1], by
         assert await search(store) == orders["updated_at"][::-1]
 
-    async def test_pages(self, store: CoordinationStore) -> None:
-        """All threads have the same time. The id orders them, so that pages do not overlap."""
-        for n in range(25):
-            await made(store, f"t{n:02}")
-        pages = [await search(store, limit=10, offset=offset) for offset in (0, 10, 20, 30)]
-        assert [len(page) for page in pages] == [10, 10, 5, 0]
-        assert sorted(chain.from_iterable(pages)) == [f"t{n:02}" for n in range(25)]
-        assert await search(store) == pages[0]
-        assert await store.count_threads(ThreadQuery(limit=3, offset=9), user_id=None) == 25
-        assert await search(store, limit=0) == []
-
     async def test_by_ids(self, store: CoordinationStore) -> None:
         for name in "abc":
             await made(store, name, temporary=name == "c")
@@ -469,13 +457,6 @@ class History(StoreCase):
         assert await store.run(own.run_id, thread_id="other", user_id="u") is None
         assert await store.run("missing", thread_id=None, user_id=None) is None
 
-    async def test_newest_first_in_pages(self, store: CoordinationStore, me: int) -> None:
-        runs = [await running(store, me)] + [await waiting(store, me) for _ in range(6)]
-        ids = [run if isinstance(run, str) else run.run_id for run in runs][::-1]
-        pages = [await listed(store, limit=3, offset=offset) for offset in (0, 3, 6, 9)]
-        assert [[row.run_id for row in page] for page in pages] == [ids[:3], ids[3:6], ids[6:], []]
-        assert await listed(store, limit=0) == []
-
     async def test_page_of_runs_ends_at_its_bytes_and_omits_columns(
         self, store: CoordinationStore, me: int
     ) -> None:
@@ -499,17 +480,6 @@ class History(StoreCase):
         assert [run.status for run in short] == [run.status for run in whole]
         assert await listed(store, max_bytes=1500, offset=3) == []
 
-    async def test_key_leads_its_user_to_the_thread_of_its_run(
-        self, store: CoordinationStore, me: int
-    ) -> None:
-        await holding(store, me, "a", user_id="alice", idempotency_key="k")
-        await holding(store, me, "n", idempotency_key="without user")
-        assert await store.thread_of_key("k", user_id="alice") == "a"
-        assert await store.thread_of_key("k", user_id="bob") is None
-        assert await store.thread_of_key("k", user_id=None) is None
-        assert await store.thread_of_key("without user", user_id=None) == "n"
-        assert await store.thread_of_key("free", user_id="alice") is None
-
     async def test_operations_are_not_in_it(self, store: CoordinationStore, me: int) -> None:
         own = await running(store, me, kind="op")
         assert await store.run(own.run_id, thread_id=None, user_id=None) is None
@@ -517,16 +487,6 @@ class History(StoreCase):
         await store.finish(own, SUCCESS)
         with pytest.raises(RunNotFound):
             await store.delete_run(own.run_id, thread_id=None, user_id=None)
-
-    async def test_what_flies_in_pages(self, store: CoordinationStore, me: int) -> None:
-        runs = sorted([(await running(store, me, f"t{n}")).run_id for n in range(5)])
-        assert await inflight(store) == runs
-        assert await inflight(store, limit=2) == runs[:2]
-        assert await inflight(store, limit=2, after=runs[1]) == runs[2:4]
-        await cancel(store, runs[0])
-        assert await inflight(store, "running") == runs, "until its task has stopped"
-        assert await inflight(store, thread_id="t3") != runs
-        assert len(await inflight(store, thread_id="t3")) == 1
 
     async def test_a_run_that_has_settled_can_be_deleted(self, store: CoordinationStore, me: int) -> None:
         own = await running(store, me)
@@ -545,24 +505,6 @@ class History(StoreCase):
         assert await store.transitions(own.run_id) == []
         with pytest.raises(RunNotFound):
             await store.delete_run(own.run_id, thread_id="t", user_id=None)
-
-    async def test_runs_are_visible_only_to_their_user(self, store: CoordinationStore, me: int) -> None:
-        own = await running(store, me, user_id="u")
-        await store.finish(own, SUCCESS)
-        live = await running(store, me, user_id="u")
-        for user, sees in (("u", True), (None, True), ("v", False)):
-            assert (await store.run(own.run_id, thread_id="t", user_id=user) is not None) == sees
-            assert (await inflight(store, user_id=user) == [live.run_id]) == sees
-            if sees:
-                assert len(await listed(store, user_id=user)) == 2
-        with pytest.raises(ThreadNotFound):
-            await listed(store, user_id="v")
-        with pytest.raises(ThreadNotFound):
-            await listed(store, "missing", user_id="u")
-        for run_id, user, thread in ((own.run_id, "v", "t"), (own.run_id, "u", "x"), (live.run_id, "v", "t")):
-            with pytest.raises(RunNotFound):
-                await store.delete_run(run_id, thread_id=thread, user_id=user)
-        assert await store.row(own.run_id) is not None
 
 
 class ExistingThreads(StoreCase):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from stores.base import CoordinationStore
-from stores.errors import EpochDead
 from stores.rows import ANY_WORKER, Claimed, Ownership
 from stores.states import RunStatus
 from tests.conformance.run_store.case import StoreCase
@@ -27,31 +26,6 @@ from tests.support.builders import (
 
 
 class WaitingLines(StoreCase):
-    async def test_runs_take_the_thread_in_the_order_of_admission(
-        self, store: CoordinationStore, me: int
-    ) -> None:
-        own = await running(store, me)
-        line = [await waiting(store, me) for _ in range(3)]
-        for number, run_id in enumerate(line):
-            finish = await store.finish(own, SUCCESS)
-            assert finish.next_home == me
-            assert await store.claim("t", epoch=me) == Claimed(run_id, number + 2)
-            own = Ownership(run_id, "t", me, number + 2)
-            assert await store.start(own, None) is not None
-        assert (await store.finish(own, SUCCESS)).next_home is None
-
-    async def test_repeated_claim_returns_the_same_run_until_it_starts(
-        self, store: CoordinationStore, me: int, peer: int
-    ) -> None:
-        own = await running(store, me)
-        run_id = await waiting(store, me)
-        await store.finish(own, SUCCESS)
-        claimed = await store.claim("t", epoch=me)
-        assert claimed == await store.claim("t", epoch=me) == Claimed(run_id, 2)
-        assert await store.claim("t", epoch=peer) is None
-        await store.start(Ownership(run_id, "t", me, 2), None)
-        assert await store.claim("t", epoch=me) is None
-
     async def test_claimed_run_is_answered_again_although_others_are_in_flight_beside_it(
         self, store: CoordinationStore, me: int
     ) -> None:
@@ -80,13 +54,6 @@ class WaitingLines(StoreCase):
         own = Ownership(run_id, "t", me, claimed.fence)
         assert (await store.finish(own, ENDED)).status is RunStatus.interrupted
         assert await store.claim("t", epoch=me) is None
-
-    async def test_nothing_is_claimed_on_a_held_thread(self, store: CoordinationStore, me: int) -> None:
-        own = await running(store, me)
-        await waiting(store, me)
-        assert await store.claim("t", epoch=me) is None
-        await cancel(store, own.run_id)
-        assert await store.claim("t", epoch=me) is None, "decided is not stopped"
 
     async def test_nothing_is_claimed_on_an_idle_or_unknown_thread(
         self, store: CoordinationStore, me: int
@@ -225,39 +192,6 @@ class WaitingLines(StoreCase):
         await fence_epoch(store, knows, by=me)
         assert [orphan.run_id for orphan in await store.sweep(by=me, error="gone")] == [run_id]
         assert await store.claim("t", epoch=me) == Claimed(behind, 2)
-
-    async def test_a_run_that_is_not_portable_dies_with_its_home(
-        self, store: CoordinationStore, me: int, peer: int
-    ) -> None:
-        own = await running(store, me)
-        run_id = await waiting(store, peer)
-        behind = await waiting(store, me)
-        await store.finish(own, SUCCESS)
-        await fence_epoch(store, peer, by=me)
-        assert await store.claim("t", epoch=me) is None
-        await store.sweep(by=me, error="gone")
-        assert (await row_of(store, run_id)).status is RunStatus.error
-        assert await store.claim("t", epoch=me) == Claimed(behind, 2)
-
-    async def test_a_dead_epoch_claims_and_starts_nothing(
-        self, store: CoordinationStore, me: int, peer: int
-    ) -> None:
-        own = await holding(store, peer)
-        await fence_epoch(store, peer, by=me)
-        with pytest.raises(EpochDead):
-            await store.claim("t", epoch=peer)
-        assert await store.start(own, None) is None
-
-    async def test_cancelled_queued_run_leaves_the_queue_at_once(
-        self, store: CoordinationStore, me: int
-    ) -> None:
-        own = await running(store, me)
-        first, second = await waiting(store, me), await waiting(store, me)
-        decision = await cancel(store, first)
-        assert decision.settled
-        assert await store.waiting_line("t") == [second]
-        await store.finish(own, SUCCESS)
-        assert (await store.claim("t", epoch=me) or ("",))[0] == second
 
     async def test_queued_run_cannot_be_set_to_running(self, store: CoordinationStore, me: int) -> None:
         await running(store, me)

@@ -8,10 +8,10 @@ import pytest
 
 from stores.base import CoordinationStore
 from stores.errors import StaleFence
-from stores.rows import Outcome, Ownership, RunRow
+from stores.rows import Outcome
 from stores.states import CancelAction, Cause, RunStatus
 from tests.conformance.run_store.case import StoreCase
-from tests.support.builders import ENDED, SUCCESS, cancel, fence_epoch, holding, row_of, running, sql_of
+from tests.support.builders import ENDED, SUCCESS, cancel, holding, row_of, running
 
 WRONG = (
     pytest.param({"epoch": 77}, id="epoch"),
@@ -22,85 +22,6 @@ WRONG = (
 
 
 class Owners(StoreCase):
-    async def test_start_answers_the_same_when_repeated(self, store: CoordinationStore, me: int) -> None:
-        own = await holding(store, me)
-        sql_of(store)('UPDATE threads SET "values" = ?', '{"n":1}')
-        first, again = await store.start(own, {"ref": 1}), await store.start(own, {"ref": 2})
-        assert first is not None
-        assert again is not None
-        assert (first.decision.won, again.decision.won) == (True, False)
-        assert first.decision.status is again.decision.status is RunStatus.running
-        assert first.values == again.values == {"n": 1}
-        assert (await row_of(store, own.run_id)).rollback_ref == {"ref": 1}
-
-    async def test_a_cancel_before_the_start_wins(self, store: CoordinationStore, me: int) -> None:
-        own = await holding(store, me)
-        await cancel(store, own.run_id)
-        started = await store.start(own, None)
-        assert started is not None
-        assert (started.decision.status, started.decision.won) == (RunStatus.interrupted, False)
-        assert (await row_of(store, own.run_id)).started_at is None
-
-    @pytest.mark.parametrize("wrong", WRONG)
-    async def test_a_wrong_guard_writes_nothing(
-        self, store: CoordinationStore, me: int, wrong: dict[str, Any]
-    ) -> None:
-        own = await running(store, me)
-        before = await row_of(store, own.run_id)
-        await self._refused(store, own._replace(**wrong), before)
-
-    async def test_after_the_end_nothing_more_is_written(self, store: CoordinationStore, me: int) -> None:
-        own = await running(store, me)
-        await store.finish(own, SUCCESS._replace(result=1, values={"kept": True}))
-        before = await row_of(store, own.run_id)
-        with pytest.raises(StaleFence):
-            await store.save(own, {"late": True})
-        finish = await store.finish(own, Outcome(RunStatus.error, error="late", values={"late": True}))
-        assert (finish.status, finish.lost) == (RunStatus.success, False), "the answer is the first decision"
-        assert await store.refence(own) is None
-        assert await row_of(store, own.run_id) == before
-        thread = await store.thread("t")
-        assert thread is not None
-        assert thread.values == {"kept": True}
-
-    async def test_fenced_worker_writes_nothing_also_before_the_sweep(
-        self, store: CoordinationStore, me: int, peer: int
-    ) -> None:
-        own = await running(store, peer)
-        await fence_epoch(store, peer, by=me)
-        await self._refused(store, own, await row_of(store, own.run_id))
-        await store.sweep(by=me, error="gone")
-        await self._refused(store, own, await row_of(store, own.run_id))
-
-    async def _refused(self, store: CoordinationStore, own: Ownership, before: RunRow) -> None:
-        finish = await store.finish(own, SUCCESS._replace(values={"zombie": True}))
-        settle = await store.settle(own, ENDED, "done")
-        assert (finish.lost, settle.lost) == (True, True)
-        for write in (store.save(own, {"zombie": True}), store.restore(own), store.delete_thread(own)):
-            with pytest.raises(StaleFence):
-                await write
-        assert await store.refence(own) is None
-        assert await store.start(own, None) is None
-        assert await row_of(store, before.run_id) == before
-        thread = await store.thread("t")
-        assert thread is not None
-        assert (thread.values, thread.fence) == (None, 1)
-
-    async def test_finish_decides_and_settles_at_once(self, store: CoordinationStore, me: int) -> None:
-        own = await running(store, me)
-        outcome = SUCCESS._replace(result={"r": 1}, values={"v": 1}, paused=True, interrupts=[{"q": "?"}])
-        finish = await store.finish(own, outcome)
-        assert finish.decision is not None
-        assert (finish.status, finish.decision.won, finish.decision.settled) == (
-            RunStatus.success,
-            True,
-            True,
-        )
-        row, thread = await row_of(store, own.run_id), await store.thread("t")
-        assert thread is not None
-        assert (row.holds_thread, row.settled, row.result, row.paused) == (False, True, {"r": 1}, True)
-        assert (thread.values, thread.interrupts, thread.status) == ({"v": 1}, [{"q": "?"}], "interrupted")
-
     async def test_interrupts_follow_each_success_also_without_values(
         self, store: CoordinationStore, me: int
     ) -> None:
@@ -193,39 +114,6 @@ class Owners(StoreCase):
         assert (await store.finish(own, Outcome(RunStatus.error, error="x"))).status is RunStatus.error
         assert (await row_of(store, own.run_id)).error == "x"
 
-    async def test_finish_that_holds_decides_and_keeps_the_thread_until_settle(
-        self, store: CoordinationStore, me: int
-    ) -> None:
-        own = await running(store, me)
-        for status in (RunStatus.success, RunStatus.error):
-            finish = await store.finish(own, Outcome(status), hold=True)
-            assert finish.decision is not None
-            assert (finish.status, finish.decision.settled) == (RunStatus.success, False)
-            assert finish.decision.won is (status is RunStatus.success)
-        assert await store.holder("t") == own.run_id
-        decision = await cancel(store, own.run_id)
-        assert (decision.status, decision.won) == (RunStatus.success, False)
-        assert (await store.settle(own, SUCCESS)).status is RunStatus.success
-        assert await store.holder("t") is None
-
-    async def test_a_cancel_that_comes_first_is_never_written_over(
-        self, store: CoordinationStore, me: int
-    ) -> None:
-        own = await running(store, me)
-        first = await cancel(store, own.run_id, reason="stop", actor="alice")
-        again = await cancel(store, own.run_id, CancelAction.rollback, reason="other", actor="bob")
-        assert (first.won, first.settled, again.won) == (True, False, False)
-        assert (again.action, again.reason, again.actor) == (CancelAction.interrupt, "stop", "alice")
-        finish = await store.finish(own, SUCCESS._replace(result="lost", values={"late": 1}, delivered_at=5))
-        row = await row_of(store, own.run_id)
-        assert (finish.status, finish.lost, finish.undo) == (RunStatus.interrupted, False, False)
-        assert finish.decision is not None
-        assert not finish.decision.won
-        assert (row.result, row.settled, row.cancel_delivered_at) == (None, True, 5)
-        thread = await store.thread("t")
-        assert thread is not None
-        assert thread.values == {"late": 1}, "what it returned is its last save"
-
     @pytest.mark.parametrize("outcome", [SUCCESS, ENDED], ids=["returned", "stopped"])
     async def test_time_of_the_last_delivery_of_a_cancel_is_kept(
         self, store: CoordinationStore, me: int, outcome: Outcome
@@ -240,16 +128,6 @@ class Owners(StoreCase):
         await store.finish(own, outcome._replace(delivered_at=9))
         assert (await row_of(store, own.run_id)).cancel_delivered_at == 9
 
-    async def test_a_success_that_comes_first_is_never_written_over(
-        self, store: CoordinationStore, me: int
-    ) -> None:
-        own = await running(store, me)
-        await store.finish(own, SUCCESS)
-        decision = await cancel(store, own.run_id)
-        assert (decision.won, decision.status, decision.action) == (False, RunStatus.success, None)
-        assert await store.update_status(own.run_id, "error", error="x") is False
-        assert (await row_of(store, own.run_id)).error is None
-
     async def test_decide_takes_outcomes_only_and_knows_no_unknown_run(
         self, store: CoordinationStore, me: int
     ) -> None:
@@ -260,32 +138,6 @@ class Owners(StoreCase):
             with pytest.raises(ValueError, match="no outcome"):
                 await store.finish(own, Outcome(status))
         assert await cancel(store, "unknown") is None
-
-    async def test_settle_is_for_the_decided_only_and_repeatable(
-        self, store: CoordinationStore, me: int
-    ) -> None:
-        own = await running(store, me)
-        assert (await store.settle(own, ENDED)).status is RunStatus.running
-        assert (await row_of(store, own.run_id)).holds_thread
-        await cancel(store, own.run_id)
-        for _ in range(2):
-            assert (await store.settle(own, ENDED)).status is RunStatus.interrupted
-        assert await store.holder("t") is None
-
-    async def test_refence_refuses_the_old_fence_from_then_on(
-        self, store: CoordinationStore, me: int
-    ) -> None:
-        old = await running(store, me)
-        new = await store.refence(old)
-        assert new is not None
-        assert new == old._replace(fence=2)
-        assert await store.refence(old) == new, "a repeated call returns the same"
-        with pytest.raises(StaleFence):
-            await store.save(old, {"zombie": True})
-        assert (await store.finish(old, SUCCESS)).lost
-        await store.save(new, {"v": 1})
-        assert (await store.finish(new, SUCCESS)).status is RunStatus.success
-        assert (await holding(store, me)).fence == 3
 
     async def test_text_that_utf8_cannot_hold_does_not_keep_a_run_from_ending(
         self, store: CoordinationStore, me: int

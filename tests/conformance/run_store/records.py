@@ -114,14 +114,6 @@ class Records(StoreCase):
             await store.update_run_progress("r", total_tokens=10**20)
         assert await store.update_run_progress("r", total_tokens=1) is True
 
-    async def test_lists_are_newest_first_with_ties_in_order_of_insertion(
-        self, store: CoordinationStore
-    ) -> None:
-        for run_id, step in {"b": 5, "a": 5, "old": 1, "new": 9}.items():
-            await store.put(run_id, thread_id="t", created_at=created(step))
-        assert [row["run_id"] for row in await store.list_by_thread("t")] == ["new", "b", "a", "old"]
-        assert [row["run_id"] for row in await store.list_by_thread("t", limit=1)] == ["new"]
-
     async def test_times_are_iso_with_t_and_offset(self, store: CoordinationStore, me: int) -> None:
         await store.put("naive", thread_id="t", created_at="2026-01-02 03:04:05")
         await store.put("none", thread_id="t", created_at=None)

@@ -11,7 +11,6 @@ from tests.support.builders import (
     SUCCESS,
     StoreClock,
     cancel,
-    created,
     fence_epoch,
     holding,
     row_of,
@@ -114,16 +113,6 @@ class Reports(StoreCase):
         await cancel(store, own.run_id, CancelAction.rollback)
         await store.settle(own, ENDED, "done")
         assert await status(store) == "error"
-
-    async def test_history(self, store: CoordinationStore, me: int) -> None:
-        for number in range(5):
-            run_id = f"r{number}"
-            await store.put(run_id, thread_id="ab"[number % 2], status="success", created_at=created(number))
-        own = await running(store, me, created_at=created(10))
-        assert [row.run_id for row in await store.runs(limit=3)] == [own.run_id, "r4", "r3"]
-        assert [row.run_id for row in await store.runs(thread_id="a")] == ["r4", "r2", "r0"]
-        assert [row.run_id for row in await store.runs(statuses=("running", "error"))] == [own.run_id]
-        assert [row.run_id for row in await store.runs(in_flight=True)] == [own.run_id]
 
 
 async def status(store: CoordinationStore) -> str:

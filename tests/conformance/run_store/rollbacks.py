@@ -24,26 +24,6 @@ from tests.support.builders import (
 
 
 class Rollbacks(StoreCase):
-    async def test_the_thread_stays_held_until_its_state_is_back(
-        self, store: CoordinationStore, me: int
-    ) -> None:
-        await store.finish(await running(store, me), SUCCESS._replace(values={"n": 0}))
-        own = await running(store, me)
-        for number in (1, 2):
-            await store.save(own, {"n": number})
-        assert (await row_of(store, own.run_id)).rollback_ref["values"] == {"n": 0}, "kept once"
-        await cancel(store, own.run_id, CancelAction.rollback)
-        for _ in range(2):
-            finish = await store.finish(own, SUCCESS)
-            assert (finish.status, finish.undo, finish.lost) == (RunStatus.interrupted, True, False)
-        assert await store.holder("t") == own.run_id
-        for _ in range(2):
-            assert await store.restore(own) == {"n": 0}
-        assert (await store.settle(own, ENDED, "done")).status is RunStatus.interrupted
-        thread = await the_thread(store)
-        assert (thread.values, thread.status) == ({"n": 0}, "idle")
-        assert (await row_of(store, own.run_id)).rollback_state == "done"
-
     async def test_the_open_questions_of_the_thread_come_back_too(
         self, store: CoordinationStore, me: int
     ) -> None:
@@ -127,23 +107,6 @@ class Rollbacks(StoreCase):
         assert await store.readopt(own._replace(epoch=peer)) is None
         await store.settle(third, ENDED, "failed")
         assert await store.readopt(second) is None
-
-    async def test_a_peer_adopts_a_half_done_rollback_with_a_newer_fence(
-        self, store: CoordinationStore, me: int, peer: int
-    ) -> None:
-        own = await rolling_back(store, peer)
-        await fence_epoch(store, peer, by=me)
-        [orphan] = await store.sweep(by=me, error="gone")
-        assert orphan.adopted == own._replace(epoch=me, fence=own.fence + 1)
-        assert (orphan.decided, orphan.dead_epoch) == (True, peer)
-        assert orphan.rollback_ref["kind"] == "values"
-        with pytest.raises(StaleFence):
-            await store.restore(own)
-        assert orphan.adopted is not None
-        assert await store.restore(orphan.adopted) == {"n": 0}
-        assert (await store.settle(orphan.adopted, ENDED, "done")).status is RunStatus.interrupted
-        assert (await the_thread(store)).values == {"n": 0}
-        assert await store.sweep(by=me, error="gone") == []
 
     async def test_what_a_sweep_adopted_is_answered_until_it_is_settled(
         self, store: CoordinationStore, me: int, peer: int

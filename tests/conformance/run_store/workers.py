@@ -27,30 +27,6 @@ from tests.support.builders import (
 
 
 class Workers(StoreCase):
-    async def test_a_restart_is_a_new_epoch_and_none_is_reused(
-        self, store: CoordinationStore, me: int
-    ) -> None:
-        worker = new_worker(worker_id="same")
-        first = await store.register(worker)
-        await store.retire(first)
-        second = await store.register(worker)
-        assert me < first < second
-        assert [row.epoch for row in await store.workers()] == [me, second]
-        assert (await worker_row(store, first)).state is WorkerState.dead
-
-    async def test_heartbeat_renews_the_lease_until_the_worker_is_fenced(
-        self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
-    ) -> None:
-        clock.advance(16)
-        assert (await worker_row(store, peer)).expired
-        assert await store.beat(peer)
-        renewed = await worker_row(store, peer)
-        assert (renewed.hb_seq, renewed.expired) == (1, False)
-        await fence_epoch(store, peer, by=me)
-        assert not await store.beat(peer)
-        assert not await store.beat(999)
-        assert (await worker_row(store, peer)).fenced_by == me
-
     async def test_registration_with_the_epoch_of_another_worker_is_fenced_and_retires_no_worker(
         self, store: CoordinationStore, peer: int
     ) -> None:
@@ -75,28 +51,6 @@ class Workers(StoreCase):
         await store.settle(own, ENDED)
         assert (await store.tick(me)).holding == {pending.run_id}
 
-    async def test_owner_that_renews_after_its_row_was_read_is_not_fenced(
-        self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
-    ) -> None:
-        own = await running(store, peer)
-        clock.advance(16)
-        seen = await worker_row(store, peer)
-        await store.beat(peer)
-        clock.advance(16)
-        assert not await store.fence_worker(seen, by=me, proven=False)
-        assert not await store.fence_worker(seen, by=me, proven=True)
-        await store.sweep(by=me, error="gone")
-        assert (await row_of(store, own.run_id)).status is RunStatus.running
-
-    async def test_without_proof_a_lease_must_have_expired(
-        self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
-    ) -> None:
-        seen = await worker_row(store, peer)
-        assert not await store.fence_worker(seen, by=me, proven=False)
-        clock.advance(15.1)
-        assert await store.fence_worker(seen, by=me, proven=False)
-        assert not await store.fence_worker(seen, by=me, proven=False), "once"
-
     async def test_a_worker_is_declared_dead_whatever_its_lease_and_its_runs_name_the_actor(
         self, store: CoordinationStore, me: int, peer: int
     ) -> None:
@@ -116,48 +70,6 @@ class Workers(StoreCase):
         assert (await store.transitions(own.run_id))[-1].actor == row.cancel_actor
         assert (await row_of(store, decided.run_id)).cancel_actor == "u"
 
-    async def test_a_sweep_ends_the_runs_of_the_dead_and_spares_the_living(
-        self, store: CoordinationStore, me: int, peer: int
-    ) -> None:
-        lives = await running(store, me, "a")
-        dies = await running(store, peer, "b")
-        never_started = await holding(store, peer, "c")
-        waits = await waiting(store, peer, "a")
-        await fence_epoch(store, peer, by=me)
-        ended = await store.sweep(by=me, error="its worker died")
-        assert {(o.run_id, o.status, o.dead_epoch, o.decided) for o in ended} == {
-            (run_id, RunStatus.error, peer, False) for run_id in (dies.run_id, never_started.run_id, waits)
-        }
-        row = await row_of(store, dies.run_id)
-        assert (row.error, row.cancel_cause, row.settled) == ("its worker died", Cause.orphaned, True)
-        assert (await row_of(store, lives.run_id)).status is RunStatus.running
-        assert await store.sweep(by=me, error="again") == [], "each recovery is reported once"
-
-    async def test_a_decided_run_of_the_dead_just_settles(
-        self, store: CoordinationStore, me: int, peer: int
-    ) -> None:
-        own = await running(store, peer)
-        await cancel(store, own.run_id, reason="stop")
-        await fence_epoch(store, peer, by=me)
-        [orphan] = await store.sweep(by=me, error="gone")
-        row = await row_of(store, own.run_id)
-        assert (orphan.status, orphan.decided, orphan.adopted) == (RunStatus.interrupted, True, None)
-        assert (row.status, row.error, row.cancel_cause, row.settled) == (
-            RunStatus.interrupted,
-            None,
-            Cause.user,
-            True,
-        )
-
-    async def test_a_cancel_after_the_death_does_not_disarm_the_sweep(
-        self, store: CoordinationStore, me: int, peer: int
-    ) -> None:
-        own = await running(store, peer)
-        await fence_epoch(store, peer, by=me)
-        await cancel(store, own.run_id)
-        assert len(await store.sweep(by=me, error="gone")) == 1
-        assert await store.holder("t") is None
-
     async def test_sweep_ends_runs_without_an_existing_owner(self, store: CoordinationStore, me: int) -> None:
         """A run with a NULL owner, or with one that never existed, is an orphan."""
         await store.put("unowned", thread_id="a", status="running")
@@ -165,23 +77,6 @@ class Workers(StoreCase):
         sql_of(store)("UPDATE runs SET owner_epoch = 999 WHERE run_id = ?", ghost.run_id)
         ended = await store.sweep(by=me, error="gone")
         assert {orphan.run_id for orphan in ended} == {"unowned", ghost.run_id}
-
-    async def test_sweep_leaves_a_queued_portable_run_to_be_claimed(
-        self, store: CoordinationStore, me: int, peer: int
-    ) -> None:
-        own = await running(store, me)
-        me = await store.register(new_worker(assistants=("agent",)))
-        run_id = await waiting(store, peer, portable=True, assistant_id="agent")
-        await fence_epoch(store, peer, by=me)
-        assert await store.sweep(by=me, error="gone") == []
-        assert (await store.tick(me)).free_threads == ()
-        await store.finish(own, SUCCESS)
-        assert (await store.tick(me)).free_threads == ("t",), (
-            "its home is dead, so every tick names its thread"
-        )
-        claimed = await store.claim("t", epoch=me)
-        assert claimed is not None
-        assert claimed.run_id == run_id
 
     async def test_before_limits_by_creation_and_skips_what_cannot_be_read(
         self, store: CoordinationStore, me: int
@@ -192,26 +87,6 @@ class Workers(StoreCase):
         with pytest.raises(ValueError, match="ISO 8601"):
             await store.sweep(by=me, error="x", before="last week")
         assert {o.run_id for o in await store.sweep(by=me, error="x")} == {"new", "odd"}
-
-    async def test_nothing_is_recorded_for_a_run_that_was_taken_from_its_owner(
-        self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
-    ) -> None:
-        """The records of a zombie, from a batch that was queued before its pause, are refused after it was
-        fenced, before and after the sweep. Records of runs that had finished before are accepted."""
-        own, over = await running(store, peer), await running(store, peer, "u")
-        await store.finish(over, SUCCESS)
-        clock.advance(1)
-        await fence_epoch(store, peer, by=me)
-        for _ in range(2):
-            assert await store.update_run_progress(own.run_id, total_tokens=1) is False
-            assert await store.update_run_completion(own.run_id, status="success", total_tokens=1) is False
-            assert await store.update_run_completion(own.run_id, status="error", total_tokens=1) is False
-            assert await store.update_status(own.run_id, "success") is False
-            assert await store.update_model_name(own.run_id, "late") is False
-            await store.sweep(by=me, error="gone")
-        row = await row_of(store, own.run_id)
-        assert (row.status, row.counters["total_tokens"], row.model_name) == (RunStatus.error, 0, None)
-        assert await store.update_run_completion(over.run_id, status="success", total_tokens=9) is True
 
     async def test_retire_ends_its_own_runs_only(self, store: CoordinationStore, me: int, peer: int) -> None:
         mine, theirs = await running(store, peer, "a"), await running(store, me, "b")

@@ -30,7 +30,8 @@ FOUND_ELSEWHERE: Mapping[str, str] = {
     + "test_shutdown.py::test_admission_answered_after_the_shutdown_is_refused",
     "another-try-is-not-remembered": _TESTS
     + "test_rollback.py::test_operation_interrupted_during_its_second_rollback_is_rolled_back",
-    "claim-of-what-is-not-portable": _STORES + "lines.py::test_a_run_that_is_not_portable_dies_with_its_home",
+    "claim-of-what-is-not-portable": "coordinator/testing/conformance/stores/recovery.py::"
+    "run_that_is_not_portable_ends_with_its_home",
     "handed-over-and-kept": _TESTS + "test_drain.py::test_queued_portable_run_is_handed_over",
     "launched-and-ended-as-forgotten": _TESTS
     + "test_never_launched.py::test_run_that_its_caller_uses_is_not_ended",
