@@ -115,5 +115,5 @@ class Notifier(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Stop listening and release the connection. Idempotent."""
+        """Stop listening; release the connection and the callbacks. Idempotent."""
         ...

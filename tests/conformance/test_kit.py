@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from coordinator.event_log import Appended, Entry, EventLog
 from coordinator.event_logs.local import LocalEventLog
 from coordinator.lock import SlotAnswer, SlotState
 from coordinator.locks.local import LocalSlotLock
-from coordinator.notifier import Notifier, Signal
+from coordinator.notifier import Connectivity, Notifier, Signal, Wakeup
 from coordinator.notifiers.local import LocalHub, LocalNotifier
 from coordinator.testing import conformance
 from stores.memory import MemoryStore
@@ -66,6 +66,52 @@ async def test_adapters_in_memory_conform() -> None:
 class Forgetful(LocalNotifier):
     def notify_thread(self, thread_id: str, signal: Signal) -> None:
         """Publishes nothing."""
+
+
+class RemovesNoWatcher(LocalNotifier):
+    @asynccontextmanager
+    async def watch(self, thread_id: str, log: str | None = None) -> AsyncGenerator[Wakeup]:
+        """Enters a watch that is never left."""
+        watch = super().watch(thread_id, log)
+        watches.append(watch)
+        yield await watch.__aenter__()
+
+
+watches: list[AbstractAsyncContextManager[Wakeup]] = []
+
+
+class FedAfterItsEnd(LocalNotifier):
+    """Drops what it receives after it was closed, and stays subscribed."""
+
+    closed = False
+
+    async def start(
+        self,
+        epoch: int,
+        on_signal: Callable[[Signal], None],
+        on_resync: Callable[[], None],
+        on_connectivity: Callable[[Connectivity], None],
+    ) -> None:
+        def unless_closed(signal: Signal) -> None:
+            if not self.closed:
+                on_signal(signal)
+
+        await super().start(epoch, unless_closed, on_resync, on_connectivity)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+class DeliversTwice(LocalNotifier):
+    def notify_worker(self, epoch: int, signal: Signal) -> None:
+        for _ in range(2):
+            super().notify_worker(epoch, signal)
+
+
+LEAKS = (
+    (RemovesNoWatcher, "watcher_that_has_left_is_not_woken", "it was not removed"),
+    (FedAfterItsEnd, "closed_notifier_releases_its_callbacks", "a closed notifier is still fed"),
+)
 
 
 class OnlyFree(LocalSlotLock):
@@ -126,6 +172,24 @@ async def test_notifier_that_publishes_nothing_fails(monkeypatch: pytest.MonkeyP
     with pytest.raises(ExceptionGroup, match="1 of 1 conformance checks failed") as failed:
         await conformance.notifier(lambda: notifiers(Forgetful))
     assert failed.value.exceptions[0].__notes__ == ["conformance check: watcher_is_woken"]
+
+
+@pytest.mark.parametrize(("kind", "check", "message"), LEAKS)
+async def test_notifier_that_leaks_fails(kind: type[LocalNotifier], check: str, message: str) -> None:
+    with pytest.raises(ExceptionGroup) as failed:
+        await conformance.notifier(lambda: notifiers(kind))
+    [error] = failed.value.exceptions
+    assert error.__notes__ == [f"conformance check: {check}"]
+    assert message in str(error)
+
+
+async def test_notifier_that_delivers_twice_fails_at_once_and_names_the_signal() -> None:
+    async with asyncio.timeout(10):
+        with pytest.raises(ExceptionGroup) as failed:
+            await conformance.notifier(lambda: notifiers(DeliversTwice))
+    assert len(failed.value.exceptions) > 3
+    for error in failed.value.exceptions:
+        assert "delivered more often than sent: Signal(kind=" in str(error)
 
 
 async def test_lock_that_forgets_fails_as_a_remembering_lock() -> None:

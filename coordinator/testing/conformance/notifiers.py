@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 
 from coordinator.notifier import Connectivity, Notifier, Signal
@@ -30,12 +32,26 @@ class Worker:
     async def start(self, epoch: int) -> Worker:
         """Returns when signals that are published from now on are received."""
         before = self.resyncs
-        await self.notifier.start(epoch, self.signals.append, self._on_resync, self.connectivities.append)
+        await self.notifier.start(epoch, self.signals.append, self.on_resync, self.connectivities.append)
         await wait_until(lambda: self.resyncs > before, description="the resync after the subscription")
         return self
 
-    def _on_resync(self) -> None:
+    def on_resync(self) -> None:
         self.resyncs += 1
+
+    async def receives(self, *expected: Signal) -> None:
+        """Waits for as many signals. Raises AssertionError if they are others, or in another order."""
+        await received(self.signals, *expected)
+
+
+async def received(signals: list[Signal], *expected: Signal) -> None:
+    await wait_until(lambda: len(signals) >= len(expected), description=f"{len(expected)} signals")
+    if signals != list(expected):
+        repeated = next(
+            (signal for signal in signals if signals.count(signal) > expected.count(signal)), None
+        )
+        fault = "wrong order" if repeated is None else f"delivered more often than sent: {repeated!r}"
+        raise AssertionError(f"{fault}; received {signals[:4]!r}, sent {expected[:4]!r}")
 
 
 async def no_task_runs_before_the_first_call(make: MakeNotifier) -> None:
@@ -49,14 +65,15 @@ async def signal_reaches_only_its_worker(make: MakeNotifier) -> None:
     one, other = await Worker(make()).start(1), await Worker(make()).start(2)
     other.notifier.notify_worker(1, CANCEL)
     one.notifier.notify_worker(2, CLAIM)
-    await wait_until(lambda: one.signals and other.signals, description="both signals")
-    assert (one.signals, other.signals) == ([CANCEL], [CLAIM])
+    await one.receives(CANCEL)
+    await other.receives(CLAIM)
 
 
 async def worker_receives_its_own_signals(make: MakeNotifier) -> None:
     worker = await Worker(make()).start(1)
     worker.notifier.notify_worker(1, CANCEL)
-    await wait_until(lambda: worker.signals == [CANCEL], description="its own signal")
+    worker.notifier.notify_worker(1, CLAIM)
+    await worker.receives(CANCEL, CLAIM)
 
 
 async def signals_of_one_sender_arrive_in_order(make: MakeNotifier) -> None:
@@ -64,8 +81,7 @@ async def signals_of_one_sender_arrive_in_order(make: MakeNotifier) -> None:
     sent = [Signal(kind="cancel", run_id=str(number)) for number in range(100)]
     for signal in sent:
         other.notifier.notify_worker(1, signal)
-    await wait_until(lambda: len(one.signals) == 100, description="all signals")
-    assert one.signals == sent
+    await one.receives(*sent)
 
 
 async def callbacks_are_never_called_synchronously(make: MakeNotifier) -> None:
@@ -80,16 +96,16 @@ async def signal_without_receiver_has_no_effect(make: MakeNotifier) -> None:
     worker.notifier.notify_worker(99, CANCEL)
     worker.notifier.notify_thread("no watcher", SETTLED)
     worker.notifier.notify_worker(1, CLAIM)
-    await wait_until(lambda: worker.signals == [CLAIM], description="the signal that has a receiver")
+    await worker.receives(CLAIM)
 
 
 async def failing_callback_is_logged_and_has_no_effect(make: MakeNotifier) -> None:
     worker = Worker(make())
-    received: list[Signal] = []
+    signals: list[Signal] = []
 
     def fail_once(signal: Signal) -> None:
-        received.append(signal)
-        if len(received) == 1:
+        signals.append(signal)
+        if len(signals) == 1:
             raise RuntimeError("a fault of the worker")
 
     await worker.start(1)
@@ -97,7 +113,7 @@ async def failing_callback_is_logged_and_has_no_effect(make: MakeNotifier) -> No
     with errors_logged() as logged:
         worker.notifier.notify_worker(1, CANCEL)
         worker.notifier.notify_worker(1, CLAIM)
-        await wait_until(lambda: received == [CANCEL, CLAIM], description="the second signal")
+        await received(signals, CANCEL, CLAIM)
     assert "a fault of the worker" in "".join(logged)
 
 
@@ -106,8 +122,7 @@ async def newer_epoch_replaces_the_channel_of_the_old_one(make: MakeNotifier) ->
     await worker.start(3)
     sender.notifier.notify_worker(1, CANCEL)
     sender.notifier.notify_worker(3, CLAIM)
-    await wait_until(lambda: worker.signals, description="the signal for the new epoch")
-    assert worker.signals == [CLAIM]
+    await worker.receives(CLAIM)
 
 
 async def watcher_is_woken(make: MakeNotifier) -> None:
@@ -155,6 +170,20 @@ async def end_of_one_watcher_does_not_unsubscribe_the_other(make: MakeNotifier) 
             pass
         notifier.notify_thread("t", SETTLED)
         assert await stays.wait(5)
+
+
+async def watcher_that_has_left_is_not_woken(make: MakeNotifier) -> None:
+    """Neither beside another watcher of its thread nor as the last one: it has been removed."""
+    notifier = make()
+    async with notifier.watch("t") as stays, notifier.watch("witness") as witness:
+        async with notifier.watch("t") as left, notifier.watch("alone") as last:
+            pass
+        for thread in ("t", "alone", "witness"):
+            notifier.notify_thread(thread, SETTLED)
+        assert await stays.wait(5)
+        assert await witness.wait(5)
+        assert not await left.wait(0), "a watcher that has left was woken: it was not removed"
+        assert not await last.wait(0), "the last watcher that has left was woken: it was not removed"
 
 
 async def thread_can_be_watched_again_at_once(make: MakeNotifier) -> None:
@@ -205,6 +234,20 @@ async def closed_notifier_raises_nothing_and_delivers_nothing(make: MakeNotifier
     assert worker.signals == []
 
 
+async def closed_notifier_releases_its_callbacks(make: MakeNotifier) -> None:
+    """Whatever still feeds a closed notifier would keep its worker alive."""
+    notifier = make()
+    worker = await _started(notifier)
+    await notifier.aclose()
+    await asyncio.sleep(0)
+    gc.collect()
+    assert worker() is None, "a closed notifier is still fed: its worker's callbacks are referred to"
+
+
+async def _started(notifier: Notifier) -> weakref.ref[Worker]:
+    return weakref.ref(await Worker(notifier).start(1))
+
+
 NOTIFIER: tuple[Check[MakeNotifier], ...] = (
     *checks_of(
         no_task_runs_before_the_first_call,
@@ -221,9 +264,11 @@ NOTIFIER: tuple[Check[MakeNotifier], ...] = (
         wait_without_a_signal_times_out,
         signals_of_other_threads_do_not_wake_the_watcher,
         end_of_one_watcher_does_not_unsubscribe_the_other,
+        watcher_that_has_left_is_not_woken,
         thread_can_be_watched_again_at_once,
         cancelled_watcher_does_not_disturb_later_ones,
         closed_notifier_raises_nothing_and_delivers_nothing,
+        closed_notifier_releases_its_callbacks,
     ),
     *checks_for(ODD_IDS, every_thread_id_is_accepted),
 )
