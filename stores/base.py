@@ -346,15 +346,6 @@ class VersionedStore(Protocol):
 
 
 @runtime_checkable
-class GatedStore(Protocol):
-    """A store whose writers of several processes queue."""
-
-    def writer_pid(self) -> int | None:
-        """The other process that keeps all writers waiting at this moment; None = no process does."""
-        ...
-
-
-@runtime_checkable
 class ReadStore(Protocol):
     async def row(self, run_id: str, *, user_id: str | None = None) -> RunRow | None:
         """Includes operations and runs that were rolled back. None for an unknown run, or one of another

@@ -10,6 +10,7 @@ from pathlib import Path
 from stores import gate as gates
 from stores.errors import StoreReplaced
 from stores.group_commit import as_store_error
+from stores.lock_watch import LockWatch
 from stores.sql.sqlite import workers
 from stores.sql.sqlite.durability import make_durable
 from stores.store_files import keep_log
@@ -28,10 +29,11 @@ class SQLiteHeart:
         clock: Callable[[], int],
         worker_id: Callable[[int], str | None],
         check: Callable[[], None],
+        watch: LockWatch,
     ) -> None:
         """`worker_id` returns the worker id with which an epoch was registered. `check` is called before each
         transaction, and raises if the transaction must not be executed."""
-        self._clock, self._worker_id, self._check = clock, worker_id, check
+        self._clock, self._worker_id, self._check, self._watch = clock, worker_id, check, watch
         try:
             cx = sqlite3.connect(
                 f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=patience, isolation_level=None
@@ -52,9 +54,11 @@ class SQLiteHeart:
         try:
             if self._gate is not None:
                 self._gate.renew()
-            with self._gate.writing(first=True) if self._gate is not None else nullcontext():
+            writing = nullcontext() if self._gate is None else self._gate.writing(first=True)
+            with self._watch.waiting("heartbeat"), writing:
                 self._check()
                 cx.execute("BEGIN IMMEDIATE")
+                self._watch.granted("heartbeat")
                 try:
                     alive = workers.beat(cx, self._clock(), epoch, self._worker_id(epoch))
                     cx.execute("COMMIT")
@@ -63,7 +67,7 @@ class SQLiteHeart:
                         cx.execute("ROLLBACK")
                     raise
         except (sqlite3.Error, OSError) as error:
-            raise as_store_error(error) from error
+            raise self._watch.error_of(error) from error
         return alive
 
     def close(self) -> None:

@@ -19,13 +19,13 @@ from pathlib import Path
 
 from stores import gate as gates
 from stores.base import EPOCH_ENDED
-from stores.byte_locks import process_named
 from stores.errors import StoreInUse, StoreUnavailable
 from stores.fair_queue import PATIENCE, FairQueue
 from stores.group_commit import GroupCommit, as_store_error, wall_clock
 from stores.heart import SQLiteHeart
 from stores.inspection import Inspection
 from stores.life_proofs import LifeProofs
+from stores.lock_watch import LockWatch
 from stores.rows import Decision, NewWorker, Orphan, WorkerRow
 from stores.sql.sqlite import decisions, events, inspection, schema, workers
 from stores.sql.sqlite.searches import Search
@@ -75,13 +75,13 @@ class SQLiteStore(SQLiteTransactions):
         self._synchronous: Synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._migrate = migrate
-        self._unasked = True
-        self._applied = list[str]()
+        self._unasked, self._applied = True, list[str]()
         self._create = create
         self._search_timeout = search_timeout
         self._searching = FairQueue(1, within=PATIENCE * search_timeout, what="searches")
         self._now = clock
         self._gate: gates.FileGate | None = None
+        self.lock_watch = LockWatch(self.path, self._gate_holder)
         self._files: StoreFiles | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._looked_at = -math.inf
@@ -128,25 +128,30 @@ class SQLiteStore(SQLiteTransactions):
             self._glance = await self._reader.submit(lambda _: self._connect(query_only=True, timeout=0))
         except BaseException as error:
             await self._close()
-            translated = as_store_error(error)
+            translated = self.lock_watch.error_of(error)
             if translated is error:
                 raise
             raise translated from error
+        self.lock_watch.start()
         self._commits = GroupCommit(
             writer,
             clock=self._now,
             busy_timeout=self._busy_timeout,
-            blocked_by=self._blocked_by,
+            blocked_by=self.lock_watch.locked_by,
             gate=self._writing,
-            begun=Room(self.path).bound,
+            begun=partial(self._begun, Room(self.path)),
         )
 
     @contextmanager
     def _writing(self) -> Generator[None]:
         """Around each transaction. Raises StoreReplaced."""
-        with nullcontext() if self._gate is None else self._gate.writing():
+        with self.lock_watch.waiting("writer"), nullcontext() if self._gate is None else self._gate.writing():
             self._check_files()
             yield
+
+    def _begun(self, room: Room, cx: sqlite3.Connection) -> None:
+        self.lock_watch.granted("writer")
+        room.bound(cx)
 
     def _check_files(self) -> None:
         if self._files is not None:
@@ -211,6 +216,7 @@ class SQLiteStore(SQLiteTransactions):
             self._files = self._leaving = None
 
     async def _close(self) -> None:
+        self.lock_watch.stop()
         idle = False
         try:
             idle = self._commits is None or await self._commits.close()
@@ -373,10 +379,10 @@ class SQLiteStore(SQLiteTransactions):
             clock=self._now,
             worker_id=self._registered.get,
             check=self._check_files,
+            watch=self.lock_watch,
         )
 
-    def writer_pid(self) -> int | None:
-        """The other process that holds the write gate at this moment."""
+    def _gate_holder(self) -> int | None:
         return self._gate.writer_pid() if self._gate is not None else None
 
     async def inspect(self) -> Inspection:
@@ -392,9 +398,3 @@ class SQLiteStore(SQLiteTransactions):
     def commits(self) -> int:
         """Transactions that reached the disk through this store object; batches count once."""
         return 0 if self._commits is None else self._commits.commits
-
-    def _blocked_by(self) -> str:
-        if (pid := self.writer_pid()) is None:
-            return " by another process"
-        process = process_named(pid)
-        return f" by {process}, which holds the write lock"

@@ -29,6 +29,7 @@ from coordinator.workers.pruner import Pruner
 from coordinator.workers.reaper import Reaper
 from coordinator.workers.watch import Watch
 from stores.base import CoordinationStore
+from stores.lock_watch import LockWatched
 from stores.pruning import Retention
 from stores.rows import Orphan, Ownership
 
@@ -172,6 +173,11 @@ class Assembly:
         worker.on_registered, worker.on_fenced = self._registered, self._fenced
         worker.on_ended, worker.dropped_runs_stopped = self._ended, self._dropped_runs_stopped
         self.shared.queue.take_over = self._take_over
+        if isinstance(self.shared.store, LockWatched):
+            registry = self.shared.registry
+            self.shared.store.lock_watch.runs = lambda: (
+                entry.record.run_id for entry in registry.unsettled()
+            )
 
     async def _registered(self, epoch: int) -> None:
         if self.shared.store.shared:

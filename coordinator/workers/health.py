@@ -20,7 +20,8 @@ from coordinator.workers.reaper import Reaper
 from coordinator.workers.stall import STALLED_AFTER
 from coordinator.workers.watch import Watch
 from coordinator.workers.worker import Worker
-from stores.base import GatedStore, VersionedStore, WorkerStore
+from stores.base import VersionedStore, WorkerStore
+from stores.lock_watch import LockWatched
 from stores.outbox import Outbox
 from stores.sql.readable import unreadable_rows
 
@@ -121,7 +122,7 @@ class Examination:
             lease_remaining=None if remaining == math.inf else remaining,
             store_reachable=error is None,
             store_error=None if error is None else str(error),
-            blocked_by=self._store.writer_pid() if isinstance(self._store, GatedStore) else None,
+            blocked_by=self._store.lock_watch.holder_pid() if isinstance(self._store, LockWatched) else None,
             connectivity=self._notifier.connectivity,
             transport_error=self._transport_error(),
             ticked_ago=ticked,

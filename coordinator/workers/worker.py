@@ -16,6 +16,7 @@ from coordinator.telemetry.events import WorkerFenced, WorkerRegistered
 from coordinator.workers.identity import new_worker
 from coordinator.workers.lease import TOO_LATE, Lease
 from stores.base import WorkerStore
+from stores.lock_watch import LockWatched
 from stores.rows import Orphan
 from stores.tasks import begin_soon
 
@@ -165,6 +166,8 @@ class Worker:
     def fenced(self, epoch: int, why: str) -> None:
         if not self._live or epoch != self._epoch:
             return
+        if isinstance(self._store, LockWatched) and (trouble := self._store.lock_watch.trouble) is not None:
+            why = f"{why}: {trouble}"
         self._live, self._lost_because = False, why
         self.lease.end(epoch)
         self._disarm()

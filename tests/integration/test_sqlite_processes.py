@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from stores.errors import StoreInUse, StoreRefused, StoreUnavailable
 from tests.support.agents import quick
+from tests.support.agents import running as launched_run
 from tests.support.builders import (
     SUCCESS,
     admitted,
@@ -29,7 +31,7 @@ from tests.support.builders import (
     worker_row,
 )
 from tests.support.children import SQLITE_WRITER, Child
-from tests.support.inside_stores import open_gates
+from tests.support.inside_stores import gate_pid, open_gates
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
@@ -45,6 +47,14 @@ receive()
 """
 
 
+@contextmanager
+def locked_by_stranger(path: Path) -> Generator[Child]:
+    """Another program has locked the file. Leaving the block kills it."""
+    with Child(STRANGER, path) as stranger:
+        assert stranger.heard() == "locked"
+        yield stranger
+
+
 async def test_a_lock_held_by_a_stranger_is_waited_out(
     open_sqlite: Callable[..., Any], sqlite_path: Path
 ) -> None:
@@ -52,8 +62,7 @@ async def test_a_lock_held_by_a_stranger_is_waited_out(
     store = await open_sqlite(busy_timeout=20)
     me = await store.register(new_worker())
     owns = [await running(store, me, f"t{n}") for n in range(5)]
-    with Child(STRANGER, sqlite_path) as stranger:
-        assert stranger.receive() == "locked"
+    with locked_by_stranger(sqlite_path) as stranger:
         calls = [asyncio.ensure_future(store.finish(own, SUCCESS)) for own in owns[:3]]
         calls += [asyncio.ensure_future(cancel(store, own.run_id)) for own in owns[3:]]
         await asyncio.wait(calls, timeout=3)
@@ -71,8 +80,7 @@ async def test_past_the_busy_time_out_nothing_is_run_and_the_store_recovers(
 ) -> None:
     store = await open_sqlite(busy_timeout=0.3)
     me = await store.register(new_worker())
-    with Child(STRANGER, sqlite_path) as stranger:
-        assert stranger.receive() == "locked"
+    with locked_by_stranger(sqlite_path) as stranger:
         calls = [admitted(store, me, f"t{n}") for n in range(3)]
         answers = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 10)
         assert all(isinstance(answer, StoreUnavailable) for answer in answers)
@@ -238,3 +246,52 @@ async def test_the_death_of_a_process_is_proven_and_its_runs_end(
     assert store.proven_dead(peer)
     await fence_epoch(store, epoch, by=me)
     assert len(await store.sweep(by=me, error="killed")) == 1
+
+
+def lock_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "locked" in record.getMessage()]
+
+
+async def test_lock_of_another_program_is_logged_once_with_its_process_and_the_waiting_runs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Within 3 s: long before the busy timeout, and before the lease ends."""
+    path = tmp_path / "runs.db"
+    caplog.set_level("INFO")
+    async with team_of(1, tmp_path, lease_ttl=20.0) as (manager,):
+        run, agent = await launched_run(manager, "t")
+        with locked_by_stranger(path) as stranger:
+            agent.may_end.set()
+            await wait_until(lambda: lock_lines(caplog), description="it is logged", timeout=8)
+            (line,) = lock_lines(caplog)
+            assert f"process {stranger.pid} (" in line
+            assert f"fuser {path}" in line
+            assert repr(run.run_id) in line
+            assert (await manager.worker.health()).blocked_by == stranger.pid
+        await wait_until(lambda: len(lock_lines(caplog)) > 1, description="its end is logged")
+        assert "no longer locked" in lock_lines(caplog)[-1]
+        assert len(lock_lines(caplog)) == 2
+
+
+async def test_error_names_the_program_that_locked_the_file_and_not_the_worker_at_the_gate(
+    open_sqlite: Callable[..., Any], sqlite_path: Path
+) -> None:
+    store = await open_sqlite(busy_timeout=1)
+    with locked_by_stranger(sqlite_path) as stranger, Child(SQLITE_WRITER, sqlite_path) as worker:
+        await wait_until(lambda: gate_pid(store) == worker.pid, description="a worker is at the gate")
+        with pytest.raises(StoreUnavailable) as refused:
+            await store.register(new_worker())
+        assert f"by process {stranger.pid} (" in str(refused.value)
+        assert str(worker.pid) not in str(refused.value)
+
+
+async def test_end_of_a_lease_under_a_lock_names_the_process(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with team_of(1, tmp_path, lease_ttl=4.0, lease_margin=0.5, renew=0.2) as (manager,):
+        epoch = manager.worker.epoch
+        with locked_by_stranger(tmp_path / "runs.db") as stranger:
+            await wait_until(lambda: "is fenced" in caplog.text, description="the lease ends", timeout=10)
+            fenced = next(line for line in caplog.messages if "is fenced" in line)
+            assert f"process {stranger.pid} (" in fenced
+        await wait_until(lambda: manager.worker.epoch > epoch, description="a new epoch")

@@ -34,6 +34,12 @@ def writer_of(store: SQLiteStore) -> ThreadConnection:
     return writer
 
 
+def gate_pid(store: SQLiteStore) -> int | None:
+    """Returns the pid of the other process that holds the store's gate."""
+    assert store._gate is not None, "the store is closed"
+    return store._gate.writer_pid()
+
+
 def reader_of(store: SQLiteStore) -> ThreadConnection:
     """Returns the connection that short reads go through."""
     reader = store._reader

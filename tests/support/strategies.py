@@ -1,7 +1,7 @@
 """The multitask strategies, as a reference: what becomes of a thread on which a run is admitted.
 
 The model of the store's conformance (`tests.conformance.run_store.model`) and the checker of histories
-(`tests.histories.sequential`) both read this module. The explicit-state model (`tests.model.store`) and the
+(`tests.histories.sequential`) both use this module. The explicit-state model (`tests.model.store`) and the
 truth of the simulation (`tests.simulation.truth`) state the rules themselves, on purpose: they must not share
 a mistake with this module, so that a wrong rule here contradicts them.
 """
