@@ -8,6 +8,7 @@ from coordinator.cli.access import check_visible
 from coordinator.cli.documents import Document
 from coordinator.cli.failures import DONE, FAILED, UNREACHABLE, note, warn
 from coordinator.cli.text import counted, size
+from coordinator.cli.workers import draining_warning
 from coordinator.errors import InvalidArgument, StoreUnavailable
 from coordinator.settings import Settings
 from stores.inspection import GrantingStore, InspectableStore, Inspection, MigratableStore
@@ -78,6 +79,8 @@ def warnings_of(inspection: Inspection) -> list[str]:
     if len(inspection.versions) > 1:
         of_each = ", ".join(f"{count} of {version}" for version, count in inspection.versions.items())
         warnings.append(f"workers of several versions are alive: {of_each}")
+    if inspection.workers_draining:
+        warnings.append(draining_warning(inspection.workers_draining, inspection.workers_alive))
     if inspection.workers_expired:
         warnings.append(
             f"the lease of {counted(inspection.workers_expired, 'worker')} has expired:"
@@ -110,6 +113,7 @@ def _document(
         "threads": inspection.threads,
         "workers_alive": inspection.workers_alive,
         "workers_expired": inspection.workers_expired,
+        "workers_draining": inspection.workers_draining,
         "versions": inspection.versions,
         "transitions": inspection.transitions,
         "size": inspection.size,
@@ -122,7 +126,9 @@ def _document(
 
 def _show(settings: Settings, inspection: Inspection, redis: str | None) -> None:
     by_status = ", ".join(f"{count} {status}" for status, count in inspection.runs.items())
-    expired = f" ({inspection.workers_expired} with an expired lease)" if inspection.workers_expired else ""
+    notes = [f"{inspection.workers_expired} with an expired lease"] if inspection.workers_expired else []
+    notes += [f"{inspection.workers_draining} draining"] if inspection.workers_draining else []
+    of_them = f" ({', '.join(notes)})" if notes else ""
     screen.show_pairs(
         [
             ("store", settings.shown_store),
@@ -131,7 +137,7 @@ def _show(settings: Settings, inspection: Inspection, redis: str | None) -> None
             ("runs", f"{sum(inspection.runs.values())}" + (f": {by_status}" if by_status else "")),
             ("in flight", f"{inspection.in_flight}, of which {inspection.waiting} are queued"),
             ("threads", inspection.threads),
-            ("workers alive", f"{inspection.workers_alive}{expired}"),
+            ("workers alive", f"{inspection.workers_alive}{of_them}"),
             ("transitions", inspection.transitions),
             ("size", size(inspection.size)),
             ("write-ahead log", size(inspection.wal_size)),

@@ -42,6 +42,7 @@ def workers_drain(
     grace: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Time for its runs to finish", min=0, max=86_400)
     ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="With --all: skip the confirmation")] = False,
     store: Store = None,
     redis: Redis = None,
     namespace: Namespace = None,
@@ -50,11 +51,13 @@ def workers_drain(
     """Drain a worker: it admits no more runs, hands over its queued runs, and ends its runs after the grace.
 
     The worker reads the request at its next tick, within about a second. Its process stays: to end it, send
-    SIGTERM.
+    SIGTERM. --all shows the number of workers and asks for a confirmation.
     """
     from coordinator.cli.workers import drain_workers
 
     if everyone is (epoch is not None):
         raise typer.BadParameter("give the epoch of one worker, or --all")
+    if yes and not everyone:
+        raise typer.BadParameter("--yes requires --all")
     settings = Deployment(store, redis, namespace).settings()
-    return finish(drain_workers(settings, epoch, grace=grace, as_json=as_json))
+    return finish(drain_workers(settings, epoch, grace=grace, yes=yes, as_json=as_json))

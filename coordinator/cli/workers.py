@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
+
+import typer
 
 from coordinator.cli import screen
 from coordinator.cli.access import observing
 from coordinator.cli.documents import worker_document
-from coordinator.cli.failures import DONE, CommandFailed, warn
-from coordinator.cli.text import span
+from coordinator.cli.failures import DONE, USAGE, CommandFailed, warn
+from coordinator.cli.text import counted, span
 from coordinator.settings import Settings
 from coordinator.workers.identity import slot_of
 from stores.rows import WorkerRow
@@ -24,6 +27,9 @@ async def list_workers(settings: Settings, *, everyone: bool, as_json: bool) -> 
     versions = sorted({row.version for row in rows if row.state is not WorkerState.dead})
     if len(versions) > 1:
         warn(f"workers of several versions are alive: {', '.join(versions)}")
+    alive = [row for row in rows if row.state is not WorkerState.dead]
+    if draining := sum(row.state is WorkerState.draining for row in alive):
+        warn(draining_warning(draining, len(alive)))
     if as_json:
         screen.show_document({"workers": [worker_document(row, exited=row.epoch in exited) for row in rows]})
     else:
@@ -34,8 +40,21 @@ async def list_workers(settings: Settings, *, everyone: bool, as_json: bool) -> 
     return DONE
 
 
-async def drain_workers(settings: Settings, epoch: int | None, *, grace: float | None, as_json: bool) -> int:
+def draining_warning(draining: int, alive: int) -> str:
+    """For lists of workers, of which at least one drains."""
+    if draining < alive:
+        return f"{draining} of {alive} workers {'drains' if draining == 1 else 'drain'}: no new runs there"
+    return "all workers drain: no run is admitted until a worker is started or restarted"
+
+
+async def drain_workers(
+    settings: Settings, epoch: int | None, *, grace: float | None, yes: bool, as_json: bool
+) -> int:
+    """`epoch` None: every worker, after a confirmation. Raises CommandFailed if that is not possible,
+    typer.Abort if it is declined."""
     async with observing(settings) as observer:
+        if epoch is None and not yes:
+            _confirm(len(await observer.store.workers(counted=False)), settings.shown_store, as_json=as_json)
         requests = await observer.manager.worker.request_drain(epoch, grace=grace)
     if not requests and epoch is not None:
         raise CommandFailed("WorkerNotFound", f"no live worker has epoch {epoch}", epoch=str(epoch))
@@ -46,6 +65,22 @@ async def drain_workers(settings: Settings, epoch: int | None, *, grace: float |
             f"worker {one.epoch} {'is already draining' if one.already else 'will drain'}" for one in requests
         )
     return DONE
+
+
+def _confirm(workers: int, store: str, *, as_json: bool) -> None:
+    """Raises CommandFailed without a terminal, typer.Abort if declined."""
+    if as_json or not sys.stdin.isatty():
+        raise CommandFailed(
+            "NotConfirmed",
+            f"{counted(workers, 'worker')} of {store} would drain: not confirmed",
+            "Add --yes to drain them; they admit runs again only after a restart.",
+            code=USAGE,
+        )
+    typer.confirm(
+        f"Drain {counted(workers, 'worker')} of {store}? No run is admitted until they are restarted",
+        abort=True,
+        err=True,
+    )
 
 
 def has_exited(row: WorkerRow, *, proven: bool) -> bool:

@@ -17,7 +17,7 @@ from coordinator import RunContext, RunManager, RunRecord, open_coordinator
 from tests.support.forked import COMMAND_LINE, fork
 from tests.support.waiting import wait_until
 
-DONE, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3
+DONE, FAILED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 MAIN = "import sys; from coordinator.cli import main; sys.exit(main())"
 EVIL = "\x1b[31mred\x1b[0m [bold]b[/bold] :smile: \u202eover\r\nnext\x9b1m"
 

@@ -17,6 +17,8 @@ router = APIRouter(tags=["probes"], route_class=StrictRoute)
 
 class Ok(LazyModel):
     ok: bool = True
+    draining: bool | None = None
+    """True while the worker drains: it admits no runs. Absent otherwise."""
 
 
 class Info(LazyModel):
@@ -32,10 +34,11 @@ class Ready(LazyModel):
     status: Literal["ready", "not ready"]
 
 
-@router.get("/ok")
-async def ok() -> Ok:
-    """This process serves requests. Whether it accepts new runs is in `/coordinator/health/ready`."""
-    return Ok()
+@router.get("/ok", response_model_exclude_none=True)
+async def ok(services: ServicesIn) -> Ok:
+    """This process serves requests; `draining` is present while it admits no runs. Whether it accepts new
+    runs is in `/coordinator/health/ready`."""
+    return Ok(draining=services.manager.worker.draining or None)
 
 
 @router.get("/info")

@@ -141,13 +141,17 @@ class Supervisor:
             await self._restart_on_edit(worker)
             status = await asyncio.shield(worker.ended)
             async with slot.changing:
-                if slot.worker is worker:  # it was not replaced, so it died
-                    await self._restart_dead(slot, worker.name, ending(status), worker.seconds_served)
+                if slot.worker is worker:  # it was not replaced, so it ended by itself or by a signal
+                    level = logging.INFO if status == 0 else logging.ERROR
+                    reason = "has drained and ended" if status == 0 else ending(status)
+                    await self._restart_dead(slot, worker.name, reason, worker.seconds_served, level)
 
-    async def _restart_dead(self, slot: Slot, name: str, reason: str, lived: float) -> None:
+    async def _restart_dead(
+        self, slot: Slot, name: str, reason: str, lived: float, level: int = logging.ERROR
+    ) -> None:
         while True:
             pause = slot.backoff.next(lived)
-            logger.error("%s %s; restarted %s", name, reason, f"in {pause:g} s" if pause else "at once")
+            logger.log(level, "%s %s; restarted %s", name, reason, f"in {pause:g} s" if pause else "at once")
             if pause:
                 self._listening.renew(slot.number)
                 await asyncio.sleep(pause)
@@ -156,6 +160,7 @@ class Supervisor:
                 return
             except CannotServe as error:
                 name, reason, lived = f"worker {slot.number + 1}", f"could not be started: {error}", 0.0
+                level = logging.ERROR
                 self._count_failed_start(error)
 
     def _count_failed_start(self, error: CannotServe) -> None:

@@ -14,6 +14,7 @@ _COUNTS = (
     f" (SELECT count(*) FROM rc.runs WHERE {IN_FLIGHT} AND {WAITS}),"
     " (SELECT count(*) FROM rc.threads), (SELECT count(*) FROM rc.workers WHERE state <> 'dead'),"
     " (SELECT count(*) FROM rc.workers WHERE state <> 'dead' AND lease_until < rc.clock($1)),"
+    " (SELECT count(*) FROM rc.workers WHERE state = 'draining'),"
     " (SELECT count(*) FROM rc.transitions),"
     " (SELECT COALESCE(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class"
     " WHERE relnamespace = quote_ident($2)::regnamespace AND relkind = 'r')"
@@ -39,7 +40,7 @@ async def inspect(cx: Any, schema: str, now: int | None) -> Inspection:
         newest = schemas.migrations()[-1].number
         if not version:
             return Inspection(version, newest, (), (), {}, 0, 0, 0, 0, 0, 0)
-        in_flight, waiting, threads, alive, expired, transitions, size = await cx.fetchrow(
+        in_flight, waiting, threads, alive, expired, draining, transitions, size = await cx.fetchrow(
             named(_COUNTS), now, schema
         )
         return Inspection(
@@ -53,6 +54,7 @@ async def inspect(cx: Any, schema: str, now: int | None) -> Inspection:
             threads=threads,
             workers_alive=alive,
             workers_expired=expired,
+            workers_draining=draining,
             transitions=transitions,
             size=size,
             versions={row[0]: row[1] for row in await cx.fetch(named(_VERSIONS))},

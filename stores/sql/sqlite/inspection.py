@@ -63,6 +63,7 @@ def _counts(cx: sqlite3.Connection, now: int) -> dict[str, Any]:
         "threads": count("threads"),
         "workers_alive": count("workers WHERE state <> 'dead'"),
         "workers_expired": count("workers WHERE state <> 'dead' AND lease_until < ?", now),
+        "workers_draining": count("workers WHERE state = 'draining'"),
         "transitions": count("transitions"),
         "versions": dict(cx.execute(_VERSIONS)),
     }

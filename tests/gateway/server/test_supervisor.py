@@ -34,7 +34,7 @@ async def three(tmp_path: Path) -> AsyncGenerator[Served]:
 
 async def answers(server: Served) -> bool:
     async with httpx.AsyncClient(base_url=server.url, timeout=10) as client:
-        return (await client.get("/ok")).json() == {"ok": True}
+        return (await client.get("/ok")).json()["ok"] is True
 
 
 @linux
@@ -94,6 +94,15 @@ async def test_sigterm_stops_all_workers_with_exit_status_0(three: Served) -> No
     assert status == 0
     assert took < 1 + 5
     assert not [pid for pid in workers if alive(pid)]
+
+
+async def test_end_of_a_worker_after_a_requested_drain_is_logged_as_info(tmp_path: Path) -> None:
+    async with served("serve", "--grace", "1", folder=tmp_path) as one:
+        await one.up()
+        os.kill(one.workers[1], signal.SIGTERM)
+        line = (await one.says(r"worker 1 \(pid \d+\) has drained and ended; restarted|ended with")).string
+        assert " INFO " in line
+        await one.says(r"worker 1 \(pid \d+\) listens", times=2)
 
 
 async def test_workers_end_with_their_supervisor(three: Served) -> None:
