@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import time
 from typing import NamedTuple
 
 from coordinator.arguments import check_action
@@ -16,7 +17,9 @@ from coordinator.cli.text import span
 from coordinator.errors import NotSettled
 from coordinator.schemas import Cause, Receipt, RunStatus
 from coordinator.settings import Settings
-from stores.rows import RunRow
+from stores.rows import RunRow, WorkerRow
+
+_FORCE_TAKES = 1.0  # s; to write the end of a run that is forced
 
 
 class CancelOptions(NamedTuple):
@@ -50,12 +53,12 @@ async def cancel_run(
         if wait is not None:
             await _until_settled(observer, settings, run_id, wait)
         receipt = await observer.manager.runs.receipt(run_id)
-        alive = await _owner_lives(observer, row)
+        owner = await _live_owner(observer, row)
     already = row.status is RunStatus.interrupted
     if as_json:
         _show_document(row, receipt, already=already, redis=redis)
     else:
-        screen.show_lines(_lines(row, receipt, already=already, alive=alive))
+        screen.show_lines(_lines(row, receipt, _progress(owner, row, settings), already=already))
     return DONE
 
 
@@ -87,22 +90,57 @@ async def _until_settled(observer: Observer, settings: Settings, run_id: str, wa
     try:
         await observer.manager.wait(run_id, timeout=wait)
     except TimeoutError:
+        row = await run_or_fail(observer.store, settings, run_id)
         raise CommandFailed(
             NotSettled.__name__,
             f"the cancel of run {run_id!r} is committed, but its task has not stopped within {wait:g} s",
-            f"The thread is freed when the task stops, or by force {span(settings.force_after)} after the"
-            " cancel"
-            " (force_after of its worker). If its worker is dead: `coordinator reconcile`.",
+            _advice(await _live_owner(observer, row), row, settings),
             run_id=run_id,
         ) from None
 
 
-async def _owner_lives(observer: Observer, row: RunRow) -> bool:
-    if row.owner_epoch is None:
-        return True
-    return any(
-        worker.epoch == row.owner_epoch and not worker.expired and not observer.store.proven_dead(worker)
-        for worker in await observer.store.workers()
+async def _live_owner(observer: Observer, row: RunRow) -> WorkerRow | None:
+    """None: the run has no owner, or its owner is dead or its lease expired."""
+    return next(
+        (
+            worker
+            for worker in await observer.store.workers()
+            if worker.epoch == row.owner_epoch
+            and not worker.expired
+            and not observer.store.proven_dead(worker)
+        ),
+        None,
+    )
+
+
+def _advice(owner: WorkerRow | None, row: RunRow, settings: Settings) -> str:
+    if owner is None:
+        return f"Its worker (epoch {row.owner_epoch}) is dead: `coordinator reconcile` frees the thread."
+    if _is_overdue(row, settings):
+        return f"{_silent(owner, settings)}."
+    return (
+        f"The thread is freed when the task stops, or by force {span(settings.force_after)} after the cancel"
+        " (force_after of its worker), unless the event loop of its worker is blocked: then the worker"
+        " neither reads the cancel nor forces the run. Repeat the command to see whether it answers."
+    )
+
+
+def _is_overdue(row: RunRow, settings: Settings) -> bool:
+    """Whether a worker whose event loop runs would have freed the thread by now, at the latest by force."""
+    if row.cancel_requested_at is None:
+        return False
+    waited = time.time() - row.cancel_requested_at / 1e6
+    return waited > settings.force_after + 2 * settings.tick + _FORCE_TAKES
+
+
+def _silent(owner: WorkerRow, settings: Settings) -> str:
+    dead_after = settings.stall_limit + owner.ttl_ms / 1000
+    return (
+        f"Worker epoch {owner.epoch} does not answer, although its lease is valid: its event loop is probably"
+        " blocked, and so it neither stops the task nor frees the thread by force. Its log names the blocking"
+        f" code. If it stays blocked, it is declared dead by its peers or `coordinator reconcile`"
+        f" {span(dead_after)} after the block began (stall_limit and its lease). To end it now, with all of"
+        f" its runs: kill -9 {owner.pid} on host {owner.host}"
     )
 
 
@@ -121,7 +159,16 @@ def _show_document(row: RunRow, receipt: Receipt, *, already: bool, redis: bool 
     )
 
 
-def _lines(row: RunRow, receipt: Receipt, *, already: bool, alive: bool) -> list[str]:
+def _progress(owner: WorkerRow | None, row: RunRow, settings: Settings) -> str:
+    """The state of a cancel that is committed, but not settled."""
+    if owner is None and row.owner_epoch is not None:
+        return f"worker epoch {row.owner_epoch} is dead: `coordinator reconcile` frees the thread"
+    if owner is not None and _is_overdue(row, settings):
+        return _silent(owner, settings)
+    return f"worker epoch {row.owner_epoch} is stopping its task; --wait SECONDS waits for it"
+
+
+def _lines(row: RunRow, receipt: Receipt, progress: str, *, already: bool) -> list[str]:
     run = f"run {row.run_id!r} on thread {row.thread_id!r}"
     if already:
         by = f" by {receipt.actor}" if receipt.actor else ""
@@ -130,6 +177,4 @@ def _lines(row: RunRow, receipt: Receipt, *, already: bool, alive: bool) -> list
         first = f"{run} is cancelled ({receipt.action}): committed"
     if receipt.settled is not None:
         return [first, "its thread is free"]
-    if alive:
-        return [first, f"worker epoch {row.owner_epoch} is stopping its task; --wait SECONDS waits for it"]
-    return [first, f"worker epoch {row.owner_epoch} is dead: `coordinator reconcile` frees the thread"]
+    return [first, progress]

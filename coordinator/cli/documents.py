@@ -4,7 +4,10 @@ Times are ISO 8601 in UTC, null = not yet. Durations are in seconds, sizes in by
 
 runs list      {"runs": [run, …], "before": run id}              newest first, without kwargs and result;
                                                                  before = next page, null = last page
-runs show      {"run": run + kwargs, result, interrupts, traceback}    traceback = the log that contains it
+runs show      {"run": run + kwargs, result, interrupts, traceback, ended_by}
+                                                                 traceback = the log that contains it;
+                                                                 ended_by = itself, cancel, force (its task
+                                                                 did not stop), dead worker; null = not yet
 runs cancel    {"cancel": {run_id, thread_id, already, settled, redis} + receipt}
 runs cancel    {"cancel_many": {dry_run, matched, cancelled, ended, run_ids}}   with filters
 threads list   {"threads": [thread, …], "offset": number}        without values, holder, waiting and runs;

@@ -12,6 +12,7 @@ from coordinator.cli.access import observing, positions, run_or_fail
 from coordinator.cli.documents import run_document, run_in_full
 from coordinator.cli.failures import DONE, note
 from coordinator.cli.filters import TIME, micros_of, pairs_of
+from coordinator.cli.how_ended import ended_by, sentence
 from coordinator.cli.ids import optional_id
 from coordinator.cli.text import age, clock, pretty, short, span
 from coordinator.cli.tracebacks import traceback_location
@@ -134,11 +135,15 @@ async def show_run(settings: Settings, run_id: str, *, as_json: bool) -> int:
     async with observing(settings) as observer:
         row = await run_or_fail(observer.store, settings, run_id)
         position = (await positions(observer.store, [row])).get(row.run_id)
-        traceback = await traceback_location(observer.store, await observer.store.transitions(row.run_id))
+        history = await observer.store.transitions(row.run_id)
+        traceback = await traceback_location(observer.store, history)
+    end = ended_by(row, history)
     if as_json:
-        screen.show_document({"run": {**run_in_full(row, position), "traceback": traceback}})
+        screen.show_document(
+            {"run": {**run_in_full(row, position), "traceback": traceback, "ended_by": end and end.value}}
+        )
         return DONE
-    screen.show_pairs([*_pairs(row, position), ("traceback", traceback)])
+    screen.show_pairs([*_pairs(row, position), ("ended by", sentence(end)), ("traceback", traceback)])
     for name, value in (
         ("metadata", row.metadata),
         ("kwargs", row.kwargs),

@@ -51,7 +51,7 @@ def workers_drain(
     """Drain a worker: it admits no more runs, hands over its queued runs, and ends its runs after the grace.
 
     The worker reads the request at its next tick, within about a second. Its process stays: to end it, send
-    SIGTERM. --all shows the number of workers and asks for a confirmation.
+    SIGTERM. --all requests a confirmation.
     """
     from coordinator.cli.workers import drain_workers
 

@@ -1,0 +1,91 @@
+"""`runs cancel` of a run that does not stop, and `runs show` of ended runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator import RunManager
+from tests.support.agents import Agent, running
+from tests.support.children import Child
+from tests.support.command_line import DONE, FAILED, cli
+from tests.support.teams import team_of
+from tests.support.waiting import wait_until
+
+BLOCKED = """
+import asyncio, time
+from coordinator import open_coordinator
+async def blocks(ctx):
+    say(ctx.run.run_id)
+    time.sleep(600)
+async def main():
+    async with open_coordinator(f"sqlite:///{args[0]}") as manager:
+        run = await manager.create_or_reject("t")
+        manager.launch(run, blocks)
+        await manager.wait(run.run_id)
+asyncio.run(main())
+"""
+"""A worker whose event loop is blocked by a run, of which it prints the id."""
+
+
+async def test_cancel_of_a_run_that_blocks_its_worker_names_the_worker_and_the_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    env = {
+        "COORDINATOR_STORE": f"sqlite:///{path}",
+        "COORDINATOR_FORCE_AFTER": "0.5",
+        "COORDINATOR_TICK": "0.2",
+    }
+    with Child(BLOCKED, path) as worker:
+        run_id = worker.heard()
+        early = await cli("runs", "cancel", run_id, "--wait", "0.1", "--json", env=env)
+        assert (early.code, early.error["type"]) == (FAILED, "NotSettled")
+        assert "unless the event loop of its worker is blocked" in early.error["hint"]
+        late = await cli("runs", "cancel", run_id, "--wait", "2", "--json", env=env)
+        assert late.code == FAILED
+        assert "Worker epoch 1 does not answer" in late.error["hint"]
+        assert f"kill -9 {worker.pid}" in late.error["hint"]
+        assert "1 min 15 s after" in late.error["hint"]
+        assert "does not answer" in (await cli("runs", "cancel", run_id, env=env)).out
+
+
+@pytest.mark.parametrize("end", ["itself", "cancel", "force", "dead worker"])
+async def test_runs_show_names_what_ended_a_run(tmp_path: Path, end: str) -> None:
+    env = {"COORDINATOR_STORE": f"sqlite:///{tmp_path / 'runs.db'}"}
+    async with team_of(1, tmp_path, force_after=0.3) as (manager,):
+        agent = Agent(stubborn=end == "force")
+        run, _ = await running(manager, "t", agent)
+        before = await shown(run.run_id, env)
+        assert before["ended_by"] is None
+        if end == "itself":
+            agent.may_end.set()
+        elif end != "dead worker":
+            await manager.cancel(run.run_id)
+        else:
+            await orphaned(manager)
+        await wait_until(lambda: settled(manager, run.run_id), description="it is settled")
+        assert (await shown(run.run_id, env))["ended_by"] == end
+        text = (await cli("runs", "show", run.run_id, env=env)).out
+        words = {"dead worker": "other workers: its worker died"}.get(end, end)
+        assert any(line.startswith("ended by") and words in line for line in text.splitlines())
+        agent.may_stop.set()
+        await agent.stopped.wait()
+
+
+async def orphaned(manager: RunManager) -> None:
+    """Declares the worker dead and sweeps, as an operator with `reconcile --force`."""
+    epoch = manager.worker.epoch
+    await manager.store.declare_dead(epoch, by=epoch, actor="alice")
+    await manager.store.sweep(by=epoch, error="the worker is dead")
+
+
+async def settled(manager: RunManager, run_id: str) -> bool:
+    row = await manager.store.row(run_id)
+    return row is not None and row.settled_at is not None
+
+
+async def shown(run_id: str, env: dict[str, str]) -> dict[str, Any]:
+    answer = await cli("runs", "show", run_id, "--json", env=env)
+    assert answer.code == DONE, answer.err
+    return answer.document["run"]
