@@ -3,10 +3,13 @@ disk."""
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +17,9 @@ from stores import gate as gates
 from stores.byte_locks import process_named
 from stores.errors import StoreRefused, StoreReplaced, StoreUnavailable
 
+logger = logging.getLogger(__name__)
+
+REPORTED_EVERY = 60.0  # s
 AMPLE = (
     4 << 30
 )  # bytes of free disk space: twice the size that one value of SQLite can need in log and database
@@ -46,6 +52,7 @@ class StoreFiles:
         self._database = str(resolved)
         self._replaced: str | None = None
         self._on_replaced = on_replaced
+        self._reported_at = -math.inf
 
     def check(self) -> None:
         """Raises StoreReplaced if a file was replaced, and from then on always. May be called from any
@@ -55,7 +62,20 @@ class StoreFiles:
             if self._replaced is not None:
                 self._on_replaced()
         if self._replaced is not None:
+            self._report(self._replaced)
             raise StoreReplaced(self._replaced)
+
+    def _report(self, path: str) -> None:
+        """Logs once a minute. Threads may do so at the same time: then it is logged twice."""
+        now = time.monotonic()
+        if now - self._reported_at >= REPORTED_EVERY:
+            self._reported_at = now
+            logger.error(
+                "The store file %s was removed, moved, emptied or replaced while this process used it: it"
+                " writes nothing more, its runs are stopped, and no run is admitted. Put the file back or"
+                " restore the backup, then restart this process",
+                path,
+            )
 
     def _find_replaced(self) -> str | None:
         for path, identity in self._identities:

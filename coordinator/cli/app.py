@@ -45,6 +45,7 @@ for name, command, summary in (
 def run(args: Sequence[str]) -> int:
     """Run one command line. Returns the exit code; failures are reported on stderr."""
     failures.log_to_stderr()
+    failures.as_json.set("--json" in args)
     try:
         code = get_command(app).main(args=list(args), prog_name="coordinator", standalone_mode=False)
     except Exception as error:  # noqa: BLE001 - report() re-raises bugs

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import typer
@@ -23,6 +24,9 @@ from coordinator.cli.sentence import sentence
 from coordinator.cli.text import safe
 
 DONE, FAILED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
+
+as_json: ContextVar[bool] = ContextVar("as_json", default=False)
+"""Whether the command has --json: then stderr is for errors as JSON."""
 
 
 class CommandFailed(Exception):

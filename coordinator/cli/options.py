@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coordinator.cli.failures import USAGE, CommandFailed
+from coordinator.cli.failures import USAGE, CommandFailed, as_json, note
 
 if TYPE_CHECKING:
     from coordinator.settings import Settings
@@ -68,7 +68,8 @@ class Deployment:
     namespace: str | None = None
 
     def settings(self) -> Settings:
-        """Raises CommandFailed (usage) for an invalid option or COORDINATOR_… variable."""
+        """Prints the store on stderr if no option or variable selects it, except with --json. Raises
+        CommandFailed (usage) for an invalid option or COORDINATOR_… variable."""
         from pydantic import ValidationError
 
         from coordinator.cli.serve.folder import server_store
@@ -81,7 +82,7 @@ class Deployment:
         }
         given = {name: value for name, value in options.items() if value is not None}
         try:
-            return Settings(**given)
+            settings = Settings(**given)
         except ValidationError as error:
             if (broken := broken_rule(Settings, error)) is not None:
                 rule, names = broken
@@ -99,3 +100,6 @@ class Deployment:
                 code=USAGE,
                 argument=name,
             ) from None
+        if self.store is None and not as_json.get():
+            note(f"store {settings.shown_store}")
+        return settings

@@ -23,6 +23,7 @@ from coordinator.errors import (
     LeaseLost,
     StoreError,
 )
+from coordinator.telemetry.repeated import Repeated
 from stores.crons import CronRow, DueCrons, Firing
 from stores.tasks import begin_soon
 
@@ -74,16 +75,21 @@ class FiringLoop:
             await asyncio.wait((loop,))
 
     async def _fire_until_stopped(self) -> None:
+        failures = Repeated()
         while not self._stop.is_set():
             pause = self._poll * random.uniform(0.9, 1.1)
             try:
                 pause = min(pause, await self._round())
             except CoordinatorError as error:
-                logger.warning(
-                    "This worker could not fire crons; due crons stay due, and it retries: %s", error
+                logger.log(
+                    failures.level_of(error),
+                    "This worker could not fire crons; due crons stay due, and it retries: %s",
+                    error,
                 )
             except Exception:
                 logger.exception("This worker could not fire crons; due crons stay due, and it retries")
+            else:
+                failures.succeeded()
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._stop.wait()

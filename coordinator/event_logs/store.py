@@ -19,6 +19,7 @@ from coordinator.event_log import END, Appended, Entry, Event, EventId, Page
 from coordinator.event_logs.backlog import Backlog, Written
 from coordinator.event_logs.local import LocalEventLog
 from coordinator.notifier import Notifier
+from coordinator.telemetry.repeated import level_of_failure
 from stores.events import EventPage, EventsKept, EventStore, Kept
 from stores.tasks import begin_soon
 
@@ -195,7 +196,8 @@ class StoreEventLog:
             self._backlog.failed(writing, self._began)
             return False
         except CoordinatorError as error:
-            logger.warning(
+            logger.log(
+                level_of_failure(error),
                 "The store refuses events of %d runs; they are missing in their logs, followers receive"
                 " gaps: %s",
                 len(writing),

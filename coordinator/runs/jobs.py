@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from coordinator.errors import CoordinatorError
+from coordinator.telemetry.repeated import level_of_failure
 from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ class Jobs:
         if task.cancelled() or (error := task.exception()) is None:
             return
         if isinstance(error, CoordinatorError):
-            logger.warning("%s: %s", what, error)
+            logger.log(level_of_failure(error), "%s: %s", what, error)
         else:
             logger.error("%s failed", what, exc_info=error)
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from coordinator.assistants.registry import Assistants
 from coordinator.errors import CoordinatorError, StoreError
+from coordinator.telemetry.repeated import Repeated
 from coordinator.webhooks.document import body
 from coordinator.webhooks.lanes import Full, Lanes
 from coordinator.webhooks.settings import WebhookSettings
@@ -109,18 +110,23 @@ class Deliverer:
             await asyncio.wait(unfinished)
 
     async def _deliver_until_stopped(self) -> None:
-        poll = self._settings.webhook_poll
+        poll, failures = self._settings.webhook_poll, Repeated()
         while True:
             last = self._stopping
             pause = poll * random.uniform(0.9, 1.1)
             try:
                 pause = min(pause, await self._round())
             except CoordinatorError as error:
-                logger.warning(
-                    "This worker could not claim webhooks; it retries within %.3g s: %s", pause, error
+                logger.log(
+                    failures.level_of(error),
+                    "This worker could not claim webhooks; it retries every %.3g s: %s",
+                    poll,
+                    error,
                 )
             except Exception:
                 logger.exception("This worker could not claim webhooks; it retries within %.3g s", pause)
+            else:
+                failures.succeeded()
             if last:
                 return
             with suppress(TimeoutError):

@@ -51,7 +51,15 @@ class Expiry:
         """Starts the loop. Idempotent. Called at the first registration if other processes share the store,
         else at the first thread that has a TTL."""
         if self._task is None and not self._closed:
-            self._task = begin_soon(every(lambda: self._interval, self._jitter, self.sweep, asyncio.Event()))
+            self._task = begin_soon(
+                every(
+                    lambda: self._interval,
+                    self._jitter,
+                    self.sweep,
+                    asyncio.Event(),
+                    what="The expiry of threads",
+                )
+            )
 
     async def sweep(self) -> None:
         """Removes what has expired. Pauses between two transactions for as long as the last one took, so that

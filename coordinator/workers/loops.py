@@ -13,12 +13,17 @@ from coordinator.notifier import Connectivity, Notifier
 from coordinator.settings import Settings
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import ConnectivityChanged
+from coordinator.telemetry.repeated import Repeated
 from coordinator.workers.reaper import Reaper
 from coordinator.workers.watch import Watch
 from coordinator.workers.worker import Worker
 from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
+
+TICK = "The poll for cancels and queued runs"
+STAY = "The registration of this worker"
+SWEEP = "The sweep for dead workers"
 
 
 class Loops:
@@ -58,9 +63,11 @@ class Loops:
         # `reconcile` that is called right after the start, with its own error text, go first.
         self._first_sweep = loop.call_later(settings.short_tick / 2, self._kick_sweep.set)
         self._tasks = [
-            begin_soon(every(self._pace, jitter, self._watch.tick, self._kick_tick)),
-            begin_soon(every(lambda: settings.renew, jitter, self._worker.stay, self._kick_anew)),
-            begin_soon(every(lambda: settings.sweep, jitter, self._reaper.sweep, self._kick_sweep)),
+            begin_soon(every(self._pace, jitter, self._watch.tick, self._kick_tick, what=TICK)),
+            begin_soon(every(lambda: settings.renew, jitter, self._worker.stay, self._kick_anew, what=STAY)),
+            begin_soon(
+                every(lambda: settings.sweep, jitter, self._reaper.sweep, self._kick_sweep, what=SWEEP)
+            ),
         ]
 
     def register_anew(self) -> None:
@@ -88,11 +95,16 @@ class Loops:
 
 
 async def every(
-    interval: Callable[[], float], jitter: float, work: Callable[[], Awaitable[None]], kick: asyncio.Event
+    interval: Callable[[], float],
+    jitter: float,
+    work: Callable[[], Awaitable[None]],
+    kick: asyncio.Event,
+    *,
+    what: str,
 ) -> None:
-    """Calls `work` at a jittered interval (s), and at once whenever `kick` is set. Logs its errors and
-    continues; an error that repeats is logged once."""
-    logged = ""
+    """Calls `work` at a jittered interval (s), and at once whenever `kick` is set. Logs its errors with
+    `what`, and continues; an error that repeats is logged once."""
+    failures = Repeated()
     while True:
         pause = interval() * random.uniform(1 - jitter, 1 + jitter)
         with suppress(TimeoutError):
@@ -104,18 +116,10 @@ async def every(
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is None or task.cancelling():
                 raise
-            logger.warning(
-                "%s was cancelled by its own code; it is called again after its interval",
-                getattr(work, "__qualname__", "periodic work"),
-            )
+            logger.warning("%s was cancelled by its own code and is retried after its interval", what)
         except CoordinatorError as error:
-            level = logging.DEBUG if str(error) == logged else logging.WARNING
-            logged = str(error)
-            logger.log(level, "%s: %s", getattr(work, "__qualname__", "periodic work"), error)
+            logger.log(failures.level_of(error), "%s failed and is retried: %s", what, error)
         except Exception:
-            logger.exception(
-                "%s failed; it is called again after its interval",
-                getattr(work, "__qualname__", "periodic work"),
-            )
+            logger.exception("%s failed and is retried after its interval", what)
         else:
-            logged = ""
+            failures.succeeded()

@@ -193,7 +193,11 @@ class LoopPacemaker:
         if self._task is None and not self._stopped:
             settings = self._settings
             beating = every(
-                lambda: settings.renew, settings.jitter, lambda: self._beat(lease), asyncio.Event()
+                lambda: settings.renew,
+                settings.jitter,
+                lambda: self._beat(lease),
+                asyncio.Event(),
+                what="The heartbeat of this worker",
             )
             self._task = begin_soon(beating)
 

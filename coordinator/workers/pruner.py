@@ -57,7 +57,15 @@ class Pruner:
                     " each thread. COORDINATOR_KEEP_RUNS sets the time in seconds; none keeps all runs.",
                     self._keep.runs / 86_400,
                 )
-            self._task = begin_soon(every(lambda: self._interval, self._jitter, self._pass, asyncio.Event()))
+            self._task = begin_soon(
+                every(
+                    lambda: self._interval,
+                    self._jitter,
+                    self._pass,
+                    asyncio.Event(),
+                    what="The removal of old runs",
+                )
+            )
 
     async def _pass(self) -> None:
         if not isinstance(self._store, PruningStore):

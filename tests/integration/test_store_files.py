@@ -101,6 +101,30 @@ async def test_a_worker_whose_file_was_replaced_fences_itself_and_writes_nothing
     assert run.run_id
 
 
+async def test_replaced_file_is_logged_once_a_minute_with_the_remedy(
+    manager: RunManager, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The tick is polled every 0.05 s, and heartbeats and sweeps fail as well."""
+    await running(manager, "t")
+    move(tmp_path / "runs.db")
+    failed = [0]
+
+    async def often() -> bool:
+        with pytest.raises(StoreReplaced):
+            await manager.create_or_reject("another")
+        failed[0] += 1
+        return failed[0] >= 20
+
+    await wait_until(often, description="many calls fail")
+    lines = [record for record in caplog.records if "runs.db was" in record.getMessage()]
+    levels = [(record.name, record.levelname) for record in lines if record.levelno >= logging.WARNING]
+    assert levels.count(("stores.store_files", "ERROR")) == 1
+    assert len(levels) <= 3, "the file, the run that is lost, and the worker that is fenced"
+    assert (
+        "then restart this process" in next(r for r in lines if r.name == "stores.store_files").getMessage()
+    )
+
+
 def delete_the_file(database: Path) -> None:
     database.unlink()
 

@@ -51,10 +51,12 @@ def store_in(folder: Path) -> str:
 
 
 def server_store() -> str | None:
-    """Return the store of a server started in this folder; None if it does not exist, or COORDINATOR_STORE is
-    set. Raises CommandFailed if the folder also contains a runs.db: the user must choose."""
+    """Return the store of a server started in this folder; None if there was none, or COORDINATOR_STORE is
+    set. A store of which other files are left (`stores.gate`) counts: its database was removed or moved, and
+    another one must not be read in its place. Raises CommandFailed if the folder also contains a runs.db: the
+    user must choose."""
     path = _FOLDER / _FILE
-    if "COORDINATOR_STORE" in os.environ or not path.exists():
+    if "COORDINATOR_STORE" in os.environ or not (path.exists() or Path(f"{path}-gate").exists()):
         return None
     if Path(_FILE).exists():
         from coordinator.cli.failures import USAGE, CommandFailed  # not imported in supervisors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from coordinator import RunManager
 from tests.support.agents import Agent, running
+from tests.support.builders import stored
 from tests.support.children import Child
 from tests.support.command_line import DONE, FAILED, cli
 from tests.support.teams import team_of
@@ -18,7 +20,6 @@ BLOCKED = """
 import asyncio, time
 from coordinator import open_coordinator
 async def blocks(ctx):
-    say(ctx.run.run_id)
     time.sleep(600)
 async def main():
     async with open_coordinator(f"sqlite:///{args[0]}") as manager:
@@ -27,7 +28,7 @@ async def main():
         await manager.wait(run.run_id)
 asyncio.run(main())
 """
-"""A worker whose event loop is blocked by a run, of which it prints the id."""
+"""A worker whose event loop is blocked by its run."""
 
 
 async def test_cancel_of_a_run_that_blocks_its_worker_names_the_worker_and_the_remedy(tmp_path: Path) -> None:
@@ -38,7 +39,8 @@ async def test_cancel_of_a_run_that_blocks_its_worker_names_the_worker_and_the_r
         "COORDINATOR_TICK": "0.2",
     }
     with Child(BLOCKED, path) as worker:
-        run_id = worker.heard()
+        await wait_until(lambda: is_running(path), description="the run blocks the worker", timeout=20)
+        (run_id,) = stored(path, "SELECT run_id FROM runs")
         early = await cli("runs", "cancel", run_id, "--wait", "0.1", "--json", env=env)
         assert (early.code, early.error["type"]) == (FAILED, "NotSettled")
         assert "unless the event loop of its worker is blocked" in early.error["hint"]
@@ -48,6 +50,13 @@ async def test_cancel_of_a_run_that_blocks_its_worker_names_the_worker_and_the_r
         assert f"kill -9 {worker.pid}" in late.error["hint"]
         assert "1 min 15 s after" in late.error["hint"]
         assert "does not answer" in (await cli("runs", "cancel", run_id, env=env)).out
+
+
+def is_running(path: Path) -> bool:
+    try:
+        return stored(path, "SELECT status FROM runs") == ["running"]
+    except sqlite3.OperationalError:  # the worker has not created the store yet
+        return False
 
 
 @pytest.mark.parametrize("end", ["itself", "cancel", "force", "dead worker"])

@@ -54,6 +54,24 @@ async def test_help_shows_exit_codes(command: tuple[str, ...]) -> None:
     assert answer.err == ""
 
 
+async def test_removed_store_of_a_server_is_not_replaced_by_another_default(tmp_path: Path) -> None:
+    """The gate file of the server is left, and the folder has no other store, or another one."""
+    folder = tmp_path / ".coordinator"
+    folder.mkdir(mode=0o700)
+    assert (await cli("db", "migrate", "--store", OF_A_SERVER, cwd=tmp_path)).code == DONE
+    (folder / "runs.db-gate").touch()
+    listed = await cli("runs", "list", cwd=tmp_path)
+    assert (listed.code, "store sqlite:///" in listed.err, ".coordinator/runs.db" in listed.err) == (
+        DONE, True, True,
+    )  # fmt: skip
+    assert (await cli("runs", "list", "--json", cwd=tmp_path)).err == ""
+    (folder / "runs.db").rename(tmp_path / "moved.db")
+    missing = await cli("runs", "list", cwd=tmp_path)
+    assert (missing.code, ".coordinator/runs.db" in missing.err) == (UNREACHABLE, True)
+    assert (await cli("db", "migrate", "--store", "sqlite:///runs.db", cwd=tmp_path)).code == DONE
+    assert (await cli("runs", "list", cwd=tmp_path)).code == USAGE
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
