@@ -72,14 +72,17 @@ class GroupCommit:
         gate: Callable[[], AbstractContextManager[None]] = nullcontext,
         blocked_by: Callable[[], str] = str,
         begun: Callable[[sqlite3.Connection], None] = lambda _: None,
+        as_error: Callable[[BaseException], BaseException] | None = None,
     ) -> None:
-        """`begun` is called at the start of each transaction. `busy_timeout`: seconds."""
+        """`begun` is called at the start of each transaction. `busy_timeout`: seconds. `as_error` translates
+        errors of the database file; default: `as_store_error`."""
         self._loop = asyncio.get_running_loop()
         self._connection = connection
         self._clock = clock
         self._busy_timeout = busy_timeout
         self._gate = gate
         self._blocked_by, self._begun = blocked_by, begun
+        self._as_error = as_error or as_store_error
         self._urgent: deque[_QueuedTransaction] = deque()
         self._queue: deque[_QueuedTransaction] = deque()
         self._batch: list[_QueuedTransaction] | None = None
@@ -184,7 +187,7 @@ class GroupCommit:
         if future.cancelled():
             answers: Sequence[Any] = [StoreUnavailable("the event loop is shutting down")] * len(batch)
         elif (error := future.exception()) is not None:
-            answers = [as_store_error(error) for _ in batch]
+            answers = [self._as_error(error) for _ in batch]
         else:
             answers = future.result()
         self._answer(batch, answers)
@@ -251,7 +254,7 @@ class GroupCommit:
                 answers += self._commit([entry], cx)
                 refusals = 0
             except sqlite3.Error as error:
-                answers.append(as_store_error(error))
+                answers.append(self._as_error(error))
                 refusals += 1
         return answers
 
@@ -269,7 +272,7 @@ class GroupCommit:
                     raise  # SQLite rolled the whole transaction back (disk full, I/O error)
                 if cx.total_changes != before:
                     return None
-                answers.append(as_store_error(error))
+                answers.append(self._as_error(error))
         return answers
 
     def _run_one(self, entry: _QueuedTransaction, cx: sqlite3.Connection, now: int) -> Any:
@@ -280,7 +283,7 @@ class GroupCommit:
             if not cx.in_transaction:
                 raise
             cx.execute("ROLLBACK TO one")
-            answer = as_store_error(error)
+            answer = self._as_error(error)
         cx.execute("RELEASE one")
         return answer
 
@@ -298,6 +301,13 @@ _WHY = {
     sqlite3.SQLITE_NOTADB: _DAMAGED,
 }
 
+_LASTING = {
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+}
+"""A retry does not help: an operator must act."""
 
 _MISTAKES = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError)
 
@@ -309,7 +319,8 @@ def as_store_error(error: BaseException) -> BaseException:
     elif isinstance(error, sqlite3.DatabaseError) and not isinstance(error, _MISTAKES):
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         kind = StoreFull if _has_no_room(error) else StoreUnavailable
-        unavailable = kind(_WHY.get(code, str(error)))
+        hint = {"hint": "Nothing was written."} if code in _LASTING else {}
+        unavailable = kind(_WHY.get(code, str(error)), **hint)
     else:
         return error
     unavailable.__cause__ = error

@@ -39,6 +39,8 @@ class Inspection:
     size: int | None = None
     wal_size: int | None = None
     disk_free: int | None = None
+    obstacle: str | None = None
+    """The file or folder that this process cannot write, and why. No worker of its user can use the store."""
     workers_draining: int = 0
     """Number of the alive workers that drain: they admit no runs until they are restarted."""
     versions: dict[str, int] = field(default_factory=dict[str, int])

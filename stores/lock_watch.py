@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from stores.errors import StoreUnavailable
+from stores.file_access import obstacle
 from stores.group_commit import as_store_error
 
 logger = logging.getLogger(__name__)
@@ -97,10 +98,14 @@ class LockWatch:
         return f" by {who}{queue}; `fuser {self._database}` or `lsof` lists the processes that have it open"
 
     def error_of(self, error: BaseException) -> BaseException:
-        """As `as_store_error`; names the holder of the lock if the file is locked."""
-        if not _is_busy(error):
+        """As `as_store_error`; names the holder of the lock if the file is locked, and the file or folder
+        that this process cannot write."""
+        if _is_busy(error):
+            unavailable = StoreUnavailable(f"{self._database} is locked{self.locked_by()}")
+        elif _is_denied(error) and (why := obstacle(self._database)) is not None:
+            unavailable = StoreUnavailable(why, hint="Make it writable (chmod, chown). Nothing was written.")
+        else:
             return as_store_error(error)
-        unavailable = StoreUnavailable(f"{self._database} is locked{self.locked_by()}")
         unavailable.__cause__ = error
         return unavailable
 
@@ -157,6 +162,16 @@ class LockWatched(Protocol):
 
 def _is_busy(error: BaseException) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+
+
+def _is_denied(error: BaseException) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, OSError) or code in (
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_IOERR,
+    )
 
 
 def _lock_holder(database: Path) -> int | None:

@@ -21,7 +21,7 @@ from stores import gate as gates
 from stores.base import EPOCH_ENDED
 from stores.errors import StoreInUse, StoreUnavailable
 from stores.fair_queue import PATIENCE, FairQueue
-from stores.group_commit import GroupCommit, as_store_error, wall_clock
+from stores.group_commit import GroupCommit, wall_clock
 from stores.heart import SQLiteHeart
 from stores.inspection import Inspection
 from stores.life_proofs import LifeProofs
@@ -74,8 +74,7 @@ class SQLiteStore(SQLiteTransactions):
         self.url = f"sqlite:///{path}"
         self._synchronous: Synchronous = synchronous
         self._busy_timeout = busy_timeout
-        self._migrate = migrate
-        self._unasked, self._applied = True, list[str]()
+        self._migrate, self._unasked, self._applied = migrate, True, list[str]()
         self._create = create
         self._search_timeout = search_timeout
         self._searching = FairQueue(1, within=PATIENCE * search_timeout, what="searches")
@@ -138,6 +137,7 @@ class SQLiteStore(SQLiteTransactions):
             clock=self._now,
             busy_timeout=self._busy_timeout,
             blocked_by=self.lock_watch.locked_by,
+            as_error=self.lock_watch.error_of,
             gate=self._writing,
             begun=partial(self._begun, Room(self.path)),
         )
@@ -288,7 +288,7 @@ class SQLiteStore(SQLiteTransactions):
         try:
             await connection.connect()
         except sqlite3.Error as error:
-            raise as_store_error(error) from error
+            raise self.lock_watch.error_of(error) from error
         return connection
 
     async def _read_over(
@@ -309,7 +309,7 @@ class SQLiteStore(SQLiteTransactions):
         try:
             return await reader.submit(checked)
         except sqlite3.Error as error:
-            raise as_store_error(error) from error
+            raise self.lock_watch.error_of(error) from error
 
     async def workers(self, *, alive_only: bool = True, counted: bool = True) -> list[WorkerRow]:
         """Each sweep and each health check of a worker calls this: so the file is checked with it. Raises
@@ -392,7 +392,7 @@ class SQLiteStore(SQLiteTransactions):
         try:
             return await asyncio.to_thread(inspection.inspect, self.path, self._now())
         except sqlite3.Error as error:
-            raise as_store_error(error) from error
+            raise self.lock_watch.error_of(error) from error
 
     @property
     def commits(self) -> int:

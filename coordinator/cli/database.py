@@ -53,6 +53,8 @@ async def check(settings: Settings, *, as_json: bool) -> int:
 
 def problems_of(inspection: Inspection) -> list[str]:
     problems = [*inspection.faults, *inspection.functions]
+    if inspection.obstacle is not None:
+        problems.append(f"workers of this user cannot use the store: {inspection.obstacle}")
     if inspection.version < inspection.newest:
         problems.append(
             f"schema version {inspection.version} is older than {inspection.newest}: run `coordinator db"

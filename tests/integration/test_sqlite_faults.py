@@ -57,6 +57,9 @@ async def main():
         await store.aclose()
 asyncio.run(main())
 """
+INSPECTS = UNPRIVILEGED.replace(
+    "await store.open()", "say((await store.inspect()).obstacle); return"
+).replace("migrations()", "await asyncio.to_thread(migrations)")
 
 
 async def set_pragma(store: SQLiteStore, pragma: str) -> None:
@@ -109,6 +112,25 @@ async def test_what_may_not_be_written_is_unavailable(shared: Path, what: str) -
         outcome = child.receive()
     assert outcome.split(":")[0] == ("written" if what == "nothing" else "unavailable")
     assert stored(database, "SELECT count(*) FROM workers") == [1 if what == "nothing" else 0]
+    if what != "nothing":
+        path = {"file": database, "folder": shared, "gate": f"{database}-gate"}[what]
+        assert f"'{path}' is not writable" in outcome
+        assert "try again" not in outcome
+
+
+@pytest.mark.parametrize("what", ["nothing", "file", "gate"])
+async def test_inspection_names_what_may_not_be_written(shared: Path, what: str) -> None:
+    database = shared / "runs.db"
+    store = SQLiteStore(database)
+    await store.open()
+    await store.aclose()
+    spare(database, what)
+    with Child(INSPECTS, database) as child:
+        obstacle = child.receive()
+    if what == "nothing":
+        assert obstacle == "None"
+    else:
+        assert f"{database}{'-gate' if what == 'gate' else ''}' is not writable for uid" in obstacle
 
 
 @pytest.fixture

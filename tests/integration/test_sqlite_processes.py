@@ -51,7 +51,7 @@ receive()
 def locked_by_stranger(path: Path) -> Generator[Child]:
     """Another program has locked the file. Leaving the block kills it."""
     with Child(STRANGER, path) as stranger:
-        assert stranger.heard() == "locked"
+        assert stranger.receive() == "locked"
         yield stranger
 
 

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from stores.file_access import obstacle
 from stores.inspection import Applied, Inspection
 from stores.sql.conditions import IN_FLIGHT, WAITS
 from stores.sql.sqlite import schema
@@ -36,6 +37,7 @@ def inspect(path: Path, now: int) -> Inspection:
             size=path.stat().st_size,
             wal_size=_size(Path(f"{path}-wal")),
             disk_free=shutil.disk_usage(path.parent).free,
+            obstacle=obstacle(path),
             advice=(_WAL_RESET,) if has_wal_reset_race() else (),
         )
 
