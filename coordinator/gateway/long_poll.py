@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, cast
 
-from coordinator.errors import RunNotFound, StoreUnavailable
+from coordinator.errors import RunNotFound, StoreUnavailable, ThreadNotFound
 from coordinator.gateway.long_lived_responses import LongLivedResponse, SendBody, StreamSlot
 from coordinator.gateway.wire.documents import failure
 from coordinator.gateway.wire.json import Json, encoded
@@ -77,8 +77,11 @@ async def _read_result(manager: RunManager, thread_id: str, run_id: str, user_id
 
 
 async def _values(manager: RunManager, thread_id: str, user_id: str | None) -> Json:
-    thread = await manager.threads.get(thread_id, user_id=user_id)
-    return {} if thread is None or thread.values is None else thread.values
+    try:
+        thread = await manager.threads.get(thread_id, user_id=user_id)
+    except ThreadNotFound:  # removed since the run ended
+        return {}
+    return {} if thread.values is None else thread.values
 
 
 def _with_interrupts(ended: Ended, result: Json) -> Json:

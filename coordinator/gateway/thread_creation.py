@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias
 from uuid import uuid4
 
-from coordinator.errors import ThreadExists
+from coordinator.errors import ThreadExists, ThreadNotFound
 from coordinator.gateway.caller import Caller
 from coordinator.gateway.services import Services
 from coordinator.gateway.wire.threads import Superstep, ThreadCreate
+from coordinator.manager import RunManager
 from coordinator.runs.jobs import through
 from coordinator.schemas import StateStep
 from stores.rows import ThreadRow
@@ -49,13 +50,20 @@ async def _create_with_state(
     try:
         row, made = await _create_row(services, caller, body, thread_id, "raise"), True
     except ThreadExists:
-        existing = await manager.threads.get(thread_id, user_id=user_id)
+        existing = await _existing(manager, thread_id, user_id)
         if body.if_exists == "raise" or existing is None:
             raise
         row, made = existing, False
     if made or _is_unused(row):
         await manager.threads.initialise(row, steps, made=made, user_id=user_id)
-    return await manager.threads.get(thread_id, user_id=user_id) or row
+    return await _existing(manager, thread_id, user_id) or row
+
+
+async def _existing(manager: RunManager, thread_id: str, user_id: str | None) -> ThreadRow | None:
+    try:
+        return await manager.threads.get(thread_id, user_id=user_id)
+    except ThreadNotFound:  # of another user, or removed meanwhile
+        return None
 
 
 def _is_unused(row: ThreadRow) -> bool:

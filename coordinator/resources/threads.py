@@ -75,12 +75,15 @@ class Threads:
             self._expiry.begin()
         return await self._store.create_thread(new)
 
-    async def get(self, thread_id: str, *, user_id: str | None = None) -> ThreadRow | None:
-        """The thread with its derived status and values; None if it is unknown."""
+    async def get(self, thread_id: str, *, user_id: str | None = None) -> ThreadRow:
+        """The thread with its derived status and values. Raises ThreadNotFound."""
         self._home.check()
-        return await self._store.thread(
+        thread = await self._store.thread(
             check.check_id("thread_id", thread_id), user_id=check.check_optional_id("user_id", user_id)
         )
+        if thread is None:
+            raise ThreadNotFound(thread_id)
+        return thread
 
     async def search(
         self, query: ThreadQuery | None = None, *, user_id: str | None = None
@@ -152,7 +155,7 @@ class Threads:
         self._home.check()
         checkpoint, nested = check.check_checkpoint("at", at), check.check_flag("subgraphs", subgraphs)
         owner = check.check_optional_id("user_id", user_id)
-        thread = await self._existing(thread_id, owner)
+        thread = await self.get(thread_id, user_id=owner)
         assistant = self._assistants.reading(thread.assistant_id)
         view = await assistant.state(thread_id, checkpoint, subgraphs=nested, user=_user(owner))
         return StateView() if view is None and checkpoint is None else view
@@ -186,7 +189,7 @@ class Threads:
         metadata: dict[str, Json],
         user_id: str | None,
     ) -> AsyncIterator[StateView]:
-        thread = await self._existing(thread_id, user_id)
+        thread = await self.get(thread_id, user_id=user_id)
         assistant = self._assistants.reading(thread.assistant_id)
         views = assistant.history(
             thread_id, limit=limit, before=before, metadata=metadata, user=_user(user_id)
@@ -254,12 +257,6 @@ class Threads:
             check.check_id("name", name),
             check.check_optional_id("user_id", user_id),
         )
-
-    async def _existing(self, thread_id: str, user_id: str | None) -> ThreadRow:
-        thread = await self.get(thread_id, user_id=user_id)
-        if thread is None:
-            raise ThreadNotFound(thread_id)
-        return thread
 
 
 def _user(user_id: str | None) -> User | None:

@@ -77,7 +77,6 @@ class GraphSuite(AssistantSuite):
         assert row.interrupts == [{"value": question, "id": view.interrupts[0].id}]
         assert view.tasks[0]["interrupts"] == row.interrupts
         thread = await b.threads.get("t")
-        assert thread is not None
         assert (thread.status, thread.interrupts) == ("interrupted", row.interrupts)
 
     async def test_an_answer_resumes_it_anywhere(self, team: list[RunManager]) -> None:
@@ -86,7 +85,6 @@ class GraphSuite(AssistantSuite):
         assert (await self.done(b, command={"resume": "yes"}))["log"] == ["q:1", "q:2:yes"]
         assert (await self.done(a, command={"resume": "no"}))["log"] == ["q:1", "q:2:yes", "q:3:no"]
         thread = await b.threads.get("t")
-        assert thread is not None
         assert (thread.status, thread.interrupts) == ("idle", None)
         assert (await self.view(b)).next == ()
 
@@ -101,7 +99,6 @@ class GraphSuite(AssistantSuite):
         assert self.rows(a) == rows
         assert await self.view(b) == before
         thread = await b.threads.get("t")
-        assert thread is not None
         assert thread.interrupts is not None
 
     @pytest.mark.parametrize("where", ["before", "after"])
@@ -132,7 +129,6 @@ class GraphSuite(AssistantSuite):
         row = (await b.runs.explain(run.run_id)).run
         assert (row.status, row.paused) == (RunStatus.success, True)
         thread = await b.threads.get("t")
-        assert thread is not None
         assert thread.status == "interrupted"
         kept = await self.log(b)
         goes_on = await self.begun(b, input=None)
@@ -199,7 +195,6 @@ class GraphSuite(AssistantSuite):
         await wait_until(undone_by_peer, description="its peer has undone it", timeout=20)
         assert self.rows(b) == rows
         thread = await b.threads.get("t")
-        assert thread is not None
         assert thread.values == {"done": 1, "steps": 1, "log": ["a:1"]}
 
     # -- threads that nothing can stop

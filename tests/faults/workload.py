@@ -140,7 +140,7 @@ class Agents:
         await manager.set_status(run.run_id, "running")
         if run.abort_event.is_set():
             return
-        thread = await manager.threads.get(run.thread_id)
+        thread = await manager.store.thread(run.thread_id)
         row = (await manager.runs.explain(run.run_id)).run
         if thread is None or row.owner_epoch is None or not (row.holds_thread and row.open):
             return

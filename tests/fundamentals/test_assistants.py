@@ -86,7 +86,7 @@ async def test_input_that_violates_the_model_is_refused_before_anything_is_writt
             await manager.create_or_reject("t", "poet", kwargs={"input": wrong})
         assert refusal.value.argument == "input"
         assert "many" not in str(refusal.value), "an input may be secret"
-    assert await manager.threads.get("t") is None
+    assert await manager.store.thread("t") is None
     assert await done(manager, "t", "poet", kwargs={"input": {"subject": "rain"}}) == {
         "poem": "4 lines about rain"
     }

@@ -102,7 +102,7 @@ async def test_thread_must_exist_refuses_an_unknown_thread(team: list[RunManager
     for strategy in ("reject", "enqueue", "interrupt", "rollback"):
         with pytest.raises(ThreadNotFound):
             await a.create_or_reject("t", thread_must_exist=True, multitask_strategy=strategy)
-    assert await a.threads.get("t") is None
+    assert await a.store.thread("t") is None
     await b.threads.create("t", user_id="u")
     with pytest.raises(ThreadNotFound):
         await a.create_or_reject("t", thread_must_exist=True, user_id="v")
@@ -133,7 +133,7 @@ async def test_deletion_among_concurrent_admissions_leaves_no_orphan(team: list[
                 admitted.append(admission.result().run_id)
             else:
                 assert isinstance(admission.exception(), ThreadNotFound)
-        row = await team[0].threads.get(thread)
+        row = await team[0].store.thread(thread)
         assert (row is None) == (not admitted)
         if delete.exception() is not None:
             assert len(admitted) == len(admissions), "refused, because a run was admitted first"
@@ -177,7 +177,6 @@ async def test_rolled_back_run_is_not_listed(team: list[RunManager]) -> None:
         assert [row.run_id for row in await manager.runs.of_thread("t")] == [kept.run_id]
         assert await gone(manager.runs.delete(undone.run_id))
         thread = await manager.threads.get("t")
-        assert thread is not None
         assert (thread.status, thread.values) == ("idle", {"n": 1})
     assert (await team[1].runs.explain(undone.run_id)).run.rolled_back, "operators see it"
 
@@ -298,7 +297,7 @@ async def test_temporary_thread_is_removed_after_its_run(brief: list[RunManager]
     assert (await b.runs.get(run.run_id)).shown_status is RunStatus.success
     await sweep(b)
     for manager in brief:
-        assert await manager.threads.get("tmp") is None
+        assert await manager.store.thread("tmp") is None
         assert await gone(manager.runs.get(run.run_id))
         assert await gone(manager.events(run.run_id))
 
@@ -370,7 +369,7 @@ async def test_temporary_thread_of_a_dead_worker_is_removed(tmp_path: Path) -> N
             run, _ = await running(leaving, "tmp", temporary_thread=True)
 
         async def passed() -> bool:
-            return await alive.threads.get("tmp") is None
+            return await alive.store.thread("tmp") is None
 
         await wait_until(passed, description="the thread has passed")
         assert await gone(alive.runs.get(run.run_id))
@@ -384,7 +383,7 @@ async def test_manager_without_a_store_sweeps_from_its_first_temporary_thread_on
         await manager.wait(run.run_id, timeout=20)
 
         async def passed() -> bool:
-            return await manager.threads.get("tmp") is None
+            return await manager.store.thread("tmp") is None
 
         await wait_until(passed, description="the thread has passed")
 
@@ -401,7 +400,7 @@ async def test_expiry_among_concurrent_admissions_removes_no_busy_thread(brief: 
             sweep(brief[1]),
             return_exceptions=True,
         )
-        row = await brief[0].threads.get(thread)
+        row = await brief[0].store.thread(thread)
         if isinstance(admission, BaseException):
             assert isinstance(admission, ThreadNotFound)
             assert row is None

@@ -29,7 +29,7 @@ async def begun(manager: RunManager, strategy: str = "reject", **fields: Any) ->
 
 
 async def values(manager: RunManager) -> Any:
-    thread = await manager.threads.get("t")
+    thread = await manager.store.thread("t")
     return thread.values if thread is not None else None
 
 

@@ -63,7 +63,6 @@ async def begun(manager: RunManager, then: str = "raises", **admission: Any) -> 
 
 async def words(manager: RunManager) -> Any:
     thread = await manager.threads.get("t")
-    assert thread is not None
     values: Any = thread.values
     return None if values is None else values["words"]
 

@@ -18,11 +18,12 @@ async def test_thread_of_another_user_is_not_found(team: list[RunManager], asker
         manager.create_or_reject("t", user_id="u2", multitask_strategy="interrupt"),
         manager.threads.replace_values("t", {}, user_id="u2"),
         manager.threads.copy("t", "mine", user_id="u2"),
+        manager.threads.get("t", user_id="u2"),
+        manager.threads.get("unknown"),
         manager.threads.delete("t", user_id="u2"),
     ):
         with pytest.raises(ThreadNotFound):
             await refused
-    assert await manager.threads.get("t", user_id="u2") is None
 
 
 @ANYWHERE

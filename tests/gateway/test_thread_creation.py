@@ -75,12 +75,11 @@ async def test_disconnect_does_not_interrupt_the_creation(two: Pair) -> None:
     body = ThreadCreate(thread_id=thread, supersteps=counting(50))  # pyright: ignore[reportArgumentType]
     services = one.gateway.state.services
     request = asyncio.create_task(thread_creation.create(services, UNAUTHENTICATED, body))
-    await wait_until(lambda: one.manager.threads.get(thread), description="the thread is created")
+    await wait_until(lambda: one.manager.store.thread(thread), description="the thread is created")
     request.cancel()
     with pytest.raises(asyncio.CancelledError):
         await request
     row = await one.manager.threads.get(thread)
-    assert row is not None
     assert row.values == {str(n): n for n in range(50)}
 
 

@@ -122,7 +122,6 @@ async def test_runs_write_their_assistant_into_the_metadata(plain: Pair) -> None
     assert (await local.sdk.threads.get(made))["metadata"] == {"title": "b", **echo}
     await local.manager.create_or_reject("plain", "an unregistered name")
     thread = await local.manager.threads.get("plain")
-    assert thread is not None
     assert thread.metadata == {}
 
 

@@ -184,7 +184,7 @@ async def threads_are_made_changed_and_deleted(pair: Pair) -> None:
     await pair.other.do("await m.threads.replace_values(t, {'v': 1})", t=thread)
     equal(await pair.owner.do("return (await m.threads.get(t)).values", t=thread), {"v": 1})
     await pair.other.do("await m.threads.delete(t)", t=thread)
-    equal(await pair.owner.do("return (await m.threads.get(t)) is None", t=thread), True)
+    equal(await pair.owner.do("return (await m.store.thread(t)) is None", t=thread), True)
 
 
 @both_ways

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from coordinator.errors import (
     NotSettled,
     OutboxFull,
     RunFailed,
+    ThreadNotFound,
 )
 from coordinator.event_log import End
 from coordinator.schemas import RunStatus
@@ -366,7 +368,8 @@ class Callers:
         await manager.worker.health()
         await manager.worker.fleet()
         await manager.runs.recent(in_flight=self._chance.random() < 0.5)
-        await manager.threads.get(self._chance.choice(self._threads))
+        with suppress(ThreadNotFound):
+            await manager.threads.get(self._chance.choice(self._threads))
         run_id = None if self._user is None else self._any_run()
         if run_id is not None and await manager.get(run_id, user_id=STRANGER) is not None:
             truth.wrong(f"a stranger saw run {run_id}")

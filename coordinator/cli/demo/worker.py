@@ -61,7 +61,7 @@ class Worker:
         return {"status": row.status, "cause": row.cancel_cause, "owner": [row.owner_epoch, row.fence]}
 
     async def thread(self, thread: str) -> Message:
-        row = await self._manager.threads.get(thread)
+        row = await self._manager.store.thread(thread)
         return {"values": row and row.values}
 
     async def state(self) -> Message:

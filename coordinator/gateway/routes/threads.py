@@ -160,7 +160,7 @@ async def _existing_row(services: Services, caller: Caller, thread_id: str) -> T
     """Returns the row of a thread. The temporary thread of a stateless run counts as removed when the run has
     ended; it is kept for a few seconds only for clients that lost their connection. Raises ThreadNotFound."""
     row = await services.manager.threads.get(thread_id, user_id=caller.user_id)
-    if row is None or (row.temporary and row.status != "busy"):
+    if row.temporary and row.status != "busy":
         raise ThreadNotFound(thread_id)
     return row
 
