@@ -154,6 +154,26 @@ class Threads(StoreCase):
         await store.finish(await running(store, me, "t", thread_metadata=stamp), SUCCESS)
         assert await metadata("t") == patched.metadata
 
+    async def test_keys_that_admissions_replace_are_in_the_metadata_once(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        """JSON holds U+0000 and half of a surrogate pair, in keys and in values; text of PostgreSQL does not."""
+        odd = {
+            "a\ud800": "\udfff\\ud800",
+            "nul\0": "\0",
+            "pair": "\U0001f600",
+            "deep": {"graph_id": "\udc00"},
+        }
+        await made(store, metadata=odd)
+        for name in ("a", "\ud801", "é", "b"):
+            stamp = {"graph_id": name, "assistant_id": name}
+            await store.finish(await running(store, me, "t", thread_metadata=stamp), SUCCESS)
+            thread = await store.thread("t")
+            assert thread is not None
+            assert thread.metadata == {**odd, **stamp}
+            raw = sql_of(store)("SELECT metadata FROM threads")[0][0]
+            assert (raw.count('"graph_id"'), raw.count('"assistant_id"')) == (2, 1)
+
     async def test_metadata_that_cannot_be_read_keeps_no_run_from_its_thread(
         self, store: CoordinationStore, me: int
     ) -> None:

@@ -131,6 +131,12 @@ $$;
 
 -- A thread's metadata with the keys of `_stamp`, both JSON objects. Metadata that cannot be read stays as it is.
 CREATE OR REPLACE FUNCTION rc.stamped(_metadata text, _stamp text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    c_mark CONSTANT text := chr(1114111);
+    -- Half of a surrogate pair and U+0000 are JSON, and text that json_each cannot make: it reads them behind a mark.
+    c_unmade CONSTANT text := '(?<!\\)((?:\\\\)*)\\u(0000|d[89a-f][0-9a-f]{2})';
+    v_marked boolean;
+    v_merged text;
 BEGIN
     IF _stamp IS NULL OR right(_metadata, length(_stamp) - 1) = substr(_stamp, 2) THEN
         RETURN _metadata;  -- as it was stamped before: no need to read it
@@ -139,22 +145,27 @@ BEGIN
     ELSIF rc.as_jsonb(_metadata) @> rc.as_jsonb(_stamp) THEN
         RETURN _metadata;
     END IF;
-    BEGIN
-        RETURN (
-            SELECT '{' || string_agg(to_json(key)::text || ':' || value, ',' ORDER BY place) || '}' FROM (
-                SELECT key, COALESCE(new.value, held.value)::text AS value, place
-                FROM json_each(_metadata::json) WITH ORDINALITY held (key, value, place)
-                LEFT JOIN json_each(_stamp::json) new (key, value) USING (key)
-                UNION ALL
-                SELECT key, value::text, 1000000 + place
-                FROM json_each(_stamp::json) WITH ORDINALITY new (key, value, place)
-                WHERE key NOT IN (SELECT json_object_keys(_metadata::json))
-            ) merged);
-    EXCEPTION WHEN data_exception OR program_limit_exceeded OR statement_too_complex THEN
-        -- Half of a pair is JSON, and text that json_each cannot make. Of two equal keys the last one counts.
-        RETURN CASE WHEN jsonb_typeof(rc.as_jsonb(_metadata)) = 'object'
-                    THEN left(_metadata, -1) || ',' || substr(_stamp, 2) ELSE _metadata END;
-    END;
+    v_marked := _metadata || _stamp ~* c_unmade;
+    IF v_marked AND strpos(_metadata || _stamp, c_mark) > 0 THEN
+        RETURN _metadata;
+    END IF;
+    SELECT '{' || string_agg(to_json(key)::text || ':' || value, ',' ORDER BY place) || '}' INTO v_merged FROM (
+        SELECT key, COALESCE(new.value, held.value)::text AS value, COALESCE(held.place, new.place) AS place
+        FROM (
+            SELECT DISTINCT ON (key) key, value, place  -- of two equal keys the last one counts
+            FROM json_each(CASE WHEN v_marked THEN regexp_replace(_metadata, c_unmade, '\1' || c_mark || '\2', 'gi')
+                                ELSE _metadata END::json) WITH ORDINALITY each (key, value, place)
+            ORDER BY key, place DESC
+        ) held
+        FULL JOIN (
+            SELECT key, value, 1000000 + place AS place
+            FROM json_each(CASE WHEN v_marked THEN regexp_replace(_stamp, c_unmade, '\1' || c_mark || '\2', 'gi')
+                                ELSE _stamp END::json) WITH ORDINALITY each (key, value, place)
+        ) new USING (key)
+    ) merged;
+    RETURN CASE WHEN v_marked THEN regexp_replace(v_merged, c_mark || '([0-9a-f]{4})', '\\u\1', 'gi') ELSE v_merged END;
+EXCEPTION WHEN data_exception OR program_limit_exceeded OR statement_too_complex THEN
+    RETURN _metadata;
 END $$;
 
 -- Make the row of a missing thread, with the fence that it had; it is locked then. False = another
