@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Collection, Mapping
 from enum import StrEnum
+from os import PathLike
 from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 from coordinator.errors import InvalidArgument, UnsupportedStrategyError
 from coordinator.event_log import TAIL, EventId
 from coordinator.schemas import CancelAction, Cause, CheckpointRef, DisconnectMode, Json, RunStatus, Strategy
+from coordinator.urls import redact_url
 from stores.rows import COUNTERS, MESSAGES
 from stores.times import instant
 
@@ -303,3 +306,22 @@ def check_instant(argument: str, value: object) -> str | None:
     if not isinstance(value, str) or instant(value) is None:
         raise InvalidArgument(argument, f"must be an ISO 8601 time, not {value!r}")
     return value
+
+
+def check_store(store: Any) -> Any:
+    """Returns the store, or None. Raises TypeError for a URL, a path, and an object without record
+    operations, because their first use would fail with an unrelated error."""
+    if isinstance(store, (str, bytes, PathLike)):
+        text = os.fsdecode(cast("str | bytes | PathLike[str]", store))
+        url = redact_url(text) if "://" in text else f"sqlite:///{text}"
+        raise TypeError(
+            f"RunManager takes a store, not a URL or a path: write `async with open_coordinator({url!r}) as"
+            " manager:`"
+        )
+    if store is not None and (isinstance(store, type) or not callable(getattr(store, "put", None))):
+        kind = f"the class {store.__name__}" if isinstance(store, type) else f"a {type(store).__name__}"
+        raise TypeError(
+            f"RunManager takes a store, such as SQLiteStore(path), not {kind}; keyword arguments are for the"
+            " rest, and `open_coordinator` builds all from a URL"
+        )
+    return store

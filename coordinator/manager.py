@@ -62,7 +62,7 @@ class RunManager:
         clocks: Clocks | None = None,
     ) -> None:
         self._parts = Assembly(
-            coordinated(store, persistence_retry_policy or PersistenceRetryPolicy()),
+            coordinated(check.check_store(store), persistence_retry_policy or PersistenceRetryPolicy()),
             settings or Settings(),
             notifier=notifier,
             slots=slots,

@@ -18,7 +18,9 @@ def spec_of(
     *, thread_id: object, limits: TimeLimits = NO_LIMITS, after_seconds: object = None, **fields: object
 ) -> RunSpec:
     """Returns the validated spec. `fields`: by the names of RunSpec. Raises InvalidArgument,
-    UnsupportedStrategyError; KeyError for a name that RunSpec does not have."""
+    UnsupportedStrategyError; TypeError for a name that RunSpec does not have."""
+    if unknown := fields.keys() - _DEFAULTS.keys():
+        raise TypeError(f"got an unexpected keyword argument {min(unknown)!r}")
     # A value that is the default needs no check, and most are.
     values = {
         name: _CHECKS[name](name, value) for name, value in fields.items() if value is not _DEFAULTS[name]

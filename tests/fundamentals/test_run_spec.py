@@ -448,5 +448,13 @@ async def test_body_carries_the_field(name: str) -> None:
 
 
 def test_arguments_are_checked_once_by_name() -> None:
-    with pytest.raises(KeyError, match="colour"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
         spec_of(thread_id="t", colour="red")
+
+
+async def test_unknown_argument_is_a_type_error_as_of_create_or_reject() -> None:
+    manager = RunManager()
+    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
+        manager.spec("t", colour="red")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
+        await manager.create_or_reject("t", colour="red")  # pyright: ignore[reportCallIssue]

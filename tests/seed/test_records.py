@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from coordinator import (
     RunManager,
     RunRecord,
     RunStatus,
+    Settings,
 )
 from stores.memory import MemoryStore
 from stores.rows import COUNTERS
@@ -153,3 +156,20 @@ async def test_two_managers_work_in_one_process() -> None:
         record = await one.create_or_reject("t")
         await other.create_or_reject("t")
         assert await other.get(record.run_id) is None
+
+
+@pytest.mark.parametrize(
+    ("store", "instead"),
+    [
+        ("sqlite:///runs.db", r"open_coordinator\('sqlite:///runs\.db'\)"),
+        ("postgresql://u:secret@host/db", r"open_coordinator\('postgresql://\*+@host/db'\)"),
+        (Path("runs.db"), r"open_coordinator\('sqlite:///runs\.db'\)"),
+        (Settings(), "not a Settings; keyword arguments"),
+        (MemoryStore, "not the class MemoryStore"),
+    ],
+    ids=["URL", "URL with a password", "path", "settings", "class"],
+)
+def test_what_is_no_store_is_refused_at_construction(store: Any, instead: str) -> None:
+    with pytest.raises(TypeError, match=instead) as refused:
+        RunManager(store)
+    assert "secret" not in str(refused.value)

@@ -157,7 +157,7 @@ class Threads(StoreCase):
     async def test_keys_that_admissions_replace_are_in_the_metadata_once(
         self, store: CoordinationStore, me: int
     ) -> None:
-        """JSON holds U+0000 and half of a surrogate pair, in keys and in values; text of PostgreSQL does not."""
+        """JSON holds U+0000 and half of a surrogate pair; text of PostgreSQL does not."""
         odd = {
             "a\ud800": "\udfff\\ud800",
             "nul\0": "\0",
