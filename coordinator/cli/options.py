@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import unquote
 
 import typer
 
@@ -68,8 +70,9 @@ class Deployment:
     namespace: str | None = None
 
     def settings(self) -> Settings:
-        """Prints the store on stderr if no option or variable selects it, except with --json. Raises
-        CommandFailed (usage) for an invalid option or COORDINATOR_… variable."""
+        """Prints the store on stderr if no option or variable selects it, except with --json and where it
+        does not exist, which the error names. Raises CommandFailed (usage) for an invalid option or
+        COORDINATOR_… variable."""
         from pydantic import ValidationError
 
         from coordinator.cli.serve.folder import server_store
@@ -100,6 +103,11 @@ class Deployment:
                 code=USAGE,
                 argument=name,
             ) from None
-        if self.store is None and not as_json.get():
+        if self.store is None and not as_json.get() and _exists(settings.store):
             note(f"store {settings.shown_store}")
         return settings
+
+
+def _exists(url: str) -> bool:
+    """Whether a default store exists, which is an SQLite file."""
+    return Path(unquote(url.removeprefix("sqlite:///"))).exists()
