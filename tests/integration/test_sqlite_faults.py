@@ -58,7 +58,7 @@ async def main():
 asyncio.run(main())
 """
 INSPECTS = UNPRIVILEGED.replace(
-    "await store.open()", "say((await store.inspect()).obstacle); return"
+    "await store.open()", "send((await store.inspect()).obstacle); return"
 ).replace("migrations()", "await asyncio.to_thread(migrations)")
 
 
