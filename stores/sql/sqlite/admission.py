@@ -15,15 +15,14 @@ from stores.errors import (
     RunNotFound,
     ThreadNotFound,
 )
-from stores.rows import Admission, Claimed, Decision, Limits, Ownership, RunRow
+from stores.rows import Admission, Claimed, Decision, Limits, Ownership, RunRow, Started
 from stores.spec import COLUMN_NAMES, AdmissionRequest, RunSpec
-from stores.sql.codec import RUN_COLUMNS, run_row, spec_writer, storable
+from stores.sql.codec import RUN_COLUMNS, dumps, loads, run_row, running, spec_writer, storable
 from stores.sql.conditions import IN_FLIGHT, WAITING, WAITS
 from stores.sql.sqlite import crons, threads
 from stores.sql.sqlite.codec import HOMELESS, IN_FLIGHT_RUNS, KNOWN
 from stores.sql.sqlite.decisions import decide
 from stores.sql.sqlite.guards import is_dead
-from stores.sql.sqlite.starts import start
 from stores.states import OPEN, CancelAction, Cause, RunStatus, Strategy
 from stores.times import stamp
 
@@ -69,11 +68,7 @@ def admit(
             _check_thread_limit(spec, in_flight, limits.per_thread)
         _check_user_limit(cx, spec, limits.per_user, but_on_its_thread=action is not None)
     replaced = () if action is None else _replace(cx, request, in_flight, action, now)
-    admission = _place(cx, request, epoch, holds=holds, home=not holds, replaced=replaced, now=now)
-    if not holds or request.start_ref is None:
-        return admission
-    own = Ownership(request.run_id, spec.thread_id, epoch, admission.fence)
-    return admission._replace(started=start(cx, now, own, request.start_ref))
+    return _place(cx, request, epoch, holds=holds, home=not holds, replaced=replaced, now=now)
 
 
 def _in_flight(cx: sqlite3.Connection, thread_id: str, now: int) -> list[_InFlight]:
@@ -324,7 +319,7 @@ def _check_user_limit(
 
 _OWN_COLUMNS = (
     "run_id, portable, request_hash, created_at, created_us, updated_at, holds_thread, owner_epoch,"
-    " home_epoch, fence, seq, not_before, queue_deadline_at"
+    " home_epoch, fence, seq, not_before, queue_deadline_at, status, started_at, deadline_at, rollback_ref"
 )
 """What admission writes beside the spec."""
 _INSERTED = [*_OWN_COLUMNS.split(", "), *COLUMN_NAMES]
@@ -354,7 +349,19 @@ def _own_columns(
         admission.seq,
         not_before,
         queue_deadline_at,
+        *_start_columns(request, now, starts=admission.started is not None),
     )
+
+
+def _start_columns(
+    request: AdmissionRequest, now: int, *, starts: bool
+) -> tuple[str, int | None, int | None, str | None]:
+    """The last four of _OWN_COLUMNS."""
+    if not starts:
+        return RunStatus.pending.value, None, None, None
+    timeout_ms = request.spec.timeout_ms
+    deadline_at = None if timeout_ms is None else now + timeout_ms * 1000
+    return RunStatus.running.value, now, deadline_at, dumps(request.start_ref)
 
 
 def _place(
@@ -369,8 +376,13 @@ def _place(
 ) -> Admission:
     """A run that takes the place of its own parent has no parent: it would end with it."""
     spec = request.spec
-    fence, seq, temporary = threads.touch(cx, request, holds=holds, now=now)
-    admission = Admission(request.run_id, holds, fence, seq, replaced, temporary=temporary)
+    starts = holds and request.start_ref is not None
+    fence, seq, temporary, values = threads.touch(cx, request, holds=holds, starts=starts, now=now)
+    started = None
+    if starts:
+        own = Ownership(request.run_id, spec.thread_id, epoch, fence)
+        started = Started(running(own, None), loads(values))
+    admission = Admission(request.run_id, holds, fence, seq, replaced, temporary=temporary, started=started)
     if admission.ended(spec.parent_run_id):
         spec = replace(spec, parent_run_id=None)
     cx.execute(_INSERT, (*_own_columns(request, admission, epoch, home=home, now=now), *_write_columns(spec)))

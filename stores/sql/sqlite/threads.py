@@ -227,17 +227,18 @@ _TOUCH_THREAD = (
     " fence = threads.fence + :step, next_seq = threads.next_seq + 1, updated_at = excluded.updated_at,"
     " metadata = CASE WHEN :stamp IS NULL THEN threads.metadata"
     " ELSE json_stamped(threads.metadata, :stamp) END"
-    " RETURNING fence, next_seq, temporary"
+    ' RETURNING fence, next_seq, temporary, CASE WHEN :read THEN "values" END'
 )
 """Creates the thread's row or takes its next number, and a new fence where the run takes the thread."""
 
 
 def touch(
-    cx: sqlite3.Connection, request: AdmissionRequest, *, holds: bool, now: int
-) -> tuple[int, int, bool]:
-    """The run's fence (0 while it waits) and place in the queue, and whether the thread is temporary."""
+    cx: sqlite3.Connection, request: AdmissionRequest, *, holds: bool, starts: bool, now: int
+) -> tuple[int, int, bool, str | None]:
+    """The run's fence (0 while it waits) and place in the queue, whether the thread is temporary, and its
+    values as JSON if the run `starts`."""
     spec = request.spec
-    fence, seq, temporary = cx.execute(
+    fence, seq, temporary, values = cx.execute(
         _TOUCH_THREAD,
         {
             "thread": spec.thread_id,
@@ -247,6 +248,7 @@ def touch(
             "now": now,
             "temporary_ms": spec.temporary_ms,
             "stamp": dumps_or_null(request.thread_metadata),
+            "read": starts,
         },
     ).fetchone()
-    return fence if holds else 0, seq, bool(temporary)
+    return fence if holds else 0, seq, bool(temporary), values
