@@ -81,6 +81,7 @@ check: $(STAMP) ## Formatting, lint, types, imports, words, the image, workflows
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python tools/check_words.py
+	$(BIN)/python tools/check_any.py
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from enum import StrEnum
 from os import PathLike
 from typing import Any, Literal, TypeAlias, TypeVar, cast
@@ -15,6 +15,7 @@ from coordinator.errors import InvalidArgument, UnsupportedStrategyError
 from coordinator.event_log import TAIL, EventId
 from coordinator.schemas import CancelAction, Cause, CheckpointRef, DisconnectMode, Json, RunStatus, Strategy
 from coordinator.urls import redact_url
+from stores.json_values import JsonMapping, JsonObject
 from stores.rows import COUNTERS, MESSAGES
 from stores.times import instant
 
@@ -130,7 +131,7 @@ def check_disconnect(value: object) -> DisconnectMode:
     return _member("on_disconnect", value, DisconnectMode)
 
 
-def _member(argument: str, value: object, enum: Any) -> Any:
+def _member(argument: str, value: object, enum: Any) -> Any:  # Any: any enum, and a member of it
     try:
         return enum(value)
     except ValueError:
@@ -138,20 +139,20 @@ def _member(argument: str, value: object, enum: Any) -> Any:
         raise InvalidArgument(argument, f"{value!r} is not one of {names}") from None
 
 
-def check_mapping(argument: str, value: object) -> dict[str, Any]:
+def check_mapping(argument: str, value: object) -> JsonObject:
     """A dict with str keys; None means empty."""
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise InvalidArgument(argument, f"must be a dict or None, not {type(value).__name__}")
-    mapping = cast("dict[Any, Any]", value)
+    mapping = cast("dict[Any, Any]", value)  # Any: keys are checked below
     for key in mapping:
         if not isinstance(key, str):
             raise InvalidArgument(argument, f"keys must be str, not {type(key).__name__}")
     return mapping
 
 
-def check_metadata(value: object, argument: str = "metadata") -> dict[str, Any]:
+def check_metadata(value: object, argument: str = "metadata") -> JsonObject:
     """Metadata is queried, so it must be JSON: finite numbers, str keys, bounded depth."""
     mapping = check_mapping(argument, value)
     if mapping:
@@ -168,14 +169,14 @@ def _has_plain_keys(value: object, depth: int) -> bool:
     if depth == 0:
         return False
     if isinstance(value, dict):
-        items = cast("dict[object, object]", value)
+        items = cast("dict[Any, Any]", value)  # Any: keys are checked below
         return all(isinstance(key, str) and _has_plain_keys(item, depth - 1) for key, item in items.items())
     if isinstance(value, (list, tuple)):
         return all(_has_plain_keys(item, depth - 1) for item in cast("list[object]", value))
     return True
 
 
-def check_counters(fields: Mapping[str, Any]) -> dict[str, Any]:
+def check_counters(fields: JsonMapping) -> JsonObject:
     """Validates the known fields of a completion or a progress snapshot; unknown names pass unchecked."""
     checked = dict(fields)
     for name in COUNTERS:
@@ -308,6 +309,7 @@ def check_instant(argument: str, value: object) -> str | None:
     return value
 
 
+# Any: a store of the caller's own has any type, see stores.plain.
 def check_store(store: Any) -> Any:
     """Returns the store, or None. Raises TypeError for a URL, a path, and an object without record
     operations, because their first use would fail with an unrelated error."""

@@ -216,7 +216,7 @@ async def open_coordinator(
     settings: Settings | None = None,
     hooks: Iterable[Hook] | None = None,
     assistants: Agents | None = None,
-    **overrides: Any,
+    **overrides: Any,  # Any: by the names of Settings, which checks them
 ) -> AsyncGenerator[RunManager]:
     """A started RunManager on a store URL and, if given, a Redis URL.
 

@@ -14,6 +14,7 @@ from coordinator.arguments import check_model_name
 from coordinator.errors import InvalidArgument, StaleFence
 from coordinator.record import PROGRESS_FIELDS, RunRecord
 from coordinator.schemas import Abort, Json, RunRequest, User
+from stores.tasks import AnyFuture
 
 current_run: ContextVar[RunContext | None] = ContextVar("current_run", default=None)
 """The run that executes this code; inherited by tasks and `asyncio.to_thread` calls that it starts."""
@@ -62,12 +63,12 @@ class RunContext:
     values: Json
     drain_event: asyncio.Event
     services: ContextServices
-    tracked: set[asyncio.Future[Any]] = field(default_factory=set[asyncio.Future[Any]])
+    tracked: set[AnyFuture] = field(default_factory=set[AnyFuture])
 
     def __post_init__(self) -> None:
         self.closed = False
         self.saved = False
-        self.input: Any = self.request.input
+        self.input: Json = self.request.input
         """The input of the request: an instance of the assistant's input model, if it has one."""
 
     @property
@@ -128,7 +129,7 @@ class RunContext:
         self.check()
         await self.services.emit(mode, data)
 
-    def progress(self, **counters: Any) -> None:
+    def progress(self, **counters: Json) -> None:
         """Report token and message counters and `model_name`; omitted or None fields are unchanged. Written
         asynchronously, best effort. Raises as `check`, and InvalidArgument for an unknown name."""
         if unknown := [name for name in counters if name not in REPORTED]:
@@ -137,7 +138,8 @@ class RunContext:
         self.run.take(counters, PROGRESS_FIELDS)
         self.services.progress(check_model_name(counters.get("model_name")))
 
-    def track(self, future: asyncio.Future[Any] | concurrent.futures.Future[Any]) -> asyncio.Future[Any]:
+    # Any: of any result; their type is invariant.
+    def track(self, future: AnyFuture | concurrent.futures.Future[Any]) -> AnyFuture:
         """Register work that may outlive the run's task (thread jobs, background writes): the run settles
         only after it is done.
 
@@ -151,12 +153,12 @@ class RunContext:
         result.add_done_callback(_retrieve_exception)
         return result
 
-    def _untrack(self, future: asyncio.Future[Any]) -> None:
+    def _untrack(self, future: AnyFuture) -> None:
         self.tracked.discard(future)
         _retrieve_exception(future)
 
 
-def _retrieve_exception(future: asyncio.Future[Any]) -> None:
+def _retrieve_exception(future: AnyFuture) -> None:
     """Retrieve the exception, so that asyncio does not log "exception was never retrieved". The code that
     started the work handles its failure."""
     if not future.cancelled():

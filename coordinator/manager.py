@@ -18,12 +18,13 @@ from coordinator.event_log import Event, EventLog, Gap
 from coordinator.events.follower import Follower
 from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier
-from coordinator.record import RunRecord
+from coordinator.record import RunRecord, RunTask
 from coordinator.schemas import Cause, DisconnectMode, Ended, Json, PersistenceRetryPolicy, RunStatus
 from coordinator.settings import Settings
 from coordinator.telemetry import Hook
 from coordinator.workers.lease import Pacemaker
 from stores.crons import Firing
+from stores.json_values import JsonObject
 from stores.plain import coordinated
 from stores.spec import RunSpec
 from stores.states import FAILED
@@ -49,7 +50,7 @@ class RunManager:
 
     def __init__(
         self,
-        store: Any = None,
+        store: Any = None,  # Any: also a store of the caller's own, see stores.plain
         *,
         persistence_retry_policy: PersistenceRetryPolicy | None = None,
         settings: Settings | None = None,
@@ -122,8 +123,8 @@ class RunManager:
         assistant_id: str | None = None,
         *,
         on_disconnect: DisconnectMode | str = DisconnectMode.cancel,
-        metadata: dict[str, Any] | None = None,
-        kwargs: dict[str, Any] | None = None,
+        metadata: JsonObject | None = None,
+        kwargs: JsonObject | None = None,
         multitask_strategy: str = "reject",
         model_name: str | None = None,
         user_id: str | None = None,
@@ -153,8 +154,8 @@ class RunManager:
         assistant_id: str | None = None,
         *,
         on_disconnect: DisconnectMode | str = DisconnectMode.cancel,
-        metadata: dict[str, Any] | None = None,
-        kwargs: dict[str, Any] | None = None,
+        metadata: JsonObject | None = None,
+        kwargs: JsonObject | None = None,
         multitask_strategy: str = "reject",
         model_name: str | None = None,
         user_id: str | None = None,
@@ -214,6 +215,7 @@ class RunManager:
         )
         return await self.admit(spec)
 
+    # Any: as `create_or_reject`; each is checked.
     def spec(self, thread_id: str, assistant_id: str | None = None, **arguments: Any) -> RunSpec:
         """The run that `create_or_reject` would admit with these arguments: checked, not admitted. Raises
         InvalidArgument, UnsupportedStrategyError."""
@@ -230,7 +232,7 @@ class RunManager:
             self._expiry.begin()
         return await self._admissions.admit(checked, start=check.check_flag("start", start))
 
-    def launch(self, record: RunRecord, agent: AgentFunction | Assistant | None = None) -> asyncio.Task[Any]:
+    def launch(self, record: RunRecord, agent: AgentFunction | Assistant | None = None) -> RunTask:
         """Run `async def agent(ctx: RunContext) -> result` as the run's task, once the run holds its thread.
         Without `agent`, the assistant that is registered with the run's assistant_id. Raises InvalidArgument
         for a run that this worker did not admit, or an unknown assistant."""
@@ -258,13 +260,13 @@ class RunManager:
         check.check_id("run_id", run_id)
         await self._lifecycle.update_model_name(run_id, check.check_model_name(name))
 
-    async def update_run_completion(self, run_id: str, **fields: Any) -> None:
+    async def update_run_completion(self, run_id: str, **fields: Json) -> None:
         """Final counters; never the record's status. A missing row is recreated once."""
         self._home.check()
         check.check_id("run_id", run_id)
         await self._lifecycle.update_completion(run_id, check.check_counters(fields))
 
-    async def update_run_progress(self, run_id: str, **fields: Any) -> None:
+    async def update_run_progress(self, run_id: str, **fields: Json) -> None:
         """A snapshot of counters while the run is running; otherwise ignored."""
         self._home.check()
         await self._lifecycle.update_progress(check.check_id("run_id", run_id), check.check_counters(fields))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from coordinator.schemas import DisconnectMode, RunStatus
+from stores.json_values import JsonMapping, JsonObject
 from stores.rows import COUNTERS, MESSAGES
 from stores.spec import COLUMN_NAMES, RunSpec, value_in
 from stores.states import Stored
@@ -16,6 +16,10 @@ Member = TypeVar("Member", bound=Stored)
 
 PROGRESS_FIELDS = COUNTERS + MESSAGES
 COMPLETION_FIELDS = (*PROGRESS_FIELDS, "error", "model_name")
+
+
+RunTask: TypeAlias = asyncio.Task[Any]
+"""The task of a run. Any: what the code of users returns."""
 
 
 @dataclass
@@ -32,13 +36,13 @@ class RunRecord:
     status: RunStatus
     on_disconnect: DisconnectMode
     multitask_strategy: str = "reject"
-    metadata: dict[str, Any] = field(default_factory=dict[str, Any])
-    kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
+    metadata: JsonObject = field(default_factory=JsonObject)
+    kwargs: JsonObject = field(default_factory=JsonObject)
     user_id: str | None = None
     parent_run_id: str | None = None
     created_at: str = ""
     updated_at: str = ""
-    task: asyncio.Task[Any] | None = field(default=None, repr=False)
+    task: RunTask | None = field(default=None, repr=False)
     abort_event: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
     abort_action: str = "interrupt"
     error: str | None = None
@@ -61,7 +65,7 @@ class RunRecord:
     def task_active(self) -> bool:
         return self.task is not None and not self.task.done()
 
-    def take(self, fields: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    def take(self, fields: JsonMapping, known: tuple[str, ...]) -> None:
         """Copy the known fields that are not None."""
         for name in known:
             if fields.get(name) is not None:
@@ -87,7 +91,7 @@ def record_of(run_id: str, spec: RunSpec, created_at: str) -> RunRecord:
     )
 
 
-def record_from_row(row: Mapping[str, Any]) -> RunRecord:
+def record_from_row(row: JsonMapping) -> RunRecord:
     """Build a read-only record from a stored row. A NULL status means pending, any other NULL the default
     of RunSpec.
 

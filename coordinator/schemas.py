@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
+from stores.json_values import JsonMapping
 from stores.retry import PersistenceRetryPolicy
 from stores.rows import Json
 from stores.states import CancelAction, Cause, DisconnectMode, Phase, RunStatus, Strategy
@@ -97,7 +98,7 @@ class RunRequest:
     strict_resume: bool | None = None
 
     @classmethod
-    def of(cls, kwargs: Mapping[str, Any], metadata: Json) -> RunRequest:
+    def of(cls, kwargs: JsonMapping, metadata: Json) -> RunRequest:
         """Read a run's kwargs. Without the key `input`, all of kwargs is the input."""
         known = {
             name: kwargs[name] for name in cls.__dataclass_fields__ if name in kwargs and name != "metadata"
@@ -106,7 +107,7 @@ class RunRequest:
             known["input"] = dict(kwargs)
         for name, build in (("command", Command), ("checkpoint", CheckpointRef)):
             if isinstance(value := known.get(name), Mapping):
-                given = cast("Mapping[str, Any]", value)
+                given = cast("JsonMapping", value)
                 known[name] = build(**{key: given[key] for key in build.__dataclass_fields__ if key in given})
         for name in ("stream_mode", "feedback_keys"):
             known[name] = _texts(known.get(name))

@@ -12,11 +12,12 @@ Errors of every transaction: StoreUnavailable (nothing was acknowledged), StoreR
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from stores.catalogue import CatalogueStore
 from stores.checkpoints import CheckpointStore
 from stores.finding import FindingStore
+from stores.json_values import JsonObject
 from stores.rows import (
     Admission,
     Claimed,
@@ -41,7 +42,7 @@ from stores.rows import (
 from stores.spec import AdmissionRequest
 from stores.states import CancelAction, Cause, RunStatus
 
-Row = dict[str, Any]
+Row = JsonObject
 """A record as plain values: status text, ISO 8601 stamps with "T" and an offset."""
 
 EPOCH_ENDED = "The epoch of its worker ended before this run did: the worker shut down, or lost its lease"
@@ -56,7 +57,7 @@ class RecordStore(Protocol):
     or another decision stands), None where it cannot determine that.
     """
 
-    async def put(self, run_id: str, *, thread_id: str, **fields: Any) -> None:
+    async def put(self, run_id: str, *, thread_id: str, **fields: Json) -> None:
         """Upsert. Accepts `status=None` (pending), several users and several runs in flight on a
         thread: which user may use a thread is checked by admission, not here."""
         ...
@@ -67,8 +68,8 @@ class RecordStore(Protocol):
     ) -> list[Row]: ...
     async def update_status(self, run_id: str, status: str, *, error: str | None = None) -> bool | None: ...
     async def update_model_name(self, run_id: str, model_name: str | None) -> bool | None: ...
-    async def update_run_completion(self, run_id: str, *, status: str, **fields: Any) -> bool | None: ...
-    async def update_run_progress(self, run_id: str, **fields: Any) -> bool | None: ...
+    async def update_run_completion(self, run_id: str, *, status: str, **fields: Json) -> bool | None: ...
+    async def update_run_progress(self, run_id: str, **fields: Json) -> bool | None: ...
     async def list_inflight(self, *, before: str | None = None) -> list[Row]: ...
     async def delete(self, run_id: str) -> None: ...
 
@@ -88,8 +89,8 @@ class RunStore:
         user_id: str | None = None,
         status: str | None = "pending",
         multitask_strategy: str = "reject",
-        metadata: dict[str, Any] | None = None,
-        kwargs: dict[str, Any] | None = None,
+        metadata: JsonObject | None = None,
+        kwargs: JsonObject | None = None,
         error: str | None = None,
         created_at: str | None = None,
         model_name: str | None = None,
@@ -110,10 +111,10 @@ class RunStore:
     async def update_model_name(self, run_id: str, model_name: str | None) -> bool | None:
         raise NotImplementedError
 
-    async def update_run_completion(self, run_id: str, *, status: str, **fields: Any) -> bool | None:
+    async def update_run_completion(self, run_id: str, *, status: str, **fields: Json) -> bool | None:
         raise NotImplementedError
 
-    async def update_run_progress(self, run_id: str, **fields: Any) -> bool | None:
+    async def update_run_progress(self, run_id: str, **fields: Json) -> bool | None:
         return None
 
     async def list_inflight(self, *, before: str | None = None) -> list[Row]:
@@ -125,9 +126,7 @@ class RunStore:
     async def delete(self, run_id: str) -> None:
         raise NotImplementedError
 
-    async def aggregate_tokens_by_thread(
-        self, thread_id: str, include_active: bool = False
-    ) -> dict[str, Any]:
+    async def aggregate_tokens_by_thread(self, thread_id: str, include_active: bool = False) -> JsonObject:
         raise NotImplementedError
 
 

@@ -9,8 +9,9 @@ Errors of every call: StoreUnavailable, StoreRefused.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
+from stores.json_values import JsonObject
 from stores.pages import Page
 from stores.rows import RunRow, ThreadRow
 
@@ -27,7 +28,7 @@ class NewThread:
 
     thread_id: str
     user_id: str | None = None
-    metadata: dict[str, Any] = field(default_factory=dict[str, Any])
+    metadata: JsonObject = field(default_factory=JsonObject)
     ttl_ms: int | None = None
     temporary: bool = False
     existing_ok: bool = False
@@ -38,7 +39,7 @@ class ThreadPatch:
     """`metadata` is merged, key by key. `ttl_ms` is set only with `sets_ttl`; None = kept for ever, and a
     temporary thread becomes an ordinary one."""
 
-    metadata: dict[str, Any] = field(default_factory=dict[str, Any])
+    metadata: JsonObject = field(default_factory=JsonObject)
     ttl_ms: int | None = None
     sets_ttl: bool = False
 
@@ -53,8 +54,8 @@ class ThreadQuery:
     """
 
     ids: tuple[str, ...] | None = None
-    metadata: dict[str, Any] = field(default_factory=dict[str, Any])
-    values: dict[str, Any] = field(default_factory=dict[str, Any])
+    metadata: JsonObject = field(default_factory=JsonObject)
+    values: JsonObject = field(default_factory=JsonObject)
     status: str | None = None
     sort_by: ThreadOrder = "updated_at"
     sort_order: Direction = "desc"

@@ -10,8 +10,9 @@ Errors of every call: StoreUnavailable, StoreRefused.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+from stores.json_values import JsonObject
 from stores.rows import Json
 from stores.states import RunStatus
 
@@ -27,8 +28,8 @@ class CheckpointRow:
     paused: bool
     settled: bool
     interrupts: Json
-    metadata: dict[str, Any]
-    kwargs: dict[str, Any]
+    metadata: JsonObject
+    kwargs: JsonObject
     fence: int
     values: Json
     previous: str | None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from stores.base import Row
 from stores.catalogue import Heavy, RemovedThread, ThreadQuery
 from stores.crons import CronQuery, CronRow, DueCrons, Firing
 from stores.engine import Engine
+from stores.json_values import Json, JsonObject
 from stores.pages import Page
 from stores.rows import (
     RunRow,
@@ -125,7 +125,7 @@ class ClientTransactions(Engine):
 
     # -- record operations
 
-    async def put(self, run_id: str, *, thread_id: str, **fields: Any) -> None:
+    async def put(self, run_id: str, *, thread_id: str, **fields: Json) -> None:
         await self._write(self._sql.records.put, run_id, {"thread_id": thread_id, **fields})
 
     async def get(self, run_id: str, *, user_id: str | None = None) -> Row | None:
@@ -142,7 +142,7 @@ class ClientTransactions(Engine):
     async def update_model_name(self, run_id: str, model_name: str | None) -> bool:
         return await self._write(self._sql.records.update_model_name, run_id, model_name)
 
-    async def update_run_completion(self, run_id: str, *, status: str | None = None, **fields: Any) -> bool:
+    async def update_run_completion(self, run_id: str, *, status: str | None = None, **fields: Json) -> bool:
         return await self._write(
             self._sql.records.update_completion,
             run_id,
@@ -150,7 +150,7 @@ class ClientTransactions(Engine):
             fields,
         )
 
-    async def update_run_progress(self, run_id: str, **fields: Any) -> bool:
+    async def update_run_progress(self, run_id: str, **fields: Json) -> bool:
         return await self._write(self._sql.records.update_progress, run_id, fields)
 
     async def list_inflight(self, *, before: str | None = None) -> list[Row]:
@@ -162,9 +162,7 @@ class ClientTransactions(Engine):
     async def delete(self, run_id: str) -> None:
         await self._write(self._sql.records.delete, run_id)
 
-    async def aggregate_tokens_by_thread(
-        self, thread_id: str, include_active: bool = False
-    ) -> dict[str, Any]:
+    async def aggregate_tokens_by_thread(self, thread_id: str, include_active: bool = False) -> JsonObject:
         return await self._select(reads.aggregate_tokens(thread_id, include_active=include_active))
 
     # -- crons

@@ -6,11 +6,12 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from stores.errors import StoreRefused
 from stores.group_commit import wall_clock
 from stores.postgres import PostgresStore
+from stores.sql.columns import Columns
 from stores.sql.postgres.copying import Target
 from stores.sql.sqlite.copying import Source
 from stores.sql.tables import TABLES, Table
@@ -67,7 +68,7 @@ async def copy(path: Path, target: PostgresStore, report: Report = lambda _: Non
 
 async def _fill(table: Table, source: Source, into: Target, of: int, report: Report) -> int:
     copied_before = rows = await into.count(table)
-    after: Sequence[Any] | None = await into.last_key(table)
+    after: Columns | None = await into.last_key(table)
     key = [source.columns(table).index(name) for name in table.key]
     while page := await asyncio.to_thread(source.page, table, after, _PAGE):
         await into.write(table, [into.converted(table, row) for row in page])
@@ -81,8 +82,8 @@ async def _compare(table: Table, source: Source, into: Target, of: int, report: 
     """Returns the digest of all rows. Raises StoreRefused at the first row that differs."""
     digest, rows = hashlib.sha256(), 0
     key = [source.columns(table).index(name) for name in table.key]
-    source_after: Sequence[Any] | None = None
-    target_after: Sequence[Any] | None = None
+    source_after: Columns | None = None
+    target_after: Columns | None = None
     while True:
         page = await asyncio.to_thread(source.page, table, source_after, _PAGE)
         target_rows = await into.page(table, target_after, _PAGE)
@@ -99,7 +100,9 @@ async def _compare(table: Table, source: Source, into: Target, of: int, report: 
         report(Progress("compare", table.name, rows, of))
 
 
-def _difference(table: Table, source_rows: list[Any], target_rows: list[Any], key: list[int]) -> str:
+def _difference(
+    table: Table, source_rows: Sequence[Columns], target_rows: Sequence[Columns], key: list[int]
+) -> str:
     pairs = zip(source_rows, target_rows, strict=False)
     first = next((source_row for source_row, target_row in pairs if source_row != target_row), None)
     longer = max(source_rows, target_rows, key=len)

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
+from stores.json_values import JsonObject
 from stores.pages import Page
 
 CronOrder = Literal[
@@ -35,8 +36,8 @@ class CronRow:
     enabled: bool
     end_at: int | None
     on_run_completed: str | None
-    payload: dict[str, Any]
-    metadata: dict[str, Any]
+    payload: JsonObject
+    metadata: JsonObject
     next_at: int | None
     last_at: int | None = None
     """The last moment at which it was due, fired or skipped."""
@@ -72,7 +73,7 @@ class CronQuery:
     assistant_ids: tuple[str, ...] | None = None
     thread_id: str | None = None
     enabled: bool | None = None
-    metadata: dict[str, Any] = field(default_factory=dict[str, Any])
+    metadata: JsonObject = field(default_factory=JsonObject)
     sort_by: CronOrder = "created_at"
     sort_order: Direction = "desc"
     limit: int = 10

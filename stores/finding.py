@@ -9,8 +9,9 @@ Errors of every call: StoreUnavailable, StoreRefused.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
+from stores.json_values import JsonObject
 from stores.rows import RunRow
 
 IdKind = Literal["run", "thread", "cron", "webhook"]
@@ -37,7 +38,7 @@ class RunQuery:
     thread_id: str | None = None
     statuses: tuple[str, ...] = ()
     assistant_id: str | None = None
-    metadata: dict[str, Any] = field(default_factory=dict[str, Any])
+    metadata: JsonObject = field(default_factory=JsonObject)
     created_from: int | None = None
     created_before: int | None = None
     silent_since: int | None = None

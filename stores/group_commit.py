@@ -20,10 +20,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from stores.errors import StoreFull, StoreUnavailable, WrongEventLoop
 from stores.sqlite_thread import ThreadConnection
+from stores.tasks import AnyFuture
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,10 +40,10 @@ class _QueuedTransaction:
 
     def __init__(
         self,
-        transaction: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        future: asyncio.Future[Any],
+        transaction: Callable[..., object],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        future: AnyFuture,
         deadline: float,
     ) -> None:
         self.transaction, self.args, self.kwargs, self.future = transaction, args, kwargs, future
@@ -106,7 +107,11 @@ class GroupCommit:
         return self._put(self._urgent, transaction, args, kwargs)
 
     def _put(
-        self, queue: deque[_QueuedTransaction], run: Callable[..., T], args: Any, kwargs: Any
+        self,
+        queue: deque[_QueuedTransaction],
+        run: Callable[..., T],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
     ) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
@@ -179,13 +184,13 @@ class GroupCommit:
                 entry.future.set_exception(StoreUnavailable(why))
         self._arm_expiry()
 
-    def _batch_done(self, future: asyncio.Future[Any]) -> None:
+    def _batch_done(self, future: AnyFuture) -> None:
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
         batch = self._batch or []
         if future.cancelled():
-            answers: Sequence[Any] = [StoreUnavailable("the event loop is shutting down")] * len(batch)
+            answers: Sequence[object] = [StoreUnavailable("the event loop is shutting down")] * len(batch)
         elif (error := future.exception()) is not None:
             answers = [self._as_error(error) for _ in batch]
         else:
@@ -193,7 +198,7 @@ class GroupCommit:
         self._answer(batch, answers)
         self._next_batch()
 
-    def _answer(self, batch: list[_QueuedTransaction], answers: Sequence[Any]) -> None:
+    def _answer(self, batch: list[_QueuedTransaction], answers: Sequence[object]) -> None:
         for entry, answer in zip(batch, answers, strict=True):
             if entry.future.done():
                 continue
@@ -202,7 +207,7 @@ class GroupCommit:
             else:
                 entry.future.set_result(answer)
 
-    def _run_batch(self, batch: list[_QueuedTransaction], cx: sqlite3.Connection) -> list[Any]:
+    def _run_batch(self, batch: list[_QueuedTransaction], cx: sqlite3.Connection) -> list[object]:
         with self._gate():
             self._begin(cx)
             claimed = [entry.claim() for entry in batch]
@@ -223,7 +228,7 @@ class GroupCommit:
         cx.execute("BEGIN IMMEDIATE")
         self._begun(cx)
 
-    def _commit(self, entries: list[_QueuedTransaction], cx: sqlite3.Connection) -> list[Any]:
+    def _commit(self, entries: list[_QueuedTransaction], cx: sqlite3.Connection) -> list[object]:
         """Executes the entries in the open transaction, and commits. If it raises, none is written."""
         try:
             now = self._clock()
@@ -240,10 +245,10 @@ class GroupCommit:
         self.commits += 1
         return answers
 
-    def _one_by_one(self, entries: list[_QueuedTransaction], cx: sqlite3.Connection) -> list[Any]:
+    def _one_by_one(self, entries: list[_QueuedTransaction], cx: sqlite3.Connection) -> list[object]:
         """Executes each entry in a transaction of its own, until REFUSALS consecutive ones have failed; the
         rest is refused."""
-        answers: list[Any] = []
+        answers: list[object] = []
         refusals = 0
         for entry in entries:
             if refusals >= REFUSALS:
@@ -260,9 +265,9 @@ class GroupCommit:
 
     def _run_all(
         self, entries: list[_QueuedTransaction], cx: sqlite3.Connection, now: int
-    ) -> list[Any] | None:
+    ) -> list[object] | None:
         """Returns the answers, or None if an entry failed after it had written."""
-        answers: list[Any] = []
+        answers: list[object] = []
         for entry in entries:
             before = cx.total_changes
             try:
@@ -275,7 +280,7 @@ class GroupCommit:
                 answers.append(self._as_error(error))
         return answers
 
-    def _run_one(self, entry: _QueuedTransaction, cx: sqlite3.Connection, now: int) -> Any:
+    def _run_one(self, entry: _QueuedTransaction, cx: sqlite3.Connection, now: int) -> object:
         cx.execute("SAVEPOINT one")
         try:
             answer = entry.transaction(cx, now, *entry.args, **entry.kwargs)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
-from typing import Any, cast
+from typing import cast
+
+from stores.json_values import Json
 
 LONGEST = 200
 """Maximum number of characters of a path in a message."""
@@ -35,14 +37,14 @@ def _faults(path: str, value: object, above: tuple[int, ...]) -> Generator[str]:
         yield f"{shown} is nested too deep for JSON"
     else:
         within = (*above, id(cast("object", value)))
-        for part, item in _parts(path, shown, cast("Any", value)):
+        for part, item in _parts(path, shown, cast("Json", value)):
             if part is None:
                 yield item
             else:
                 yield from _faults(part, item, within)
 
 
-def _parts(path: str, shown: str, value: Any) -> Generator[tuple[str | None, Any]]:
+def _parts(path: str, shown: str, value: Json) -> Generator[tuple[str | None, Json]]:
     """Yields (path, part) of each item, and (None, fault) for a key that JSON does not allow."""
     if not isinstance(value, dict):
         yield from ((f"{path}[{at}]", item) for at, item in enumerate(value))

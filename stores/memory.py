@@ -14,10 +14,11 @@ import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import cached_property
-from typing import Any, Concatenate
+from typing import Concatenate
 
 from stores.base import Row, RunStore
 from stores.group_commit import as_store_error, wall_clock
+from stores.json_values import Json, JsonObject
 from stores.rows import COUNTERS, MESSAGES
 from stores.spec import AdmissionRequest
 from stores.sql.codec import dumps, dumps_opaque, loads, model_name_of
@@ -160,7 +161,7 @@ class MemoryRunStore(RunStore):
         self._runs: dict[str, Row] = {}
         self.coordination = Coordination(shared=True)
 
-    async def put(self, run_id: str, *, thread_id: str, **fields: Any) -> None:
+    async def put(self, run_id: str, *, thread_id: str, **fields: Json) -> None:
         now = iso(wall_clock())
         known: Row = {
             "assistant_id": None,
@@ -207,7 +208,7 @@ class MemoryRunStore(RunStore):
         row["model_name"] = model_name_of(model_name)
         return True
 
-    async def update_run_completion(self, run_id: str, *, status: str | None = None, **fields: Any) -> bool:
+    async def update_run_completion(self, run_id: str, *, status: str | None = None, **fields: Json) -> bool:
         row = self._runs.get(run_id)
         if row is None:
             return False
@@ -219,7 +220,7 @@ class MemoryRunStore(RunStore):
         row["updated_at"] = iso(wall_clock())
         return True
 
-    async def update_run_progress(self, run_id: str, **fields: Any) -> bool:
+    async def update_run_progress(self, run_id: str, **fields: Json) -> bool:
         row = self._runs.get(run_id)
         if row is None or row["status"] != RunStatus.running:
             return False
@@ -248,9 +249,7 @@ class MemoryRunStore(RunStore):
     async def delete(self, run_id: str) -> None:
         self._runs.pop(run_id, None)
 
-    async def aggregate_tokens_by_thread(
-        self, thread_id: str, include_active: bool = False
-    ) -> dict[str, Any]:
+    async def aggregate_tokens_by_thread(self, thread_id: str, include_active: bool = False) -> JsonObject:
         counted = {"success", "error", "running"} if include_active else {"success", "error"}
         rows = [
             row for row in self._runs.values() if row["thread_id"] == thread_id and row["status"] in counted

@@ -16,11 +16,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from stores.errors import CoordinatorError, OutboxFull, StoreFull, StoreUnavailable
 from stores.event_loop import HomeLoop
-from stores.tasks import begin_soon
+from stores.tasks import AnyFuture, begin_soon
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def is_cancelled(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
-Instead = Callable[[StoreFull], Awaitable[Any]]
+Instead = Callable[[StoreFull], Awaitable[object]]
 
 
 class _PendingWrite:
@@ -56,8 +56,8 @@ class _PendingWrite:
         run_id: str,
         epoch: int | None,
         key: str,
-        write: Callable[[], Awaitable[Any]],
-        answer: asyncio.Future[Any] | None,
+        write: Callable[[], Awaitable[object]],
+        answer: AnyFuture | None,
         *,
         instead: Instead | None = None,
     ) -> None:
@@ -85,7 +85,7 @@ class Outbox:
     def __init__(self, limit: int = LIMIT, guard: Callable[[int], None] | None = None) -> None:
         self._limit, self._guard = limit, guard
         self._home = HomeLoop("outbox")
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._pending: dict[_PendingWrite, None] = {}
         self._pending_by_run: Counter[str] = Counter()
         self._keys: dict[str, _PendingWrite] = {}
@@ -109,14 +109,14 @@ class Outbox:
 
     # -- work that continues without its caller
 
-    def post(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def post(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:
         """Starts `work` as a task, which `aclose` waits for."""
         task = begin_soon(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def carry(self, work: Coroutine[Any, Any, T]) -> T:
+    async def carry(self, work: Coroutine[object, object, T]) -> T:
         """Waits for `work`, which continues if the caller is cancelled."""
         return await asyncio.shield(self.post(work))
 

@@ -24,7 +24,7 @@ class Cutter:
         self._empty = True
         self.cut = False
 
-    def rows(self, rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+    def rows(self, rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:  # Any: columns of any type
         for row in rows:
             if self._left is not None:
                 self._left -= sum(len(row[column] or "") for column in self._columns)

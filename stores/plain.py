@@ -15,6 +15,7 @@ from inspect import signature
 from typing import Any, Concatenate
 
 from stores.base import CoordinationStore, Row, RunStore
+from stores.json_values import JsonObject
 from stores.memory import Coordination, MemoryStore, PrivateStore
 from stores.outbox import Outbox, is_cancelled
 from stores.retry import PersistenceRetryPolicy, with_retries
@@ -40,6 +41,7 @@ class PlainStore(MemoryStore):
 
     durable = True
 
+    # Any: a store of the caller's own.
     def __init__(self, records: Any, policy: PersistenceRetryPolicy) -> None:
         beside = getattr(records, "coordination", None)
         self._beside = beside if isinstance(beside, Coordination) else Coordination(shared=False)
@@ -285,6 +287,7 @@ class PlainStore(MemoryStore):
         logger.warning("The record of run %r was missing and has been written again", run_id)
         return True
 
+    # Any: what the caller's store returns.
     async def _retried(self, what: str, run_id: str, operation: Callable[[], Awaitable[Any]]) -> Any:
         return await with_retries(self._policy, what, run_id, operation)
 
@@ -327,7 +330,7 @@ class PlainStore(MemoryStore):
 
     # -- records: the gateway's store answers
 
-    async def put(self, run_id: str, *, thread_id: str, **fields: Any) -> None:
+    async def put(self, run_id: str, *, thread_id: str, **fields: Json) -> None:
         await self.records.put(run_id, thread_id=thread_id, **fields)
 
     async def get(self, run_id: str, *, user_id: str | None = None) -> Row | None:
@@ -345,12 +348,12 @@ class PlainStore(MemoryStore):
             return False
         return await self._outbox.carry(self._write_status(run_id, RunStatus(status), error))
 
-    async def update_model_name(self, run_id: str, model_name: str | None) -> Any:
+    async def update_model_name(self, run_id: str, model_name: str | None) -> Any:  # Any: as RunStore has it
         return await self._retried(
             "model", run_id, lambda: self.records.update_model_name(run_id, model_name)
         )
 
-    async def update_run_completion(self, run_id: str, *, status: str | None = None, **fields: Any) -> Any:
+    async def update_run_completion(self, run_id: str, *, status: str | None = None, **fields: Json) -> Json:
         if status is None and (known := await self.row(run_id)) is not None:
             status = known.status.value  # existing stores require one
         given = fields if status is None else {"status": status, **fields}
@@ -358,7 +361,7 @@ class PlainStore(MemoryStore):
             "completion", run_id, lambda: self.records.update_run_completion(run_id, **given)
         )
 
-    async def update_run_progress(self, run_id: str, **fields: Any) -> Any:
+    async def update_run_progress(self, run_id: str, **fields: Json) -> Json:
         return await self.records.update_run_progress(run_id, **fields)
 
     async def list_inflight(self, *, before: str | None = None) -> list[Row]:
@@ -371,14 +374,12 @@ class PlainStore(MemoryStore):
         await self.records.delete(run_id)
         self.forget(run_id)
 
-    async def aggregate_tokens_by_thread(
-        self, thread_id: str, include_active: bool = False
-    ) -> dict[str, Any]:
+    async def aggregate_tokens_by_thread(self, thread_id: str, include_active: bool = False) -> JsonObject:
         wanted = {"include_active": True} if include_active else {}
         return await self.records.aggregate_tokens_by_thread(thread_id, **wanted)
 
 
-def _described(run: RunColumns, created_at: str) -> dict[str, Any]:
+def _described(run: RunColumns, created_at: str) -> JsonObject:
     """The fields of a run that `put` receives. `user_id` only where it is set: not every store takes it."""
     fields = {name: getattr(run, name) for name in _COPIED}
     fields.update(kwargs=_storable(run.kwargs), created_at=created_at)
@@ -387,7 +388,7 @@ def _described(run: RunColumns, created_at: str) -> dict[str, Any]:
     return fields
 
 
-def _storable(kwargs: dict[str, Any]) -> dict[str, Any]:
+def _storable(kwargs: JsonObject) -> JsonObject:
     """kwargs are opaque: values that JSON cannot hold are written as their `str()`."""
     try:
         json.dumps(kwargs, allow_nan=False)
@@ -396,6 +397,7 @@ def _storable(kwargs: dict[str, Any]) -> dict[str, Any]:
     return kwargs
 
 
+# Any: a store of the caller's own.
 def coordinated(store: Any, policy: PersistenceRetryPolicy) -> CoordinationStore:
     """`store` itself if it coordinates, else a PlainStore around it; a PrivateStore for None."""
     if store is None:

@@ -7,8 +7,9 @@ run passes through is a NamedTuple: as frozen dataclasses these took 15 us of a 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from stores.json_values import Json, JsonObject
 from stores.spec import RunColumns
 from stores.states import (
     OPEN,
@@ -19,9 +20,6 @@ from stores.states import (
     WorkerState,
     phase_of,
 )
-
-Json = Any
-"""A value that JSON can hold."""
 
 COUNTERS = (
     "total_input_tokens",
@@ -306,7 +304,7 @@ class RunRow(RunColumns):
     request_hash: str | None
     result: Json
     error: str | None
-    counters: dict[str, Any]
+    counters: JsonObject
     created_at: str
     started_at: int | None
     ended_at: int | None
@@ -372,7 +370,7 @@ class ThreadRow:
     assistant_id: str | None
     status: str
     fence: int
-    metadata: dict[str, Any]
+    metadata: JsonObject
     values: Json
     interrupts: Json
     created_at: int

@@ -6,12 +6,12 @@ derived from the fields below and from their roles. docs/how-to/add-a-field.md: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum, IntEnum
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from stores.crons import Firing
+from stores.json_values import Json, JsonMapping, JsonObject
 
 
 class Kind(Enum):
@@ -62,11 +62,11 @@ class RunColumns:
     assistant_id: str | None = field(default=None, metadata=_role(Kind.id, HashPart.always, recorded=True))
     multitask_strategy: str = field(default="reject", metadata=_role(Kind.id, HashPart.always, recorded=True))
     on_disconnect: str = field(default="cancel", metadata=_role(Kind.id, recorded=True))
-    metadata: dict[str, Any] = field(
-        default_factory=dict[str, Any], metadata=_role(Kind.json, HashPart.always, recorded=True)
+    metadata: JsonObject = field(
+        default_factory=JsonObject, metadata=_role(Kind.json, HashPart.always, recorded=True)
     )
-    kwargs: dict[str, Any] = field(
-        default_factory=dict[str, Any], metadata=_role(Kind.opaque_json, HashPart.always, recorded=True)
+    kwargs: JsonObject = field(
+        default_factory=JsonObject, metadata=_role(Kind.opaque_json, HashPart.always, recorded=True)
     )
     model_name: str | None = field(default=None, metadata=_role(Kind.text, HashPart.always, recorded=True))
     idempotency_key: str | None = field(default=None, metadata=_role(Kind.id))
@@ -112,7 +112,7 @@ class AdmissionRequest(NamedTuple):
     portable: bool = False
     request_hash: str | None = None
     thread_metadata: dict[str, str] | None = None
-    start_ref: dict[str, Any] | None = None
+    start_ref: JsonObject | None = None
 
 
 COLUMN_NAMES = tuple(each.name for each in fields(RunColumns))
@@ -124,7 +124,7 @@ RECORDED = tuple(name for name in COLUMN_NAMES if ROLES[name].recorded)
 _FIELDS = {each.name: each for each in fields(RunSpec)}
 
 
-def default_of(name: str) -> Any:
+def default_of(name: str) -> Json:
     """The value of a field that a spec leaves out. None of `thread_id`, which it cannot leave out."""
     each = _FIELDS[name]
     if each.default_factory is not MISSING:
@@ -132,7 +132,7 @@ def default_of(name: str) -> Any:
     return None if each.default is MISSING else each.default
 
 
-def value_in(record: Mapping[str, Any], name: str) -> Any:
+def value_in(record: JsonMapping, name: str) -> Json:
     """Of a field, in a record of any origin: what is absent or empty there has the default."""
     value = record.get(name)
     return value if value or (default := default_of(name)) is None else default

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from stores.errors import StoreUnavailable
+from stores.tasks import AnyFuture
 
 T = TypeVar("T")
 _Jobs = SimpleQueue[Callable[[], None] | None]
@@ -83,7 +84,7 @@ def _work(jobs: _Jobs) -> None:
         del job  # it may have the last reference to a large result
 
 
-def _run(future: asyncio.Future[Any], function: Callable[[], Any]) -> None:
+def _run(future: AnyFuture, function: Callable[[], object]) -> None:
     """Executes `function`, and resolves the future on its event loop, unless that was closed meanwhile."""
     resolve: Callable[[], None]
     try:
@@ -96,7 +97,7 @@ def _run(future: asyncio.Future[Any], function: Callable[[], Any]) -> None:
         future.get_loop().call_soon_threadsafe(resolve)
 
 
-def _resolve(future: asyncio.Future[Any], answer: Any, error: BaseException | None) -> None:
+def _resolve(future: AnyFuture, answer: object, error: BaseException | None) -> None:
     if future.done():
         return
     if error is None:

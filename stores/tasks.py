@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextvars import Context
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
+AnyFuture: TypeAlias = asyncio.Future[Any]
+"""A future of any result. Any: the type of a future's result is invariant."""
 
 
 def begin_soon(
-    work: Coroutine[Any, Any, T], *, name: str | None = None, context: Context | None = None
+    work: Coroutine[object, object, T], *, name: str | None = None, context: Context | None = None
 ) -> asyncio.Task[T]:
     """Creates a task whose first step is executed in a later turn of the running loop.
 

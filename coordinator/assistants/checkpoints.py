@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 from uuid import UUID, uuid5
 
 from coordinator.schemas import CheckpointRef, Interrupt, Json, StateView
 from stores.checkpoints import CheckpointRow, CheckpointStore
+from stores.json_values import JsonObject
 from stores.rows import ThreadRow
 from stores.times import iso
 
@@ -174,7 +175,7 @@ def _parsed(checkpoint_id: str) -> tuple[str, bool]:
 def _base_of(row: CheckpointRow) -> str | None:
     """The checkpoint from which the run was resumed: the requested one, else the previous one."""
     ref = row.kwargs.get("checkpoint")
-    checkpoint_id = cast("dict[str, Any]", ref).get("checkpoint_id") if isinstance(ref, dict) else None
+    checkpoint_id = cast("JsonObject", ref).get("checkpoint_id") if isinstance(ref, dict) else None
     return checkpoint_id if isinstance(checkpoint_id, str) else row.previous
 
 

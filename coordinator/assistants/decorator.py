@@ -58,6 +58,7 @@ def named_agents(source: object) -> dict[str, AgentFunction | Assistant]:
     if isinstance(source, Mapping):
         return dict(cast("Mapping[str, AgentFunction | Assistant]", source))
     if isinstance(source, ModuleType):
+        # Any: what is marked as an agent is callable, or has `run`.
         agents: list[Any] = [member for member in vars(source).values() if _name(member) is not None]
     else:
         agents = [source] if _name(source) is not None or not isinstance(source, Iterable) else [*source]

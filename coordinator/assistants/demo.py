@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from coordinator.assistants.decorator import assistant
 from coordinator.context import RunContext
+from stores.json_values import Json, JsonObject
 
 
 class DemoInput(BaseModel):
@@ -27,15 +28,15 @@ class DemoInput(BaseModel):
     input=DemoInput,
     description="Executes its steps, each after a sleep, and appends them to the thread's log.",
 )
-async def agent(ctx: RunContext) -> dict[str, Any]:
+async def agent(ctx: RunContext) -> JsonObject:
     """Saves the values after every step: an interrupted run keeps its completed steps, a rolled back run
     keeps none."""
     options: DemoInput = ctx.input if isinstance(ctx.input, DemoInput) else DemoInput()
-    stored: Any = ctx.values
-    previous = cast("dict[str, Any]", stored) if isinstance(stored, dict) else {}
-    stored_log: Any = previous.get("log")
-    log = list(cast("list[Any]", stored_log)) if isinstance(stored_log, list) else []
-    values: dict[str, Any] = {**previous, "done": 0, "steps": options.steps, "log": log}
+    stored: Json = ctx.values
+    previous = cast("JsonObject", stored) if isinstance(stored, dict) else {}
+    stored_log: Json = previous.get("log")
+    log = list(cast("list[Json]", stored_log)) if isinstance(stored_log, list) else []
+    values: JsonObject = {**previous, "done": 0, "steps": options.steps, "log": log}
     for step in range(1, options.steps + 1):
         await asyncio.sleep(options.sleep)
         if options.fail and step == options.steps:

@@ -16,7 +16,7 @@ from coordinator.context import RunContext
 from coordinator.errors import InvalidArgument
 from coordinator.schemas import CheckpointRef, Description, Json, Outcome, RunRequest, StateView, User
 
-AgentFunction: TypeAlias = Callable[[RunContext], Awaitable[Any]]
+AgentFunction: TypeAlias = Callable[[RunContext], Awaitable[Any]]  # Any: a result of the user's
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class FunctionAssistant:
         """Raises InvalidArgument if the input does not match the input model."""
         self._parsed(request)
 
-    def _parsed(self, request: RunRequest) -> Any:
+    def _parsed(self, request: RunRequest) -> Any:  # Any: JSON, or an instance of the user's model
         """Return the input as an instance of the model. A missing input is parsed as `{}`, because all fields
         may have defaults; unless the run is resumed, by a command or from an input checkpoint."""
         resumed = request.command is not None or begins_a_run(request.checkpoint)
@@ -181,7 +181,7 @@ def unfit_function(agent: object) -> UnfitFunction | None:
         return None
     try:
         # A decorator's wrapper may supply arguments that the wrapped function requires.
-        parameters = signature(cast("Callable[..., Any]", agent), follow_wrapped=False)
+        parameters = signature(cast("Callable[..., object]", agent), follow_wrapped=False)
     except (TypeError, ValueError):  # no signature available
         return None
     try:

@@ -38,7 +38,7 @@ def exceeds(value: Json, limit: int) -> int | None:
     return size if size > limit else None
 
 
-def _measured(todo: list[Any], limit: float) -> tuple[int, int]:
+def _measured(todo: list[Any], limit: float) -> tuple[int, int]:  # Any: values of users, of any class
     """Return bytes, and the number of values not measured. Stops early if the size exceeds `limit`."""
     size = 0
     for measured, value in enumerate(todo):  # the loop appends to `todo`
@@ -60,15 +60,15 @@ def _measured(todo: list[Any], limit: float) -> tuple[int, int]:
     return size, 0
 
 
-def _size_of_other(value: Any, todo: list[Any]) -> int:
+def _size_of_other(value: Any, todo: list[Any]) -> int:  # Any: values of users
     """Measure integers, tuples, and subclasses of JSON types."""
     if isinstance(value, int):
         return value.bit_length() >> 3
     if isinstance(value, (str, bytes)):
         return len(value)
     if isinstance(value, dict):
-        items = cast("dict[Any, Any]", value)
+        items = cast("dict[Any, Any]", value)  # Any: an exact dict
         todo.extend((*items.keys(), *items.values()))
     elif isinstance(value, (list, tuple)):
-        todo.extend(cast("Iterable[Any]", value))
+        todo.extend(cast("Iterable[Any]", value))  # Any: an iterable of values of users
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from coordinator.assistants.ports import ThreadStates
 from coordinator.assistants.values import StoredValues
@@ -42,7 +42,7 @@ class Undo:
             return
         await self._bounded(states.forget((run_id,)), "removing its undo data")
 
-    async def _bounded(self, call: Coroutine[Any, Any, T], what: str) -> T:
+    async def _bounded(self, call: Coroutine[object, object, T], what: str) -> T:
         """Wait at most `within` s, without waiting for a call that ignores its cancel."""
         work = begin_soon(call)
         try:
@@ -56,7 +56,7 @@ class Undo:
         return work.result()
 
 
-def _retrieve_exception(work: asyncio.Task[Any]) -> None:
+def _retrieve_exception(work: asyncio.Task[object]) -> None:
     """Retrieve the exception, so that asyncio does not log "exception was never retrieved"."""
     if not work.cancelled():
         work.exception()

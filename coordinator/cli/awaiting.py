@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import Any
 
 import typer
 
 
-def finish(command: Coroutine[Any, Any, int]) -> int:
+def finish(command: Coroutine[object, object, int]) -> int:
     """Run the command. Raises typer.Abort if it is interrupted."""
     import asyncio
 

@@ -18,12 +18,12 @@ ORDER = (
 
 
 class OrderedGroup(TyperGroup):
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:  # Any: as click has it
         """OrderedGroup in the order of ORDER; others are last."""
         names = super().list_commands(ctx)
         return sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # Any: as click has it
         name = args[0]
         if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
             near = nearest(name, self.commands)

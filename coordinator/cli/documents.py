@@ -36,20 +36,21 @@ demo           {"ok", "seconds", "setup_seconds", "redis": {"own", "version"}, "
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from coordinator.cli.text import iso
 from coordinator.schemas import Receipt
 from coordinator.webhooks.document import without_path
 from coordinator.workers.identity import slot_of
 from stores.crons import CronRow
+from stores.json_values import JsonObject
 from stores.rows import RunRow, ThreadRow, Transition, WorkerRow
 from stores.webhooks import WebhookRow
 
 if TYPE_CHECKING:
     from coordinator.gateway.key_file import Key
 
-Document = dict[str, Any]
+Document = JsonObject
 
 
 def run_document(row: RunRow, position: int | None = None) -> Document:

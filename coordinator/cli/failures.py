@@ -16,12 +16,13 @@ import json
 import logging
 import sys
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import typer
 
 from coordinator.cli.sentence import sentence
 from coordinator.cli.text import safe
+from stores.json_values import JsonObject
 
 DONE, FAILED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -95,7 +96,7 @@ def report(error: BaseException, *, as_json: bool) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":  # no arguments: show the help
         print(failure.message, file=sys.stderr)
     elif as_json:
-        body: dict[str, Any] = {"type": failure.kind, "message": failure.message, "hint": failure.hint}
+        body: JsonObject = {"type": failure.kind, "message": failure.message, "hint": failure.hint}
         print(
             json.dumps({"error": {**body, "exit_code": failure.code, **failure.details}}).replace(
                 "\x7f", "\\u007f"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from coordinator.errors import InvalidArgument
+from stores.json_values import Json, JsonObject
 
 TIME = "2026-01-31 or 2026-01-31T12:00:00Z"
 """The accepted formats of a time."""
@@ -30,12 +30,12 @@ def micros_of(text: str, option: str, *, or_time: bool = False) -> int:
     return int(seconds_of(text, option, or_time=or_time) * 1e6)
 
 
-def pairs_of(given: Iterable[str]) -> dict[str, Any]:
+def pairs_of(given: Iterable[str]) -> JsonObject:
     """Parse KEY=VALUE pairs; a value that is not JSON is taken as text. Raises InvalidArgument."""
     return dict(_pair(text) for text in given)
 
 
-def _pair(text: str) -> tuple[str, Any]:
+def _pair(text: str) -> tuple[str, Json]:
     key, equals, value = text.partition("=")
     if not key or not equals:
         raise InvalidArgument("--metadata", f"{text!r:.50} is not KEY=VALUE")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from coordinator.cli import screen
 from coordinator.cli.access import observing, run_or_fail
@@ -11,6 +10,7 @@ from coordinator.cli.failures import DONE
 from coordinator.cli.text import short
 from coordinator.event_log import End, Event, Gap
 from coordinator.settings import Settings
+from stores.json_values import JsonObject
 
 
 async def follow_run(
@@ -27,7 +27,7 @@ async def follow_run(
     return DONE
 
 
-def _document(item: Event | Gap | End) -> dict[str, Any]:
+def _document(item: Event | Gap | End) -> JsonObject:
     if isinstance(item, Event):
         return {"event": {"id": str(item.id), "mode": item.mode, "data": item.data}}
     if isinstance(item, Gap):

@@ -14,7 +14,7 @@ from coordinator.cli.failures import USAGE, CommandFailed, as_json, note
 if TYPE_CHECKING:
     from coordinator.settings import Settings
 
-HELP_OPTIONS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+HELP_OPTIONS: dict[str, list[str]] = {"help_option_names": ["-h", "--help"]}
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 usage, 3 store or Redis unreachable."
 
@@ -78,7 +78,7 @@ class Deployment:
         from coordinator.cli.serve.folder import server_store
         from coordinator.settings import Settings, broken_rule
 
-        options: dict[str, Any] = {
+        options: dict[str, Any] = {  # Any: those of typer.Option
             "store": self.store or server_store(),
             "redis": self.redis,
             "namespace": self.namespace,

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from coordinator.cli.columns import FOLDED, GAP, Cell, Columns
 from coordinator.cli.text import document, safe
+from stores.json_values import Json
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -147,5 +146,5 @@ def show_lines(lines: Iterable[str], *, indent: int = 0) -> None:
         out.print(cell(" " * indent + line), soft_wrap=True)
 
 
-def show_document(value: Any) -> None:
+def show_document(value: Json) -> None:
     print(document(value))

@@ -21,7 +21,7 @@ class LogFormat(StrEnum):
     json = "json"
 
 
-def _variable(name: str, *flags: str, **attributes: Any) -> Any:
+def _variable(name: str, *flags: str, **attributes: Any) -> Any:  # Any: as typer.Option
     return typer.Option(*flags, envvar=f"COORDINATOR_{name}", **attributes)
 
 
@@ -227,7 +227,7 @@ def _check_installed() -> None:
         )
 
 
-def _gateway(demo_assistant: bool, api_keys: Path | None, cors_origin: list[str] | None) -> dict[str, Any]:
+def _gateway(demo_assistant: bool, api_keys: Path | None, cors_origin: list[str] | None) -> dict[str, object]:
     return _without_none(
         demo_assistant=demo_assistant,
         api_keys=None if api_keys is None else str(api_keys),
@@ -239,7 +239,7 @@ def _watched_folders(given: list[Path] | None) -> list[str]:
     return [str(folder.resolve()) for folder in given or [Path.cwd()]]
 
 
-def _with_development_defaults(options: dict[str, Any]) -> dict[str, Any]:
+def _with_development_defaults(options: dict[str, object]) -> dict[str, object]:
     """Add the defaults of `dev` that are set by neither an option nor a variable."""
     defaults = {"log_runs": True, "cors_origins": ",".join(LOCAL_PAGES)}
     unset = {
@@ -248,6 +248,6 @@ def _with_development_defaults(options: dict[str, Any]) -> dict[str, Any]:
     return {**unset, **options}
 
 
-def _without_none(**options: Any) -> dict[str, Any]:
+def _without_none(**options: object) -> dict[str, object]:
     """The options that were given; workers resolve the others from variables and defaults."""
     return {name: value for name, value in options.items() if value is not None}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from datetime import UTC, datetime, timedelta
-from typing import Any
+
+from stores.json_values import Json
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -31,7 +32,7 @@ def short(text: object, limit: int) -> str:
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
-def pretty(value: Any, limit: int = 40) -> list[str]:
+def pretty(value: Json, limit: int = 40) -> list[str]:
     """Return indented JSON as escaped lines, truncated to `limit` lines with a note."""
     lines = [safe(line) for line in json.dumps(value, ensure_ascii=False, indent=2).split("\n")]
     if len(lines) <= limit:
@@ -39,7 +40,7 @@ def pretty(value: Any, limit: int = 40) -> list[str]:
     return [*lines[:limit], f"… {len(lines) - limit} more lines; --json shows all"]
 
 
-def document(value: Any) -> str:
+def document(value: Json) -> str:
     """Encode a JSON document as ASCII without control characters."""
     return json.dumps(value, indent=2).replace("\x7f", "\\u007f")
 

@@ -24,7 +24,7 @@ webhooks = _group("List, retry and stop webhooks.")
 crons = _group("List, disable and delete crons.")
 
 
-def _filter(noun: str, *flags: str) -> Any:
+def _filter(noun: str, *flags: str) -> Any:  # Any: as typer.Option
     return typer.Option(*flags, metavar="ID", help=f"Only of this {noun}")
 
 

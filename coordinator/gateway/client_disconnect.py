@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fastapi import HTTPException, Request
 
@@ -16,7 +16,7 @@ _CLIENT_GONE = 499
 """The status that proxies log for it. It is never sent."""
 
 
-async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def while_connected(request: Request, work: Coroutine[object, object, T]) -> T:
     """Returns the result of `work`. If the client disconnects first, cancels `work` and raises HTTPException
     (499). The body of the request must have been read."""
     working = begin_soon(work)

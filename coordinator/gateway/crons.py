@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 from uuid import uuid4
 
 from fastapi import HTTPException
@@ -17,6 +16,7 @@ from coordinator.gateway.services import Services
 from coordinator.gateway.wire.crons import CronCreate, CronPatch, payload_of
 from coordinator.gateway.wire.runs import RunCreate
 from stores.crons import CronRow, Firing
+from stores.json_values import JsonObject
 
 _MAX_ATTEMPTS = 5
 
@@ -63,7 +63,7 @@ async def change(services: Services, caller: Caller, cron_id: str, body: CronPat
 
 def _patched(existing: CronRow, body: CronPatch) -> CronRow:
     set_fields = body.model_fields_set
-    fields: dict[str, Any] = {
+    fields: JsonObject = {
         name: getattr(body, name) for name in ("schedule", "timezone", "enabled") if name in set_fields
     }
     if "end_time" in set_fields:

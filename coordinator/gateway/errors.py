@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from coordinator import errors
 from coordinator.gateway.unserved import refusal_of
+from stores.json_values import JsonMapping, JsonObject
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
 
 
 def error_response(
-    status: int, detail: Any, headers: Mapping[str, str] | None = None, **fields: Any
+    status: int, detail: object, headers: Mapping[str, str] | None = None, **fields: object
 ) -> Response:
     """Returns a response with `detail`, which is text or the list of mistakes in a body, and `fields`."""
     if isinstance(detail, str):
@@ -112,7 +112,7 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
     del request
     assert isinstance(error, RequestValidationError)  # noqa: S101 - the handler is registered for this class
     mistakes = error.errors()
-    shown: list[dict[str, Any]] = [
+    shown: list[JsonObject] = [
         {
             "type": mistake["type"],
             "loc": [
@@ -127,7 +127,7 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
     return error_response(422, shown)
 
 
-def _message(mistake: Mapping[str, Any]) -> str:
+def _message(mistake: JsonMapping) -> str:
     """Adds the parser's message for a body that is not JSON, which FastAPI puts into the context."""
     cause = mistake.get("ctx", {}).get("error") if mistake["type"] == "json_invalid" else None
     return mistake["msg"] if cause is None or str(cause) in mistake["msg"] else f"{mistake['msg']}: {cause}"

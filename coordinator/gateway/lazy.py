@@ -29,19 +29,19 @@ class LazyRoute(APIRoute):
     def __init__(
         self,
         path: str,
-        endpoint: Callable[..., Any],
+        endpoint: Callable[..., Any],  # Any: as FastAPI has it
         *,
         methods: Collection[str] | None = None,
         name: str | None = None,
-        **options: Any,
+        **options: Any,  # Any: those of FastAPI's APIRoute
     ) -> None:
         self.path, self.endpoint = path, endpoint
         self.methods = {method.upper() for method in methods or ("GET",)}
         self.name = endpoint.__name__ if name is None else name
         self.path_regex, self.path_format, self.param_convertors = compile_path(path)
-        self._options: dict[str, Any] | None = options
+        self._options: dict[str, Any] | None = options  # Any: those of APIRoute
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Any:  # Any: whatever the route has
         options = self.__dict__.get("_options")
         if options is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")

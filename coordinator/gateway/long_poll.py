@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, cast
+from typing import cast
 
 from coordinator.errors import RunNotFound, StoreUnavailable, ThreadNotFound
 from coordinator.gateway.long_lived_responses import LongLivedResponse, SendBody, StreamSlot
@@ -29,7 +29,7 @@ class LongPollResponse(LongLivedResponse):
 
     def __init__(
         self,
-        result: Callable[[], Coroutine[Any, Any, Json]],
+        result: Callable[[], Coroutine[object, object, Json]],
         slot: StreamSlot,
         *,
         heartbeat: float,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
 
 from starlette.responses import Response
 
@@ -17,6 +16,7 @@ from coordinator.gateway.streams import TAIL, EndedStream, Position, RunStream, 
 from coordinator.gateway.wire.documents import failure
 from coordinator.record import RunRecord
 from coordinator.schemas import Cause
+from stores.json_values import JsonObject
 from stores.rows import RunRow
 from stores.states import FAILED, OPEN
 
@@ -133,5 +133,5 @@ def failure_of(run: RunRow) -> dict[str, str] | None:
 
 
 def _is_set(run: RunRecord | RunRow, key: str) -> bool:
-    kwargs: dict[str, Any] = run.kwargs
+    kwargs: JsonObject = run.kwargs
     return kwargs.get(key) is True

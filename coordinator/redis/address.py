@@ -37,7 +37,7 @@ _IGNORED = {
 }  # fmt: skip
 
 
-_FIXED: dict[str, Any] = {
+_FIXED: dict[str, object] = {
     "protocol": 2,
     "socket_timeout": None,
     "socket_connect_timeout": CONNECT_LIMIT,
@@ -65,6 +65,7 @@ class Address:
         try:
             parts = urlsplit(url)
             sentinels, service, plain = _split_sentinel(parts)
+            # Any: the stub of parse_url is partially unknown.
             options = dict(cast("dict[str, Any]", parse_url(urlunsplit(plain))))
             sentinel_options = {
                 name.removeprefix("sentinel_"): options.pop(name)
@@ -200,6 +201,7 @@ class Address:
 
 def _connection_class(given: object) -> Callable[..., Connection]:
     replacements = {Connection: PlainConnection, SSLConnection: TlsConnection}
+    # Any: a class of connections; its stub is generic.
     return cast("Callable[..., Connection]", replacements.get(cast("Any", given), given))
 
 
@@ -224,7 +226,7 @@ def _split_host(text: str) -> HostPort:
     return HostPort(parts.hostname, parts.port or _DEFAULT_SENTINEL_PORT)
 
 
-def _tls_options(options: dict[str, Any], scheme: str) -> dict[str, Any]:
+def _tls_options(options: dict[str, Any], scheme: str) -> dict[str, Any]:  # Any: of redis-py, by name
     if scheme != "rediss":
         return {}
     return {name: value for name, value in options.items() if name.startswith("ssl_")}

@@ -24,7 +24,7 @@ class TlsContexts:
         self._context: ssl.SSLContext | None = None
         self._versions: list[tuple[str, int, int]] = []
 
-    def get(self, source: Any) -> ssl.SSLContext:
+    def get(self, source: Any) -> ssl.SSLContext:  # Any: a connection of either kind
         """Returns the context for `source`, which is redis-py's description of it. Raises OSError for an
         unusable file."""
         files = [Path(name) for key in _FILES if (name := getattr(source, key, None))]
@@ -40,8 +40,8 @@ class PlainConnection(Connection):
 
     address: str | None = None
 
-    def _connection_arguments(self) -> dict[str, Any]:
-        arguments = dict(cast("Any", super())._connection_arguments())
+    def _connection_arguments(self) -> dict[str, Any]:  # Any: as redis-py has it
+        arguments = dict(cast("Any", super())._connection_arguments())  # Any: not in the stub
         return arguments if self.address is None else arguments | {"host": self.address}
 
 
@@ -51,8 +51,8 @@ class TlsConnection(SSLConnection):
     address: str | None = None
     contexts: TlsContexts | None = None
 
-    def _connection_arguments(self) -> dict[str, Any]:
-        inside = cast("Any", self)
+    def _connection_arguments(self) -> dict[str, Any]:  # Any: as redis-py has it
+        inside = cast("Any", self)  # Any: not in the stub
         context = (self.contexts or TlsContexts()).get(inside.ssl_context)
         host = inside.host
         return {
@@ -75,5 +75,5 @@ def check_library(connection: object) -> None:
 def streams_of(connection: object) -> tuple[asyncio.StreamReader, asyncio.Transport]:
     """Returns the streams of an open connection. Its buffers are empty, because the handshake has read all
     its replies."""
-    inside = cast("Any", connection)
+    inside = cast("Any", connection)  # Any: not in the stub
     return inside._reader, inside._writer.transport

@@ -20,7 +20,7 @@ class Credentials(Protocol):
 
 
 class Provider(CredentialProvider):
-    """Adapts `source` for redis-py. Any exception of `source` counts as a failed attempt to connect."""
+    """Adapts `source` for redis-py. Every exception of `source` counts as a failed attempt to connect."""
 
     def __init__(self, source: Credentials) -> None:
         self._source = source
@@ -32,7 +32,7 @@ class Provider(CredentialProvider):
         method = getattr(type(self._source), "get_credentials_async", None)
         if method is None or method is CredentialProvider.get_credentials_async:
             return await in_thread(self._source.get_credentials, "credentials for Redis")
-        return await cast("Any", self._source).get_credentials_async()
+        return await cast("Any", self._source).get_credentials_async()  # Any: its stub is partially unknown
 
 
 def load(name: str) -> Credentials:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args
 
 from coordinator import arguments as check
 from coordinator.assistants.registry import Assistants
@@ -16,6 +16,7 @@ from coordinator.workers.expiry import Expiry
 from stores.base import ReadStore
 from stores.catalogue import CatalogueStore, Direction, NewThread, ThreadOrder, ThreadPatch, ThreadQuery
 from stores.event_loop import HomeLoop
+from stores.json_values import JsonObject
 from stores.pages import Page
 from stores.rows import Ownership, ThreadRow
 
@@ -50,7 +51,7 @@ class Threads:
         self,
         thread_id: str | None = None,
         *,
-        metadata: dict[str, Any] | None = None,
+        metadata: JsonObject | None = None,
         if_exists: Literal["raise", "do_nothing"] = "raise",
         ttl: float | None = None,
         temporary: bool = False,
@@ -104,7 +105,7 @@ class Threads:
         self,
         thread_id: str,
         *,
-        metadata: dict[str, Any] | None = None,
+        metadata: JsonObject | None = None,
         ttl: check.TimeToLive = "unchanged",
         user_id: str | None = None,
     ) -> ThreadRow:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from coordinator.assistants.ports import Assistant
 from coordinator.assistants.registry import Assistants
@@ -297,7 +297,7 @@ class Admissions:
             self._registry.taking_back(request.run_id)
             self._jobs.spawn(self._take_back(request), f"taking back run {request.run_id!r}")
 
-    async def _undo(self, undoing: Coroutine[Any, Any, object], request: AdmissionRequest) -> None:
+    async def _undo(self, undoing: Coroutine[object, object, object], request: AdmissionRequest) -> None:
         """Completes `undoing` before CancelledError reaches the caller, however often that is cancelled."""
         with suppress(CoordinatorError):  # logged by the job; the caller gets its CancelledError
             await through(self._jobs.spawn(undoing, f"taking back run {request.run_id!r}"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 from coordinator.clock import Clocks
 from coordinator.record import RunRecord
@@ -28,6 +27,7 @@ from coordinator.runs.work import Work
 from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
 from stores.rows import Claimed, Decision, Outcome, Ownership
 from stores.states import OPEN
+from stores.tasks import AnyFuture
 
 _REAL = Clocks()
 NO_RESULT = Result(None)
@@ -60,7 +60,7 @@ class Entry:
         self.work = Work(clocks, force_after)
         self.state: State = Waiting() if own is None else Holding(End(), Hold(own, clocks.monotonic()))
         self.settled = Latch()
-        self.settling: asyncio.Future[Any] | None = None
+        self.settling: AnyFuture | None = None
         self.limits = NO_LIMITS
         self.timers: dict[str, asyncio.TimerHandle] | None = None
         self.temporary = self.operation = False
@@ -260,7 +260,7 @@ class Entry:
         """Records a sign of life. Cheap; may be called from any thread."""
         self.work.active_at = self.work.clocks.monotonic()
 
-    def call_later(self, name: str, seconds: float, callback: Callable[..., None], *args: Any) -> None:
+    def call_later(self, name: str, seconds: float, callback: Callable[..., None], *args: object) -> None:
         """Calls `callback` after `seconds`, unless the run is stopped or settles before."""
         timers = self.timers = self.timers or {}
         timers[name] = asyncio.get_running_loop().call_later(seconds, callback, *args)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Protocol
 
 from coordinator.assistants.ports import Assistant
 from coordinator.assistants.values import StoredValues
 from coordinator.context import RunContext, current_run
 from coordinator.errors import InvalidArgument, LeaseLost, StaleFence
-from coordinator.record import RunRecord
+from coordinator.record import RunRecord, RunTask
 from coordinator.runs.entry import Entry
 from coordinator.runs.exits import RunExited
 from coordinator.runs.incarnation import Incarnation
@@ -144,7 +144,7 @@ class Execution:
         self._registry, self._settlement, self.events = registry, settlement, events
         self.lifecycle, self.values, self.worker, self.telemetry = lifecycle, values, worker, telemetry
 
-    def launch(self, record: RunRecord, assistant: Assistant) -> asyncio.Task[Any]:
+    def launch(self, record: RunRecord, assistant: Assistant) -> RunTask:
         """Creates the run's task, which waits until the run holds its thread. Raises InvalidArgument if the
         run belongs to another worker or has a task already."""
         entry = self._registry.entry(record.run_id)
@@ -186,7 +186,7 @@ class Execution:
         )
         return hold.context
 
-    def _task_over(self, entry: Entry, task: asyncio.Task[Any]) -> None:
+    def _task_over(self, entry: Entry, task: RunTask) -> None:
         outcome = self._bounded(outcome_of(entry, task))
         if not entry.settled.is_set():
             warned = entry.work.warned

@@ -20,7 +20,7 @@ class RunExited(Exception):
         super().__init__(f"its code called sys.exit({code!r}), which ends this run alone")
 
 
-async def contained(work: Coroutine[Any, Any, T]) -> T:
+async def contained(work: Coroutine[object, object, T]) -> T:
     """Awaits `work`. Raises RunExited if `work` raises SystemExit."""
     try:
         return await work
@@ -37,12 +37,12 @@ def contain_tasks(loop: asyncio.AbstractEventLoop) -> None:
 
 def _make(
     loop: asyncio.AbstractEventLoop,
-    work: Any,
+    work: Any,  # Any: also a generator, as the type of task factories has it
     *,
     name: str | None = None,
     context: Context | None = None,
-    **more: Any,
-) -> asyncio.Task[Any]:
+    **more: Any,  # Any: `eager_start` of newer Pythons
+) -> asyncio.Task[Any]:  # Any: of the type that its caller awaits
     of_run = (current_run.get() if context is None else context.get(current_run)) is not None
     if of_run and asyncio.iscoroutine(work):
         work = contained(work)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any
 
+from stores.json_values import Json
 from stores.spec import ROLES, HashPart, RunSpec, default_of
 from stores.sql.codec import dumps_opaque, is_json
 
@@ -28,7 +28,7 @@ def body_hash(spec: RunSpec) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def _hashed(spec: RunSpec, name: str) -> Any:
+def _hashed(spec: RunSpec, name: str) -> Json:
     value = getattr(spec, name)
     if name != "kwargs" or is_json(value):
         return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import Any
+from typing import TypeVar
 
 from coordinator.errors import CoordinatorError
 from coordinator.telemetry.repeated import level_of_failure
@@ -13,19 +13,21 @@ from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 class Jobs:
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
 
-    def spawn(self, work: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
+    def spawn(self, work: Coroutine[object, object, T], what: str) -> asyncio.Task[T]:
         """Runs `work` as a task. A failure is logged with `what`."""
         task = begin_soon(work)
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._done(done, what))
         return task
 
-    def _done(self, task: asyncio.Task[Any], what: str) -> None:
+    def _done(self, task: asyncio.Task[object], what: str) -> None:
         self._tasks.discard(task)
         if task.cancelled() or (error := task.exception()) is None:
             return
@@ -44,7 +46,7 @@ class Jobs:
             await asyncio.wait(self._tasks, timeout=within / 2)
 
 
-async def through(task: asyncio.Future[Any]) -> Any:
+async def through(task: asyncio.Future[T]) -> T:
     """Awaits `task` to its end even if the caller is cancelled, any number of times; then raises
     CancelledError."""
     cancelled: asyncio.CancelledError | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from typing import Any
 
 from coordinator.assistants.sizes import size_of
 from coordinator.schemas import Json
@@ -19,7 +18,7 @@ class _Foreign(TypeError):
     """A value that may differ when it is read back from its row."""
 
 
-def _copied(value: Any) -> Json:
+def _copied(value: Json) -> Json:
     """Returns a copy that shares nothing mutable. Raises _Foreign for types other than those of JSON."""
     kind = value.__class__
     if kind in _IMMUTABLE:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from coordinator.assistants.ports import ThreadStates
 from coordinator.clock import Stamps
@@ -25,6 +25,7 @@ from coordinator.schemas import Json, RunStatus
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunStarted
 from stores.base import OwnershipStore, ReadStore, RecordStore
+from stores.json_values import JsonObject
 from stores.outbox import Outbox
 from stores.rows import Decision, Outcome, Ownership, Started
 from stores.states import OPEN, TERMINAL
@@ -286,7 +287,7 @@ class Lifecycle:
         epoch = None if own is None else own.epoch
         await self._outbox.offer(run_id, epoch, f"the {what} of run {run_id!r}", unless_closed)
 
-    async def update_completion(self, run_id: str, fields: dict[str, Any]) -> None:
+    async def update_completion(self, run_id: str, fields: JsonObject) -> None:
         record = self._registry.records.get(run_id)
         if self._is_closed(run_id):
             logger.warning("The completion of run %r is ignored: the run is closed", run_id)
@@ -297,13 +298,11 @@ class Lifecycle:
             record.updated_at = self._stamps.now()
         await self._best_effort("completion", run_id, lambda: self._complete(run_id, record, fields))
 
-    async def _complete(self, run_id: str, record: RunRecord | None, fields: dict[str, Any]) -> None:
+    async def _complete(self, run_id: str, record: RunRecord | None, fields: JsonObject) -> None:
         if await self._store.update_run_completion(run_id, **fields) is False:
             await self._recreate_and_repeat(run_id, record, fields)
 
-    async def _recreate_and_repeat(
-        self, run_id: str, record: RunRecord | None, fields: dict[str, Any]
-    ) -> None:
+    async def _recreate_and_repeat(self, run_id: str, record: RunRecord | None, fields: JsonObject) -> None:
         """Handles a completion that no row accepted. If the row is missing, recreates it once; a row with
         another decision stays as it is."""
         row = await self._store.get(run_id)
@@ -329,7 +328,7 @@ class Lifecycle:
         if await self._store.update_run_completion(run_id, **fields) is False:
             logger.warning("The completion of run %r affected no rows after row recreation", run_id)
 
-    async def update_progress(self, run_id: str, fields: dict[str, Any]) -> None:
+    async def update_progress(self, run_id: str, fields: JsonObject) -> None:
         record = self._registry.records.get(run_id)
         if record is not None:
             if record.status is not RunStatus.running:
@@ -339,7 +338,7 @@ class Lifecycle:
             record.updated_at = self._stamps.now()
         await self._write_progress(run_id, fields)
 
-    async def _write_progress(self, run_id: str, fields: dict[str, Any]) -> None:
+    async def _write_progress(self, run_id: str, fields: JsonObject) -> None:
         try:
             await self._store.update_run_progress(run_id, **fields)
         except Exception:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from coordinator.errors import RunNotFound
 from coordinator.notifier import Connectivity, Notifier
@@ -14,6 +13,7 @@ from coordinator.runs.registry import Registry
 from coordinator.runs.states import Settled
 from coordinator.schemas import Ended
 from stores.base import AdmissionStore, ReadStore, RecordStore
+from stores.json_values import JsonMapping, JsonObject
 from stores.rows import RunRow
 from stores.states import OPEN
 from stores.times import instant
@@ -99,7 +99,7 @@ class Queries:
     async def list_by_thread(self, thread_id: str, user_id: str | None, limit: int) -> list[RunRecord]:
         await self._registry.admitted(thread_id)
         self._registry.evict()
-        rows: list[dict[str, Any]] = []
+        rows: list[JsonObject] = []
         # Records in memory replace the rows of the same runs, so those rows must not use up the limit.
         row_limit = limit + len(self._local_runs(thread_id)) if limit else 0
         try:
@@ -162,7 +162,7 @@ class Queries:
         return row
 
 
-def readable(row: Mapping[str, Any]) -> RunRecord | None:
+def readable(row: JsonMapping) -> RunRecord | None:
     try:
         return record_from_row(row)
     except (KeyError, TypeError, ValueError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any
 
 from coordinator.clock import Clocks
 from coordinator.record import RunRecord
@@ -104,7 +103,7 @@ class Registry:
         """The unsettled runs by run id: a copy, which takes 10 ns per run."""
         return self._unsettled.copy()
 
-    def run_of_task(self, task: asyncio.Task[Any]) -> RunRecord | None:
+    def run_of_task(self, task: asyncio.Task[object]) -> RunRecord | None:
         """Returns the unsettled run whose own task this is. May be called from any thread."""
         records = (entry.record for entry in self._unsettled.copy().values())
         return next((record for record in records if record.task is task), None)

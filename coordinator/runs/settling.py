@@ -6,6 +6,8 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
+from stores.tasks import AnyFuture
+
 WAITED_FOR = 0.25
 """Seconds for which other calls wait for a run that is being settled. Then they read the store."""
 
@@ -15,16 +17,16 @@ class Settling:
     until the two agree."""
 
     def __init__(self) -> None:
-        self._futures: dict[str, set[asyncio.Future[Any]]] = {}
-        self._supervised: dict[str, set[asyncio.Task[Any]]] = {}
+        self._futures: dict[str, set[AnyFuture]] = {}
+        self._supervised: dict[str, set[asyncio.Task[object]]] = {}
 
-    def add(self, thread_id: str, future: asyncio.Future[Any]) -> None:
+    def add(self, thread_id: str, future: AnyFuture) -> None:
         """Adds a run whose task has ended; `future` settles it."""
         futures = self._futures.setdefault(thread_id, set())
         futures.add(future)
         future.add_done_callback(lambda done: _discard(self._futures, thread_id, done))
 
-    def supervise(self, thread_id: str, task: asyncio.Task[Any]) -> None:
+    def supervise(self, thread_id: str, task: asyncio.Task[object]) -> None:
         """Adds a task whose end settles its run."""
         self._supervised.setdefault(thread_id, set()).add(task)
         task.add_done_callback(lambda done: _discard(self._supervised, thread_id, done))
@@ -41,7 +43,8 @@ class Settling:
                         await asyncio.wait(tuple(futures))
 
 
-def _discard(kept: dict[str, set[Any]], thread_id: str, done: asyncio.Future[Any]) -> None:
+# Any: sets of futures and of tasks.
+def _discard(kept: dict[str, set[Any]], thread_id: str, done: AnyFuture) -> None:
     futures = kept.get(thread_id, set())
     futures.discard(done)
     if not futures:

@@ -8,10 +8,11 @@ from typing import Any
 from coordinator import arguments as check
 from coordinator.runs.limits import NO_LIMITS, TimeLimits
 from coordinator.settings import Settings
+from stores.json_values import JsonObject
 from stores.spec import ROLES, Kind, RunSpec, default_of
 from stores.sql.codec import as_stored
 
-Check = Callable[[str, object], Any]
+Check = Callable[[str, object], Any]  # Any: the checked value, of the field's type
 
 
 def spec_of(
@@ -54,7 +55,7 @@ class SpecFactory:
         idle_timeout: check.TimeLimit = "default",
         queue_timeout: check.TimeLimit = "default",
         webhook: str | None = None,
-        **fields: Any,
+        **fields: Any,  # Any: by the names of RunSpec, which are checked
     ) -> RunSpec:
         """Returns the validated spec. `fields`: as those of `spec_of`. Raises InvalidArgument,
         UnsupportedStrategyError."""
@@ -91,7 +92,7 @@ def _as_it_is(_: str, value: object) -> object:
     return value
 
 
-def _kwargs(name: str, value: object) -> dict[str, Any]:
+def _kwargs(name: str, value: object) -> JsonObject:
     return as_stored(check.check_mapping(name, value))
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from typing import Any
 
 from coordinator.schemas import Abort
 
@@ -47,7 +46,9 @@ class TaskCancel:
     that clean-up, the delivery waits while the other cancellation is counted, for half of `force_after`.
     """
 
-    def __init__(self, task: asyncio.Task[Any], abort: Abort, *, force_after: float, foreign: bool) -> None:
+    def __init__(
+        self, task: asyncio.Task[object], abort: Abort, *, force_after: float, foreign: bool
+    ) -> None:
         self.task = task
         self._abort, self._force_after, self._foreign = abort, force_after, foreign
         self._loop = task.get_loop()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 from coordinator.clock import Clocks
 from coordinator.runs.task_cancel import TaskCancel
 from coordinator.schemas import Abort
+from stores.tasks import AnyFuture
 
 
 class Force:
@@ -51,9 +51,9 @@ class Work:
     def __init__(self, clocks: Clocks, force_after: float) -> None:
         self.clocks, self.force_after = clocks, force_after
         self.active_at = 0.0
-        self.launched: asyncio.Task[Any] | None = None
-        self.supervised: asyncio.Task[Any] | None = None
-        self.tracked: set[asyncio.Future[Any]] | None = None
+        self.launched: asyncio.Task[object] | None = None
+        self.supervised: asyncio.Task[object] | None = None
+        self.tracked: set[AnyFuture] | None = None
         self.cancel: TaskCancel | None = None
         self.force: Force | None = None
         self.warned: Abort | None = None
@@ -71,13 +71,13 @@ class Work:
         task = self.launched
         return task is not None and task.done() and not task.cancelled()
 
-    def tracks(self) -> set[asyncio.Future[Any]]:
+    def tracks(self) -> set[AnyFuture]:
         """Returns the set of futures that keep the thread held after the task has ended."""
         if self.tracked is None:
             self.tracked = set()
         return self.tracked
 
-    def cancel_task(self, task: asyncio.Task[Any] | None, abort: Abort) -> None:
+    def cancel_task(self, task: asyncio.Task[object] | None, abort: Abort) -> None:
         """Delivers a cancel to the task, once per task; again only if the task swallowed it."""
         if task is None or task.done() or (self.cancel is not None and self.cancel.task is task):
             return

@@ -240,7 +240,7 @@ class PostgresServer(ServerProcess):
             raise ServerError(f"{program} failed: {(done.stderr or done.stdout)[-2000:]}")
         return done.stdout
 
-    def _as_user(self) -> dict[str, Any]:
+    def _as_user(self) -> dict[str, Any]:  # Any: arguments of subprocess.Popen
         if self._user is None:
             return {}
         return {"user": self._user, "group": pwd.getpwuid(self._user).pw_gid, "extra_groups": []}

@@ -51,7 +51,7 @@ class LoggingHook:
 class StructlogHook:
     """Logs each event through a structlog logger, with the event's fields as keys. Requires structlog."""
 
-    def __init__(self, logger: Any = None) -> None:
+    def __init__(self, logger: Any = None) -> None:  # Any: of logging or structlog
         if logger is None:
             import structlog  # noqa: PLC0415 - optional dependency
 
@@ -73,5 +73,5 @@ class OfRun(logging.Filter):
         return True
 
 
-def _fields(event: Event) -> dict[str, Any]:
+def _fields(event: Event) -> dict[str, object]:
     return {field.name: getattr(event, field.name) for field in fields(event)}

@@ -63,7 +63,7 @@ _LEVELS: dict[type[Event], int] = {
 }
 
 
-def _run(event: Any) -> str:
+def _run(event: Any) -> str:  # Any: each event of a run has these fields
     return f"run {event.run_id!r} on thread {event.thread_id!r}"
 
 
@@ -121,7 +121,7 @@ def _connectivity(event: ConnectivityChanged) -> str:
     return _CONNECTIVITY.get(event.connectivity, f"connectivity is {event.connectivity!r}")
 
 
-_SENTENCES: dict[type[Event], Callable[[Any], str]] = {
+_SENTENCES: dict[type[Event], Callable[[Any], str]] = {  # Any: each takes the event of its key
     RunAdmitted: lambda event: f"{_run(event)} was admitted" + ("" if event.holds else " and waits"),
     RunStarted: lambda event: f"{_run(event)} of assistant {event.assistant_id!r} started",
     RunSettled: _settled,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextvars import Context
 from itertools import count
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from coordinator import clock as system
 
@@ -35,7 +35,7 @@ class Clock:
         self._calls = 0
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._numbers = count()
-        self._replaced: dict[str, Any] = {}
+        self._replaced: dict[str, object] = {}
         self._slow = self._loop.slow_callback_duration
 
     # -- what workers measure with
@@ -101,20 +101,20 @@ class Clock:
         call_at, call_soon, threadsafe = loop.call_at, loop.call_soon, loop.call_soon_threadsafe
 
         def counting_call_at(
-            when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+            when: float, callback: Callable[..., object], *args: object, context: Context | None = None
         ) -> asyncio.TimerHandle:
             timer = call_at(when, callback, *args, context=context)
             heapq.heappush(self._timers, (when, next(self._numbers), timer))
             return timer
 
         def counting_call_soon(
-            callback: Callable[..., object], *args: Any, context: Context | None = None
+            callback: Callable[..., object], *args: object, context: Context | None = None
         ) -> asyncio.Handle:
             self._calls += 1
             return call_soon(callback, *args, context=context)
 
         def counting_threadsafe(
-            callback: Callable[..., object], *args: Any, context: Context | None = None
+            callback: Callable[..., object], *args: object, context: Context | None = None
         ) -> asyncio.Handle:
             self._calls += 1
             return threadsafe(callback, *args, context=context)

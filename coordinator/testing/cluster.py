@@ -24,7 +24,7 @@ _HALF_A_DAY = 43_200.0
 _ENDLESS = 1e9
 """Seconds. A lease ends only in a crash: no heartbeat has to be written as time is advanced."""
 
-_DEFAULTS: dict[str, Any] = {
+_DEFAULTS: dict[str, Any] = {  # Any: by the names of Settings
     # Work at an interval is done at the end of `advance` as well.
     **dict.fromkeys(("tick", "short_tick", "sweep", "renew", "prune"), _HALF_A_DAY),
     "jitter": 0.0,
@@ -155,7 +155,10 @@ class Cluster:
 
 @asynccontextmanager
 async def cluster(
-    workers: int = 1, *, assistants: Agents | None = None, **settings: Any
+    workers: int = 1,
+    *,
+    assistants: Agents | None = None,
+    **settings: Any,  # Any: by the names of Settings, which checks them
 ) -> AsyncGenerator[Cluster]:
     """Workers that have started, on a store of their own, with these assistants and settings. They end with
     the block. Needs no server and no file. Raises RuntimeError on an event loop that is not asyncio's."""

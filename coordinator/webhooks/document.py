@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlsplit
 
+from stores.json_values import Json, JsonMapping, JsonObject
 from stores.times import iso
 
 _AS_THEY_ARE = (
@@ -32,14 +32,14 @@ def without_path(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/…"
 
 
-def body(run: Mapping[str, Any], *, assistant_id: str | None, now: float) -> bytes:
+def body(run: JsonMapping, *, assistant_id: str | None, now: float) -> bytes:
     """Returns the request body as JSON, which is the same in every attempt except for `webhook_sent_at`.
     Escaped to ASCII, because UTF-8 cannot encode a lone surrogate.
 
     `assistant_id`: the id that clients use. `now`: seconds since 1970. A run with `cancel_action` "rollback"
     left no changes behind.
     """
-    document: dict[str, Any] = {name: run[name] for name in _AS_THEY_ARE}
+    document: JsonObject = {name: run[name] for name in _AS_THEY_ARE}
     document["assistant_id"] = assistant_id
     document["cancel_reason"] = run["cancel_reason"] or run["cancel_cause"]
     document["updated_at"] = iso(run["updated_at"])
@@ -50,8 +50,8 @@ def body(run: Mapping[str, Any], *, assistant_id: str | None, now: float) -> byt
     return json.dumps(document, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
-def _values(values: Any, interrupts: Any) -> Any:
+def _values(values: Json, interrupts: Json) -> Json:
     """Returns the values, for a paused run with its interrupts as `__interrupt__`."""
     if interrupts and (values is None or isinstance(values, dict)):
-        return {**cast("dict[str, Any]", values or {}), "__interrupt__": interrupts}
+        return {**cast("JsonObject", values or {}), "__interrupt__": interrupts}
     return values

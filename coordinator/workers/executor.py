@@ -27,6 +27,7 @@ class TrackingExecutor(ThreadPoolExecutor):
     def __init__(self, size: int, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(size, thread_name_prefix="coordinator")
         self.size, self._loop = size, loop
+        # Any: futures of any result; their type is invariant.
         self._run_of_job: dict[Future[Any], RunContext | None] = {}
 
     @classmethod
@@ -55,7 +56,7 @@ class TrackingExecutor(ThreadPoolExecutor):
         else:
             run.track(future)
 
-    def _discard(self, future: Future[Any]) -> None:
+    def _discard(self, future: Future[Any]) -> None:  # Any: of any result
         self._run_of_job.pop(future, None)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
 from coordinator.assistants.undo import Undo
 from coordinator.clock import boottime
@@ -24,6 +24,7 @@ from coordinator.workers.identity import name_of
 from stores.base import OwnershipStore, WorkerStore
 from stores.errors import RowLocked
 from stores.rows import ANY_WORKER, Orphan, Outcome, Ownership, WorkerRow
+from stores.tasks import AnyFuture
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class Reaper:
         self._recovering: dict[tuple[str, Ownership | None], asyncio.Future[None]] = {}
         self._reaping = asyncio.Lock()
         self._swept = Latch()
-        self._first: asyncio.Future[Any] | None = None
+        self._first: AnyFuture | None = None
         self.swept_at: float | None = None
         """When the last sweep was committed, on `clock`."""
         if not needed:

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from coordinator.workers.deadline import EXIT_WITHIN
 from stores.tasks import begin_soon
@@ -49,7 +49,7 @@ class Shutdown:
             self._worker.end_grace()
             self._arm(EXIT_WITHIN, number)
 
-    async def serving(self, work: Coroutine[Any, Any, object]) -> None:
+    async def serving(self, work: Coroutine[object, object, object]) -> None:
         """Runs `work` until it returns or the worker is drained, whichever comes first; then cancels it."""
         working, drained = begin_soon(work), begin_soon(self.drained.wait())
         await asyncio.wait((working, drained), return_when=asyncio.FIRST_COMPLETED)

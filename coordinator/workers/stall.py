@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable
 from contextvars import Context
 from types import FrameType
-from typing import Any
 
 from coordinator.clock import boottime
 from coordinator.context import current_run
@@ -49,7 +48,7 @@ class StallWatch:
         self._lag = self._longest = 0.0
         self._ended = -math.inf
         self.listeners: list[Callable[[float], None]] = []
-        self.run_of_task: Callable[[asyncio.Task[Any]], RunRecord | None] = _no_run_of_task
+        self.run_of_task: Callable[[asyncio.Task[object]], RunRecord | None] = _no_run_of_task
 
     @property
     def stalled_for(self) -> float:
@@ -136,7 +135,7 @@ def _frames(innermost: FrameType | None) -> list[FrameType]:
     return frames[::-1]
 
 
-def _context_of(frames: list[FrameType], task: asyncio.Task[Any] | None) -> Context | None:
+def _context_of(frames: list[FrameType], task: asyncio.Task[object] | None) -> Context | None:
     """Returns the context of the callback or task step that the loop executes, or None if unknown. Handles of
     uvloop hide it, and tasks before Python 3.12 have no `get_context`."""
     handle = frames[0].f_locals.get("self") if frames else None
@@ -148,5 +147,5 @@ def _context_of(frames: list[FrameType], task: asyncio.Task[Any] | None) -> Cont
     return None if get_context is None else get_context()
 
 
-def _no_run_of_task(task: asyncio.Task[Any]) -> RunRecord | None:
+def _no_run_of_task(task: asyncio.Task[object]) -> RunRecord | None:
     del task

@@ -51,7 +51,7 @@ class Address:
         """What the driver rejects in the URL, in words that do not quote it."""
         return UnusableUrl(self._url, why)
 
-    def servers(self) -> list[dict[str, Any]]:
+    def servers(self) -> list[dict[str, Any]]:  # Any: arguments of asyncpg.connect
         """For `asyncpg.connect`, which bounds the time for all servers of a URL together: each by itself.
         Those that a service file or PGHOST names are one."""
         common = {"dsn": self._url, "target_session_attrs": self._any or "read-write"}

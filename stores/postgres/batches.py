@@ -11,12 +11,13 @@ import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from stores.postgres.connections import Connections
 from stores.postgres.faults import NotConnected, fault_of
+from stores.sql.columns import Columns
 from stores.sql.postgres.calls import BatchFunction, Call
-from stores.tasks import begin_soon
+from stores.tasks import AnyFuture, begin_soon
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,8 @@ class _Alone(Protocol):
 
 
 class _Entry(NamedTuple):
-    call: Call[Any]
-    future: asyncio.Future[Any]
+    call: Call[object]
+    future: AnyFuture
     since: float
     """When it was queued (loop time)."""
 
@@ -128,7 +129,7 @@ def _made_again(call: Call[T]) -> Call[T]:
     return replace(call, answer=call.again or call.answer, unanswered=True)
 
 
-def _settle(call: Call[T], future: asyncio.Future[T], columns: list[Any]) -> None:
+def _settle(call: Call[T], future: asyncio.Future[T], columns: Columns) -> None:
     if future.done():
         return
     try:

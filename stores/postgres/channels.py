@@ -12,12 +12,13 @@ import random
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Protocol
+from typing import Protocol
 
 import asyncpg
 
 from stores.postgres.address import Address
 from stores.postgres.connections import connect_arguments
+from stores.postgres.driver import Connection, Pooled
 from stores.postgres.faults import fault_of
 from stores.postgres.hosts import Hosts
 from stores.postgres.options import Options
@@ -148,7 +149,7 @@ class Channels:
         logger.log(level, "Hints by NOTIFY: %s", reason or repr(error))
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncGenerator[asyncpg.Connection[Any]]:
+    async def _connection(self) -> AsyncGenerator[Connection]:
         arguments = connect_arguments(self._options, longest=ANSWER_WITHIN)
         arguments |= {"timeout": _CONNECT_WITHIN}
         arguments["server_settings"] |= {"application_name": APPLICATION}
@@ -159,10 +160,10 @@ class Channels:
         finally:
             cx.terminate()
 
-    def _on_end(self, _: Any) -> None:
+    def _on_end(self, _: object) -> None:
         self._wake.set()
 
-    async def _serve(self, cx: asyncpg.Connection[Any]) -> None:
+    async def _serve(self, cx: Connection) -> None:
         """Returns when the connection is lost; raises what went wrong."""
         listening_to = frozenset[str]()
         while not cx.is_closed():
@@ -177,9 +178,7 @@ class Channels:
                 await self._rest(cx)
         raise ConnectionResetError("the connection was lost")
 
-    async def _subscribe(
-        self, cx: asyncpg.Connection[Any], listening_to: frozenset[str], wanted: frozenset[str]
-    ) -> None:
+    async def _subscribe(self, cx: Connection, listening_to: frozenset[str], wanted: frozenset[str]) -> None:
         for channel in listening_to - wanted:
             await cx.remove_listener(channel, self._on_message)
         for channel in sorted(wanted - listening_to):
@@ -190,7 +189,7 @@ class Channels:
             self._listening, self._away = bool(wanted), False
             self._audience.on_listening()
 
-    async def _prove(self, cx: asyncpg.Connection[Any], channel: str) -> None:
+    async def _prove(self, cx: Connection, channel: str) -> None:
         """Raises unless notifications arrive: a pooler in transaction mode accepts LISTEN, for a session that
         serves another client afterwards."""
         self._proof = f"{_PROOF}{secrets.token_hex(8)}"
@@ -210,7 +209,7 @@ class Channels:
             self._unsent = self._audience.outgoing()
         return self._unsent[:_AT_ONCE]
 
-    async def _send(self, cx: asyncpg.Connection[Any], batch: Sequence[Message]) -> None:
+    async def _send(self, cx: Connection, batch: Sequence[Message]) -> None:
         """Messages that were lost with their connection are sent again: a hint may be repeated."""
         channels, payloads = zip(*batch, strict=True)
         try:
@@ -219,14 +218,14 @@ class Channels:
             logger.warning("%d hints could not be sent: %s", len(batch), error)
         self._unsent = self._unsent[len(batch) :]
 
-    async def _rest(self, cx: asyncpg.Connection[Any]) -> None:
+    async def _rest(self, cx: Connection) -> None:
         try:
             async with asyncio.timeout(self._ping):
                 await self._wake.wait()
         except TimeoutError:
             await cx.execute("SELECT", timeout=ANSWER_WITHIN)
 
-    def _on_message(self, cx: Any, pid: int, channel: str, payload: object) -> None:
+    def _on_message(self, cx: Pooled, pid: int, channel: str, payload: object) -> None:
         if pid == cx.get_server_pid():
             if payload == self._proof:
                 self._proven.set()
@@ -234,7 +233,7 @@ class Channels:
             self._audience.on_message(channel, payload)
 
 
-async def _notify(cx: asyncpg.Connection[Any], channels: list[str], payloads: list[str]) -> None:
+async def _notify(cx: Connection, channels: list[str], payloads: list[str]) -> None:
     """Raises FullQueue. Querying the queue's usage also moves its tail past notifications that every listener
     has read; while all senders are refused, nothing else does that."""
     try:

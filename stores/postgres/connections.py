@@ -17,6 +17,7 @@ import asyncpg
 
 from stores.errors import StaleFence, StoreUnavailable
 from stores.postgres import searches
+from stores.postgres.driver import Pool, Pooled
 from stores.postgres.faults import AGAIN, Fault, Kind, NotConnected, fault_of
 from stores.postgres.hosts import Hosts
 from stores.postgres.options import Options
@@ -49,6 +50,7 @@ def session_settings(options: Options) -> dict[str, str]:
     return settings
 
 
+# Any: arguments of asyncpg.connect.
 def connect_arguments(options: Options, *, longest: float, grace: float = _GRACE) -> dict[str, Any]:
     """For a connection (`Hosts.connect`) whose statements take `longest` s at most; the client gives them up
     `grace` s later. Behind a pooler nothing may depend on the session: then only the client's own clock
@@ -67,7 +69,7 @@ def connect_arguments(options: Options, *, longest: float, grace: float = _GRACE
     }
 
 
-async def _nothing_to_reset(_: Any) -> None:
+async def _nothing_to_reset(_: object) -> None:
     """No call changes its session."""
 
 
@@ -77,7 +79,7 @@ class Connections:
     def __init__(self, hosts: Hosts, options: Options, *, size: int, longest: float, name: str) -> None:
         self._hosts, self._options = hosts, options
         self._size, self._longest, self._name = size, longest, name
-        self._pool: asyncpg.Pool[Any] | None = None
+        self._pool: Pool | None = None
         self._named: dict[str, str] = {}
         self._under_way = 0
         self._at_rest = asyncio.Event()
@@ -93,8 +95,8 @@ class Connections:
                 min_size=0, max_size=self._size, reset=_nothing_to_reset, connect=self._connect
             )
 
-    async def _connect(self, *_: Any, known: bool = True, **__: Any) -> Any:
-        cx: Any = await self._hosts.connect(**connect_arguments(self._options, longest=self._longest))
+    async def _connect(self, *_: object, known: bool = True, **__: object) -> Pooled:
+        cx: Pooled = await self._hosts.connect(**connect_arguments(self._options, longest=self._longest))
         if known and self._options.statement_cache:  # else its session is another one for each statement
             try:
                 cx.backend = await cx.fetchval("SELECT pg_backend_pid()")  # a pooler reports another number
@@ -143,7 +145,7 @@ class Connections:
             raise lost.as_error(refusal) from refusal
 
     async def _rows(
-        self, call: Call[Any], again: frozenset[Kind], since: float | None, *, reads: bool
+        self, call: Call[object], again: frozenset[Kind], since: float | None, *, reads: bool
     ) -> tuple[Rows, Fault | None]:
         """Repeats the statement as often as needed, within the bounds; also why an attempt went unanswered,
         if one did."""
@@ -172,7 +174,7 @@ class Connections:
     async def rows_once(
         self,
         sql: str,
-        args: tuple[Any, ...],
+        args: tuple[object, ...],
         until: float,
         since: float | None = None,
         *,
@@ -197,9 +199,9 @@ class Connections:
 
     async def _fetch(
         self,
-        pool: asyncpg.Pool[Any],
+        pool: Pool,
         sql: str,
-        args: tuple[Any, ...],
+        args: tuple[object, ...],
         until: float,
         since: float | None,
         *,
@@ -233,7 +235,7 @@ class Connections:
             self._silence.over(cx)
             await pool.release(cx)
 
-    async def _alive(self, pool: asyncpg.Pool[Any], until: float, since: float | None) -> Any:
+    async def _alive(self, pool: Pool, until: float, since: float | None) -> Pooled:
         """A connection that has answered a moment ago. A firewall may have dropped an idle one, and then it
         has dropped the others as well: a call that is sent on it would wait for its own bound."""
         while True:
@@ -250,7 +252,7 @@ class Connections:
                     _end(cx)
                     await pool.release(cx)
 
-    async def _answers(self, cx: Any) -> bool:
+    async def _answers(self, cx: Pooled) -> bool:
         try:
             async with asyncio.timeout(_ANSWER_WITHIN):
                 await cx.execute("SELECT")
@@ -261,7 +263,7 @@ class Connections:
         cx.touch()
         return True
 
-    def _lost(self, cx: Any) -> None:
+    def _lost(self, cx: Pooled) -> None:
         """The call on it is repeated, for it may not have arrived."""
         _end(cx)
         self._distrust()
@@ -271,7 +273,7 @@ class Connections:
         each in order, and waits for a server that may be away."""
         self._distrusted_at = asyncio.get_running_loop().time()
 
-    async def _acquire(self, pool: asyncpg.Pool[Any], until: float, since: float | None) -> Any:
+    async def _acquire(self, pool: Pool, until: float, since: float | None) -> Pooled:
         now = asyncio.get_running_loop().time()
         search_until = max(
             (now if since is None else since) + self._options.away_timeout, now + _CONNECT_AT_LEAST
@@ -296,7 +298,7 @@ class Connections:
         return statement
 
 
-def _end(cx: Any) -> None:
+def _end(cx: Pooled) -> None:
     """Terminates the connection. One that the server has closed is back in the pool already, and refuses."""
     with suppress(asyncpg.InterfaceError):
         cx.terminate()

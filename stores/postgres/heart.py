@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
-
-import asyncpg
 
 from stores.postgres.connections import connect_arguments
+from stores.postgres.driver import Connection
 from stores.postgres.faults import AGAIN, fault_of
 from stores.postgres.hosts import Hosts
 from stores.postgres.options import Options
@@ -30,12 +28,17 @@ class PostgresHeart:
     store's other connections nor a blocked event loop of the process delays it."""
 
     def __init__(
-        self, hosts: Hosts, options: Options, *, now: Any, worker_id: Callable[[int], str | None]
+        self,
+        hosts: Hosts,
+        options: Options,
+        *,
+        now: Callable[[], int | None],
+        worker_id: Callable[[int], str | None],
     ) -> None:
         self._hosts, self._options, self._now = hosts, options, now
         self._worker_id = worker_id
         self._runner = asyncio.Runner()
-        self._cx: asyncpg.Connection[Any] | None = None
+        self._cx: Connection | None = None
 
     def beat(self, epoch: int) -> bool:
         """See `stores.base.Heart`."""

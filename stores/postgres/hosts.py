@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 
 from stores.postgres.address import Address
+from stores.postgres.driver import Connection
 from stores.postgres.faults import Kind, fault_of
 from stores.tasks import begin_soon
 
@@ -34,7 +35,7 @@ class Session(asyncpg.Connection):
 
     __slots__ = ("backend", "used_at")
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # Any: as the driver's
         super().__init__(*args, **kwargs)
         self.backend = 0
         self.used_at = asyncio.get_running_loop().time()
@@ -50,7 +51,7 @@ class Session(asyncpg.Connection):
         return asyncio.get_running_loop().time() - self.used_at
 
 
-def _notice_silence(connected: Any) -> None:
+def _notice_silence(connected: socket.socket | None) -> None:
     if connected is None or connected.family not in (socket.AF_INET, socket.AF_INET6):
         return
     with suppress(OSError):  # where the platform lacks an option, the bounds of each call remain
@@ -69,7 +70,8 @@ class Hosts:
         self._servers = address.servers()
         self._best = 0
 
-    async def connect(self, *, timeout: float = 60.0, **arguments: Any) -> asyncpg.Connection[Any]:
+    # Any: arguments of asyncpg.connect.
+    async def connect(self, *, timeout: float = 60.0, **arguments: Any) -> Connection:
         """As `asyncpg.connect`; `timeout` (s) bounds the attempt at each server by itself. Servers are tried
         in their order, beginning with the last that worked; one that is silent delays the next by NEXT_AFTER.
         While one is silent, those that have failed are tried again, for `timeout` in all. Raises the error
@@ -78,7 +80,7 @@ class Hosts:
         until = loop.time() + timeout
         left = [*range(self._best, len(self._servers)), *range(self._best)]
         failed: list[int] = []
-        attempts: dict[asyncio.Task[asyncpg.Connection[Any]], int] = {}
+        attempts: dict[asyncio.Task[Connection], int] = {}
         errors: list[BaseException] = []
         try:
             while left or attempts:
@@ -102,7 +104,7 @@ class Hosts:
         finally:
             await _give_up(attempts)
 
-    async def _attempt(self, at: int, **arguments: Any) -> asyncpg.Connection[Any]:
+    async def _attempt(self, at: int, **arguments: Any) -> Connection:  # Any: as of `connect`
         try:
             return await asyncpg.connect(**self._servers[at], **arguments)
         except ValueError:  # asyncpg.ClientConfigurationError is one, too
@@ -111,7 +113,7 @@ class Hosts:
             raise self._address.refused(why) from None
 
 
-async def _give_up(attempts: Iterable[asyncio.Task[asyncpg.Connection[Any]]]) -> None:
+async def _give_up(attempts: Iterable[asyncio.Task[Connection]]) -> None:
     for attempt in attempts:
         attempt.cancel()
     for answer in await asyncio.gather(*attempts, return_exceptions=True):

@@ -7,15 +7,17 @@ import asyncio
 import random
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
-from typing import Any
 
 import asyncpg
 
 from stores.errors import StoreRefused, StoreUnavailable
+from stores.postgres.driver import Connection
+from stores.sql.columns import Columns
 from stores.sql.postgres import schema as schemas
+from stores.sql.postgres.calls import Rows
 from stores.tasks import begin_soon
 
-Connect = Callable[[], AbstractAsyncContextManager[Any]]
+Connect = Callable[[], AbstractAsyncContextManager[Connection]]
 Report = Callable[[str], None]
 
 _LOOK_EVERY = 0.2  # s, between two reads of the blocking sessions
@@ -61,7 +63,7 @@ async def migrate(
         await asyncio.sleep(_PAUSE * random.uniform(0.75, 1.25))
 
 
-async def _forbidden(cx: Any, schema: str, error: Exception) -> str:
+async def _forbidden(cx: Connection, schema: str, error: Exception) -> str:
     outdated = await schemas.outdated(cx, schema) or f"schema {schema!r} was changed"
     return f"{outdated}, and this role may not change it: run `coordinator db migrate` as its owner ({error})"
 
@@ -92,7 +94,7 @@ class Watched:
                     self._saw(await eye.fetch(_BLOCKERS, pid))
                     await asyncio.sleep(_LOOK_EVERY)
 
-    def _saw(self, rows: list[Any]) -> None:
+    def _saw(self, rows: Rows) -> None:
         if not rows:
             return
         self.named = ", ".join(_session(row) for row in rows)
@@ -101,7 +103,7 @@ class Watched:
             self._report(f"the migration waits for {', '.join(_session(row) for row in fresh)}")
 
 
-def _session(row: Any) -> str:
+def _session(row: Columns) -> str:
     pid, role, application, state, since = row
     doing = f", {state} since {since:%Y-%m-%d %H:%M:%S %Z}" if since is not None else ""
     return f"session {pid} of {role!r} ({application or 'no name'!r}{doing})"

@@ -43,7 +43,7 @@ class WritesMadeAgain(SQLTransactions):
     async def _briefly(self, call: Call[T]) -> T:
         raise NotImplementedError
 
-    def _now(self) -> Any:
+    def _now(self) -> Any:  # Any: None = the server's clock, but SQLite's statements need an int
         raise NotImplementedError
 
     @cached_property

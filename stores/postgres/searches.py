@@ -4,17 +4,17 @@ more."""
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import asyncpg
 
 from stores.errors import SearchTooLong
+from stores.postgres.driver import Connection
 from stores.sql.postgres.calls import Rows
 
 _END_WITHIN = 2.0  # s; the statement has been stopped by then
 
 
-async def fetch(cx: Any, sql: str, args: tuple[Any, ...], *, longest: float) -> Rows:
+async def fetch(cx: Connection, sql: str, args: tuple[object, ...], *, longest: float) -> Rows:
     """In a transaction of its own that sets its limits, so that they hold behind a pooler too: a statement
     timeout, and no parallel workers, so that other clients keep the server's cores. A cancel is passed on to
     the server. Raises SearchTooLong, and what the driver raises; the connection can be used again afterwards,
@@ -31,7 +31,7 @@ async def fetch(cx: Any, sql: str, args: tuple[Any, ...], *, longest: float) -> 
         await _end(cx)
 
 
-async def _end(cx: Any) -> None:
+async def _end(cx: Connection) -> None:
     try:
         async with asyncio.timeout(_END_WITHIN):
             await cx.execute("ROLLBACK")

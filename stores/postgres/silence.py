@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
 
-import asyncpg
-
+from stores.postgres.driver import Connection
 from stores.postgres.hosts import Session
 from stores.tasks import begin_soon
 
@@ -38,7 +36,7 @@ class Silence:
 
     def __init__(
         self,
-        connect: Callable[[], Awaitable[asyncpg.Connection[Any]]],
+        connect: Callable[[], Awaitable[Connection]],
         lost: Callable[[Session], None],
     ) -> None:
         self._connect, self._lost = connect, lost

@@ -10,8 +10,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, cast
 
-import asyncpg
-
 from stores.base import EPOCH_ENDED
 from stores.errors import RowLocked, StoreUnavailable
 from stores.fair_queue import PATIENCE, FairQueue
@@ -19,6 +17,7 @@ from stores.inspection import Inspection
 from stores.postgres.address import Address
 from stores.postgres.batches import Lane
 from stores.postgres.connections import CONNECT_WITHIN, Connections, session_settings
+from stores.postgres.driver import Connection
 from stores.postgres.faults import AGAIN, Kind, fault_of
 from stores.postgres.heart import PostgresHeart
 from stores.postgres.host_gate import HostGate, open_host_gate
@@ -34,7 +33,7 @@ from stores.sql.postgres.calls import OUTCOME_UNKNOWN, BatchFunction, Call
 from stores.sql.postgres.statements import POSTGRES
 from stores.sql.statements import AsCall, P, Query, SearchStatement, Statement, T, Transaction
 from stores.states import Cause
-from stores.tasks import begin_soon
+from stores.tasks import AnyFuture, begin_soon
 from stores.times import limit as limit_of
 
 logger = logging.getLogger(__name__)
@@ -86,7 +85,7 @@ class PostgresStore(WritesMadeAgain):
             within=PATIENCE * self._options.search_timeout,
             what="searches",
         )
-        self._calls = set[asyncio.Task[Any]]()
+        self._calls = set[asyncio.Task[object]]()
         self._admitting: dict[str, asyncio.Future[Admission]] = {}
         self._unknown: dict[str, AdmissionRequest] = {}
         self._host_gate: HostGate | None = None
@@ -99,7 +98,7 @@ class PostgresStore(WritesMadeAgain):
     def schema(self) -> str:
         return self._options.schema
 
-    def _now(self) -> Any:
+    def _now(self) -> Any:  # Any: None = the server's clock, but SQLite's statements need an int
         """None = the server's clock."""
         return None if self._clock is None else self._clock()
 
@@ -151,7 +150,7 @@ class PostgresStore(WritesMadeAgain):
         await self._read(schema.check_version)
 
     @asynccontextmanager
-    async def connection(self, *, reads: bool = False) -> AsyncGenerator[asyncpg.Connection[Any]]:
+    async def connection(self, *, reads: bool = False) -> AsyncGenerator[Connection]:
         """A connection without time-outs, for work that is no call. Raises StoreUnavailable, StoreRefused."""
         sent = False
         try:
@@ -211,7 +210,7 @@ class PostgresStore(WritesMadeAgain):
         pool = self._urgent if urgent else self._waiting
         return self._own(pool.run(call))
 
-    def _own(self, calling: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def _own(self, calling: Coroutine[object, object, T]) -> asyncio.Task[T]:
         task = begin_soon(calling)
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
@@ -383,7 +382,7 @@ def _as_call(statement: Statement[P, T]) -> AsCall[P, T]:
     return cast("AsCall[P, T]", statement)
 
 
-def _retrieve_exception(answer: asyncio.Future[Any]) -> None:
+def _retrieve_exception(answer: AnyFuture) -> None:
     """So that asyncio does not log "exception was never retrieved" if the caller was cancelled."""
     if not answer.cancelled():
         answer.exception()

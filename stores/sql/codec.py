@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields
 from operator import attrgetter
-from typing import Any, cast
+from typing import cast
 
 from stores.checkpoints import CheckpointRow
 from stores.crons import CronRow
+from stores.json_values import JsonMapping, JsonObject
 from stores.rows import COUNTERS, MESSAGES, Decision, DrainWish, Json, Ownership, RunRow, ThreadRow
 from stores.spec import COLUMN_NAMES, RECORDED, ROLES, Kind, RunColumns, value_in
+from stores.sql.columns import Column, Columns, Convert
 from stores.states import OPEN, CancelAction, Cause, DisconnectMode, RunStatus, WebhookState
 from stores.times import iso
 from stores.webhooks import ClaimedWebhook, WebhookRow
@@ -72,7 +74,7 @@ def dumps_or_null(value: Json) -> str | None:
     return None if value is None else dumps(value)
 
 
-def dumps_opaque(value: Mapping[str, Any]) -> str:
+def dumps_opaque(value: JsonMapping) -> str:
     """As `dumps` for the caller's own kwargs: what JSON cannot hold is kept as its `str()`."""
     try:
         return _encode_opaque(value)
@@ -80,7 +82,7 @@ def dumps_opaque(value: Mapping[str, Any]) -> str:
         return _encode({_text_of(key): _or_str(item) for key, item in value.items()})
 
 
-def _or_str(value: Any) -> Any:
+def _or_str(value: object) -> Json:
     try:
         return json.loads(_encode_opaque(value))
     except (ValueError, TypeError, RecursionError):
@@ -119,7 +121,7 @@ def is_json(value: object, depth: int = _DEEPEST) -> bool:
     return kind is list and all(is_json(item, depth - 1) for item in cast("list[object]", value))
 
 
-def as_stored(kwargs: dict[str, Any]) -> dict[str, Any]:
+def as_stored(kwargs: JsonObject) -> JsonObject:
     """The kwargs as every other process will read them, so that they are the same in this one; unchanged
     where JSON cannot hold them (then a value that only this process has, such as a callback, stays
     usable)."""
@@ -158,7 +160,7 @@ def drain_wish(requested_at: int | str, grace_ms: int | str | None) -> DrainWish
     return DrainWish(int(requested_at), None if grace_ms is None else int(grace_ms) / 1000)
 
 
-def run_row(columns: Sequence[Any]) -> RunRow:
+def run_row(columns: Columns) -> RunRow:
     """Map a row selected with RUN_COLUMNS. Raises ValueError or TypeError where it cannot be read."""
     plain = list(columns[: len(PLAIN_COLUMNS)])
     for place, read in _READ:
@@ -172,18 +174,18 @@ Text = Callable[[str | None], str | None]
 """How an engine writes free text."""
 
 
-def writers(text: Text) -> dict[str, Callable[[Any], Any]]:
+def writers(text: Text) -> dict[str, Convert]:
     """A function for each field of a spec whose value is converted before it is written."""
     by_kind = {Kind.text: text, Kind.json: dumps_or_null, Kind.opaque_json: dumps_opaque}
     return {name: by_kind[role.kind] for name, role in ROLES.items() if role.kind in by_kind}
 
 
-def spec_writer(text: Text, names: Sequence[str]) -> Callable[[RunColumns], list[Any]]:
+def spec_writer(text: Text, names: Sequence[str]) -> Callable[[RunColumns], list[Column]]:
     """Writes these fields of a spec, in this order."""
     pick = attrgetter(*names)
     written = [(names.index(name), write) for name, write in writers(text).items() if name in names]
 
-    def write_spec(spec: RunColumns) -> list[Any]:
+    def write_spec(spec: RunColumns) -> list[Column]:
         values = list(pick(spec))
         for place, write in written:
             values[place] = write(values[place])
@@ -192,12 +194,12 @@ def spec_writer(text: Text, names: Sequence[str]) -> Callable[[RunColumns], list
     return write_spec
 
 
-def record_writer(text: Text) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+def record_writer(text: Text) -> Callable[[JsonMapping], JsonObject]:
     """Writes what `put` takes of a spec (RECORDED), by name; a field that the record lacks gets its
     default."""
     write = writers(text)
 
-    def write_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    def write_record(record: JsonMapping) -> JsonObject:
         values = {name: value_in(record, name) for name in RECORDED}
         values["model_name"] = model_name_of(values["model_name"])
         return {name: write[name](value) if name in write else value for name, value in values.items()}
@@ -211,7 +213,7 @@ def run_columns(without: Collection[str]) -> str:
     return ", ".join(names)
 
 
-def _or_none(kind: Callable[[str], Any]) -> Callable[[str | None], Any]:
+def _or_none(kind: Callable[[str], Column]) -> Convert:
     return lambda text: kind(text) if text else None
 
 
@@ -220,7 +222,7 @@ def _columns_of(*kinds: Kind) -> list[str]:
 
 
 # By their places: pages of runs are read by the thousand values.
-_READ: tuple[tuple[int, Callable[[Any], Any]], ...] = tuple(
+_READ: tuple[tuple[int, Convert], ...] = tuple(
     (PLAIN_COLUMNS.index(name), read)
     for read, names in (
         (loads, ("interrupts", "rollback_ref", "result", *_columns_of(*_JSON))),
@@ -246,7 +248,7 @@ _STAMPS = (
 )
 
 
-def record(row: RunRow) -> dict[str, Any]:
+def record(row: RunRow) -> JsonObject:
     """A row as the mapping that record operations return: plain values, ISO stamps; status and on_disconnect
     as members, so that the value of a newer program differs from a damaged one."""
     named = {name: getattr(row, name) for name in PLAIN_COLUMNS}
@@ -260,7 +262,7 @@ def record(row: RunRow) -> dict[str, Any]:
     return named
 
 
-def decision_of(columns: Sequence[Any], *, won: bool) -> Decision:
+def decision_of(columns: Columns, *, won: bool) -> Decision:
     """Map a row selected with DECISION_COLUMNS."""
     run_id, thread_id, status, settled_at, owner, home, fence, action, cause, reason, actor, error = columns
     return Decision(
@@ -289,7 +291,7 @@ THREAD_TEXTS = (4, 5, 6)
 """Metadata, values, interrupts."""
 
 
-def thread_row(columns: Sequence[Any]) -> ThreadRow:
+def thread_row(columns: Columns) -> ThreadRow:
     """Map thread_id, user_id, assistant_id, fence, metadata, values, interrupts, created_at, updated_at,
     state_updated_at, ttl_ms, temporary, the derived status, and the error of the run that determines it."""
     status: str = columns[12]
@@ -311,7 +313,7 @@ def thread_row(columns: Sequence[Any]) -> ThreadRow:
     )
 
 
-def checkpoint_row(columns: Sequence[Any]) -> CheckpointRow:
+def checkpoint_row(columns: Columns) -> CheckpointRow:
     """Map run_id, kind, assistant_id, status, paused, settled, interrupts, metadata, kwargs, fence, values,
     the run before, the moment, and whether the thread holds these values. Raises ValueError."""
     return CheckpointRow(
@@ -332,7 +334,7 @@ def checkpoint_row(columns: Sequence[Any]) -> CheckpointRow:
     )
 
 
-def token_totals(rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+def token_totals(rows: Sequence[Columns]) -> JsonObject:
     """From (model, runs, total, input, output, lead agent, subagent, middleware) for each model."""
     runs, tokens, inputs, outputs, lead, subagent, middleware = (
         sum(row[at] for row in rows) for at in range(1, 8)
@@ -351,14 +353,14 @@ _WEBHOOK_NAMES = tuple(f.name for f in fields(WebhookRow))
 WEBHOOK_COLUMNS = ", ".join(_WEBHOOK_NAMES)
 
 
-def webhook_row(columns: Sequence[Any]) -> WebhookRow:
+def webhook_row(columns: Columns) -> WebhookRow:
     """Map a row selected with WEBHOOK_COLUMNS."""
-    named: dict[str, Any] = dict(zip(_WEBHOOK_NAMES, columns, strict=True))
+    named: dict[str, Column] = dict(zip(_WEBHOOK_NAMES, columns, strict=True))
     named["state"] = WebhookState.stored(named["state"])
     return WebhookRow(**named)
 
 
-def claimed_webhook(columns: Sequence[Any], settled: Mapping[str, Any]) -> ClaimedWebhook:
+def claimed_webhook(columns: Columns, settled: JsonMapping) -> ClaimedWebhook:
     """`columns`: run_id, thread_id, user_id, attempts, url, run, and as JSON metadata, kwargs, values and
     interrupts. `settled`: the fields that are derived from `run`."""
     run_id, thread_id, user_id, attempt, url, _, *texts = columns
@@ -375,16 +377,16 @@ CRON_VALUES = _CRON_NAMES[: _CRON_NAMES.index("last_at")]
 """The columns of a cron that its maker sets; the rest is the store's."""
 
 
-def cron_values(cron: CronRow) -> tuple[Any, ...]:
+def cron_values(cron: CronRow) -> tuple[Column, ...]:
     """In the order of CRON_VALUES."""
     written = {name: getattr(cron, name) for name in CRON_VALUES}
     written["payload"], written["metadata"] = dumps(cron.payload), dumps(cron.metadata)
     return tuple(written.values())
 
 
-def cron_row(columns: Sequence[Any]) -> CronRow:
+def cron_row(columns: Columns) -> CronRow:
     """Map a row selected with CRON_COLUMNS."""
-    named: dict[str, Any] = dict(zip(_CRON_NAMES, columns, strict=True))
+    named: dict[str, Column] = dict(zip(_CRON_NAMES, columns, strict=True))
     named["enabled"] = bool(named["enabled"])
     named["payload"], named["metadata"] = loads(named["payload"]), loads(named["metadata"])
     return CronRow(**named)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from stores.sql.columns import Column, Columns
 
 logger = logging.getLogger(__name__)
 
@@ -14,7 +16,7 @@ _unreadable = set[tuple[str, str]]()
 Read = TypeVar("Read")
 
 
-def readable(what: str, rows: Iterable[Sequence[Any]], read: Callable[[Any], Read]) -> list[Read]:
+def readable(what: str, rows: Iterable[Columns], read: Callable[[Column], Read]) -> list[Read]:
     """The rows that `read` can map, in order: one row must not hide the others. Each of the first thousand
     rows that are skipped is logged once in the life of the process, as `what` and its first column."""
     mapped = list[Read]()

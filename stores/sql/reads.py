@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
 
 from stores.crons import CronRow
 from stores.finding import IdKind
+from stores.json_values import JsonObject
 from stores.rows import RunRow, Transition
 from stores.sql.codec import CRON_COLUMNS, WEBHOOK_COLUMNS, cron_row, record, token_totals, webhook_row
+from stores.sql.columns import Column
 from stores.sql.conditions import IN_FLIGHT, ROLLED_BACK, SHOWN_STATUS, WAITING
 from stores.sql.readable import readable
 from stores.sql.select import RUNS_IN_FLIGHT, Mapper, Row, Select, member_of
@@ -24,12 +25,12 @@ _OF_USER = "(CAST(:user AS text) IS NULL OR user_id = :user)"
 _NEWEST_FIRST = "created_us DESC NULLS LAST"
 
 
-def _mapped(rows: Sequence[Row], mapper: Mapper) -> Any:
+def _mapped(rows: Sequence[Row], mapper: Mapper) -> Column:
     """The only row; None = there is none."""
     return mapper(rows[0]) if rows else None
 
 
-def _first(rows: Sequence[Row], _: Mapper) -> Any:
+def _first(rows: Sequence[Row], _: Mapper) -> Column:
     """The only column of the only row, as stored; None = there is none."""
     return rows[0][0] if rows else None
 
@@ -46,7 +47,7 @@ def _runs(rows: Sequence[Row], mapper: Mapper) -> list[RunRow]:
     return readable("run", rows, mapper)
 
 
-def _records(rows: Sequence[Row], mapper: Mapper) -> list[dict[str, Any]]:
+def _records(rows: Sequence[Row], mapper: Mapper) -> list[JsonObject]:
     """Unreadable rows are left out; for these `get` raises."""
     return [record(run) for run in readable("run", rows, mapper)]
 
@@ -93,9 +94,9 @@ def runs(
 
 def _narrowed(
     status: str, statuses: Sequence[str], *, thread_id: str | None = None, user_id: str | None = None
-) -> tuple[str, dict[str, Any]]:
+) -> tuple[str, dict[str, object]]:
     """The condition, its parameters. `status`: the expression that is one of `statuses` (() = any)."""
-    where, parameters = "kind = 'run'", dict[str, Any]()
+    where, parameters = "kind = 'run'", dict[str, object]()
     for column, name, value in (("thread_id", "thread", thread_id), ("user_id", "user", user_id)):
         if value is not None:
             where += f" AND {column} = :{name}"
@@ -162,7 +163,7 @@ def thread_of_key(key: str, user_id: str | None) -> Select[str | None]:
     return Select("thread_id", "runs", condition, {"key": key, "user": user_id or ""}, _first)
 
 
-def narrowed(statuses: Sequence[str], user_id: str | None) -> tuple[str, dict[str, Any]]:
+def narrowed(statuses: Sequence[str], user_id: str | None) -> tuple[str, dict[str, object]]:
     """The condition of runs of a user (None = of all) with one of these shown statuses (() = any), and its
     parameters."""
     return _narrowed(SHOWN_STATUS, statuses, user_id=user_id)
@@ -184,14 +185,14 @@ def inflight_runs(
 # -- records
 
 
-def get(run_id: str, user_id: str | None) -> Select[dict[str, Any] | None]:
-    def answer(rows: Sequence[Row], mapper: Mapper) -> dict[str, Any] | None:
+def get(run_id: str, user_id: str | None) -> Select[JsonObject | None]:
+    def answer(rows: Sequence[Row], mapper: Mapper) -> JsonObject | None:
         return record(mapper(rows[0])) if rows else None
 
     return Select(None, "runs", _ONE, {"run": run_id, "user": user_id}, answer)
 
 
-def list_by_thread(thread_id: str, user_id: str | None, limit: int) -> Select[list[dict[str, Any]]]:
+def list_by_thread(thread_id: str, user_id: str | None, limit: int) -> Select[list[JsonObject]]:
     return Select(
         None,
         "runs",
@@ -201,9 +202,7 @@ def list_by_thread(thread_id: str, user_id: str | None, limit: int) -> Select[li
     )
 
 
-def list_open(
-    statuses: tuple[str, ...], before: int | None, *, inclusive: bool
-) -> Select[list[dict[str, Any]]]:
+def list_open(statuses: tuple[str, ...], before: int | None, *, inclusive: bool) -> Select[list[JsonObject]]:
     """Runs with one of the statuses, oldest first; rows that cannot be read are skipped."""
     where, parameters = _narrowed("status", statuses)
     compare = "<=" if inclusive else "<"
@@ -223,8 +222,8 @@ _TOKENS = "COALESCE(NULLIF(model_name, ''), 'unknown'), count(*), " + ", ".join(
 )
 
 
-def aggregate_tokens(thread_id: str, *, include_active: bool) -> Select[dict[str, Any]]:
-    def answer(rows: Sequence[Row], mapper: Mapper) -> dict[str, Any]:
+def aggregate_tokens(thread_id: str, *, include_active: bool) -> Select[JsonObject]:
+    def answer(rows: Sequence[Row], mapper: Mapper) -> JsonObject:
         return token_totals([mapper(row) for row in rows])
 
     statuses = ("success", "error", "running") if include_active else ("success", "error")
@@ -255,7 +254,7 @@ def webhooks(
     return Select(WEBHOOK_COLUMNS, "webhooks", where, {**parameters, "run": run_id, "limit": limit}, answer)
 
 
-def _webhooks(states: Sequence[str], user_id: str | None) -> tuple[str, dict[str, Any]]:
+def _webhooks(states: Sequence[str], user_id: str | None) -> tuple[str, dict[str, object]]:
     if not states:
         return _OF_USER, {"user": user_id}
     condition, named = member_of("state", "state", states)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
+
+from stores.sql.columns import Column, Columns
 
 T_co = TypeVar("T_co", covariant=True)
-Row: TypeAlias = Sequence[Any]
-Mapper: TypeAlias = Callable[[Row], Any]
+Row: TypeAlias = Columns
+Mapper: TypeAlias = Callable[[Row], Column]
 
 RUNS_IN_FLIGHT = "runs in flight"
 
@@ -24,7 +26,7 @@ class Select(NamedTuple, Generic[T_co]):
     columns: str | None
     table: str
     condition: str
-    parameters: Mapping[str, Any]
+    parameters: Mapping[str, object]
     answer: Callable[[Sequence[Row], Mapper], T_co]
 
 

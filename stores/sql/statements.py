@@ -10,20 +10,21 @@ A transaction takes its time (us) as `now`, before its arguments: the store pass
 the transaction is run. PostgreSQL's take None too, for the server's clock.
 
 The type checker compares the modules of both engines with these Protocols, and each use of a function in
-`stores.transactions` as well. It does not see what columns a row has: `Call.answer` reads rows of `Any`.
+`stores.transactions` as well. It does not see what columns a row has: `Call.answer` reads rows of `Column`.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import Concatenate, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 from stores.catalogue import Heavy, RemovedThread, ThreadQuery
 from stores.checkpoints import CheckpointRow
 from stores.crons import CronQuery, CronRow, DueCrons, Firing
 from stores.events import EventPage, EventsKept, NewEvents, Position
 from stores.finding import ListPosition, RunQuery
+from stores.json_values import JsonMapping
 from stores.pages import Page
 from stores.pruning import PruneCursor, PruneStep, Retention
 from stores.rows import (
@@ -244,7 +245,7 @@ class RecordStatements(Protocol):
     def delete_thread(now: int, own: Ownership) -> None: ...
     @statement
     @staticmethod
-    def put(now: int, run_id: str, fields: Mapping[str, Any]) -> None: ...
+    def put(now: int, run_id: str, fields: JsonMapping) -> None: ...
     @statement
     @staticmethod
     def update_status(now: int, run_id: str, status: str, error: str | None) -> bool: ...
@@ -253,10 +254,10 @@ class RecordStatements(Protocol):
     def update_model_name(now: int, run_id: str, model_name: str | None) -> bool: ...
     @statement
     @staticmethod
-    def update_completion(now: int, run_id: str, status: str | None, fields: Mapping[str, Any]) -> bool: ...
+    def update_completion(now: int, run_id: str, status: str | None, fields: JsonMapping) -> bool: ...
     @statement
     @staticmethod
-    def update_progress(now: int, run_id: str, fields: Mapping[str, Any]) -> bool: ...
+    def update_progress(now: int, run_id: str, fields: JsonMapping) -> bool: ...
     @statement
     @staticmethod
     def delete(now: int, run_id: str) -> None: ...

@@ -257,7 +257,7 @@ async def gateway(stage: Stage) -> Figures:
     return f"{len(took)} cancels over HTTP: {shown(took)}", {"cancel": spread(took), "left_s": left}
 
 
-async def drive(one: Any, other: Any) -> list[float]:
+async def drive(one: Any, other: Any) -> list[float]:  # Any: clients of an optional package
     """Cancels runs that were created on other connections. Returns the times (s) until they stopped."""
     thread, run, steps = (await one.threads.create())["thread_id"], "", list[int]()
     async for part in one.runs.stream(thread, "agent", input={"steps": 5, "sleep": 0.01}):

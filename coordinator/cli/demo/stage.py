@@ -22,6 +22,7 @@ from coordinator.servers.process import ServerError
 from coordinator.servers.valkey import ValkeyServer
 
 
+# Any: stdout and stderr, as create_subprocess_exec takes them.
 async def spawn(*arguments: str, settings: Message, stdin: int = DEVNULL, **streams: Any) -> Process:
     """Runs `python -m` with these settings only. They are passed in the environment, because command lines
     are public and the URL of a store may contain a password. Ctrl-C does not reach the process."""

@@ -21,7 +21,7 @@ from typing import Any
 
 from coordinator import CoordinatorError, RunContext, RunFailed, RunManager, open_coordinator
 
-Message = dict[str, Any]  # JSON of a call, of its response or of a moment: any, for both ends are ours
+Message = dict[str, Any]  # Any: JSON; both ends are the demo's
 
 
 class Worker:

@@ -10,7 +10,9 @@ import json
 import os
 import sys
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NoReturn
+from typing import Literal, NoReturn
+
+from stores.json_values import JsonObject
 
 _VARIABLE = "COORDINATOR_SERVE_OPTIONS"
 
@@ -26,8 +28,8 @@ class ServeOptions:
     redis: str | None
     assistants: str | None
     log_format: Literal["text", "json"]
-    settings: dict[str, Any] = field(default_factory=dict[str, Any])
-    gateway: dict[str, Any] = field(default_factory=dict[str, Any])
+    settings: JsonObject = field(default_factory=JsonObject)
+    gateway: JsonObject = field(default_factory=JsonObject)
     development: bool = False
     watched_folders: list[str] = field(default_factory=list[str])
     """Folders whose Python files are watched for changes."""

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
 
 from coordinator.cli.serve.banner import Banner
 from coordinator.cli.serve.embedded import EmbeddedRedis
@@ -19,6 +18,7 @@ from coordinator.gateway.server.listening import Listening
 from coordinator.gateway.server.spawning import spawned_ahead
 from coordinator.gateway.server.supervisor import Supervisor
 from coordinator.gateway.shared_counts import shared_between_workers, shared_folder
+from stores.json_values import JsonObject
 
 logger = logging.getLogger("coordinator.serve")
 
@@ -68,11 +68,11 @@ async def _run(options: ServeOptions, stack: AsyncExitStack) -> None:
 class _Backend:
     """Settings of the workers, and the embedded Redis while it starts."""
 
-    settings: dict[str, Any]
+    settings: JsonObject
     redis: EmbeddedRedis | None = None
     started: asyncio.Task[bool] | None = None
 
-    async def resolved(self) -> dict[str, Any]:
+    async def resolved(self) -> JsonObject:
         """Return the settings; includes the embedded Redis if it could be started."""
         if self.redis is not None and self.started is not None and await asyncio.shield(self.started):
             self.settings["redis"] = self.redis.url
@@ -97,7 +97,7 @@ def _open_backend(options: ServeOptions, stack: AsyncExitStack) -> _Backend:
     return _Backend(settings, redis, asyncio.create_task(redis.start()))
 
 
-def _gateway_settings(options: ServeOptions, port: int) -> dict[str, Any]:
+def _gateway_settings(options: ServeOptions, port: int) -> JsonObject:
     return {
         **options.gateway,
         "host": options.host,

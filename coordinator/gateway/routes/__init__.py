@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from coordinator.gateway.wire.documents import Problem
 from coordinator.gateway.wire.json import StrictRoute, TolerantJsonResponse
 
-_ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+_ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {  # Any: as FastAPI has it
     status: {"model": Problem, "description": text}
     for status, text in (
         (401, "No valid key"),

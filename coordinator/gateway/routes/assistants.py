@@ -4,7 +4,6 @@ HTTP."""
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 from fastapi import HTTPException
 from starlette.responses import Response
@@ -19,6 +18,7 @@ from coordinator.gateway.wire import documents
 from coordinator.gateway.wire.assistants import AssistantCount, AssistantSearch
 from coordinator.gateway.wire.documents import AssistantDocument, AssistantParts, Schemas
 from coordinator.schemas import Description, User
+from stores.json_values import Json
 
 router = router_of("assistants")
 
@@ -31,7 +31,7 @@ router = router_of("assistants")
 )
 async def search_assistants(
     services: ServicesIn, caller: CallerIn, body: AssistantSearch, response: Response
-) -> list[Any]:
+) -> list[Json]:
     matching = await _matching(services, caller, body)
     matching.sort(
         key=lambda assistant: (getattr(assistant, body.sort_by), assistant.name),
@@ -63,7 +63,7 @@ async def get_schemas(services: ServicesIn, caller: CallerIn, assistant_id: str)
 
 
 @router.get("/assistants/{assistant_id}/graph", dependencies=READER)
-async def get_graph(services: ServicesIn, caller: CallerIn, assistant_id: str) -> dict[str, list[Any]]:
+async def get_graph(services: ServicesIn, caller: CallerIn, assistant_id: str) -> dict[str, list[Json]]:
     """Returns nodes and edges for a drawing of the assistant."""
     name, description = await _described(services, caller, assistant_id)
     if description.drawing is not None:

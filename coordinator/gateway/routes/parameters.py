@@ -17,7 +17,7 @@ READER = [Depends(at_least(Role.reader))]
 USER = [Depends(at_least(Role.user))]
 
 
-def acting(*query: str, role: Role = Role.user) -> list[Any]:
+def acting(*query: str, role: Role = Role.user) -> list[Any]:  # Any: FastAPI has no type for Depends
     """The dependencies of a route that modifies existing data: the role, and no query parameters except
     `query`. An unknown one may be a filter, without which the route would modify more than its client
     intends."""
@@ -70,7 +70,7 @@ async def stream_modes(
     ] = [],  # noqa: B006 - FastAPI copies it
 ) -> list[StreamMode]:
     """Returns the requested modes. Raises InvalidArgument."""
-    modes: list[Any] = []
+    modes: list[Any] = []  # Any: members of one of several enums
     for text in stream_mode:
         try:
             modes += from_json(text) if text.startswith("[") else [text] if text else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import HTTPException, Query
 from starlette.responses import Response
@@ -34,28 +34,29 @@ from coordinator.gateway.wire.bodies import RunStatus
 from coordinator.gateway.wire.documents import Run, RunField, RunParts
 from coordinator.gateway.wire.json import TolerantJsonResponse
 from coordinator.gateway.wire.runs import RunCreate, RunsCancel
+from stores.json_values import JsonObject
 
 router = router_of("runs")
 
-LOCATED: dict[str, Any] = {
+LOCATED: JsonObject = {
     "Location": {"schema": {"type": "string"}, "description": "Where to resume if this response is aborted"},
     "Content-Location": {"schema": {"type": "string"}, "description": "The run"},
 }
-STREAMED: dict[int | str, dict[str, Any]] = {
+STREAMED: dict[int | str, JsonObject] = {
     200: {
         "description": "Server-sent events: metadata, the events of the run, error if it fails",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
         "headers": LOCATED,
     }
 }
-ENDED: dict[int | str, dict[str, Any]] = {
+ENDED: dict[int | str, JsonObject] = {
     200: {
         "description": "The result of the run, after white space; `__error__` if it failed",
         "content": {"application/json": {"schema": {}}},
         "headers": LOCATED,
     }
 }
-SELECTED: dict[str, Any] = {"response_model_exclude_unset": True}
+SELECTED: JsonObject = {"response_model_exclude_unset": True}
 
 
 @router.post("/threads/{thread_id}/runs", dependencies=USER)

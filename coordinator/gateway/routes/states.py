@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 from fastapi import HTTPException, Path, Query
 from starlette.responses import Response
@@ -20,13 +20,14 @@ from coordinator.gateway.wire.bodies import Checkpoint, Name, ref_of
 from coordinator.gateway.wire.documents import StateParts, StateUpdated
 from coordinator.gateway.wire.threads import HistoryBefore, StateAt, StateUpdate
 from coordinator.schemas import CheckpointRef, StateView
+from stores.json_values import Json, JsonObject
 
 router = router_of("states")
 
 SelectIn = Annotated[
     list[str] | None, Query(max_length=64, description="Fields; `values.<key>` selects one of the values")
 ]
-SELECTED: dict[str, Any] = {"response_model": StateParts, "response_model_exclude_unset": True}
+SELECTED: JsonObject = {"response_model": StateParts, "response_model_exclude_unset": True}
 
 
 @router.get("/threads/{thread_id}/state", dependencies=READER, **SELECTED)
@@ -36,7 +37,7 @@ async def get_state(
     thread_id: ThreadIn,
     subgraphs: Annotated[bool, Query()] = False,
     select: SelectIn = None,
-) -> Any:
+) -> Json:
     return await _state(services, caller, str(thread_id), None, subgraphs, select)
 
 
@@ -48,7 +49,7 @@ async def get_state_at(
     checkpoint_id: Annotated[Name, Path()],
     subgraphs: Annotated[bool, Query()] = False,
     select: SelectIn = None,
-) -> Any:
+) -> Json:
     at = CheckpointRef(checkpoint_id)
     return await _state(services, caller, str(thread_id), at, subgraphs, select)
 
@@ -56,7 +57,7 @@ async def get_state_at(
 @router.post("/threads/{thread_id}/state/checkpoint", dependencies=READER, **SELECTED)
 async def get_state_at_checkpoint(
     services: ServicesIn, caller: CallerIn, thread_id: ThreadIn, body: StateAt
-) -> Any:
+) -> Json:
     at = body.checkpoint.ref
     return await _state(services, caller, str(thread_id), at, body.subgraphs, body.select)
 
@@ -123,7 +124,7 @@ async def _state(
     at: CheckpointRef | None,
     subgraphs: bool,
     select: Sequence[str] | None,
-) -> Any:
+) -> Json:
     view = await services.manager.threads.state(thread_id, at, subgraphs=subgraphs, user_id=caller.user_id)
     if view is None:
         raise HTTPException(404, "the thread has no such state")

@@ -24,11 +24,12 @@ from coordinator.gateway.wire.bodies import check_metadata
 from coordinator.gateway.wire.documents import Thread, ThreadParts, ThreadWithTtl
 from coordinator.gateway.wire.threads import ThreadCount, ThreadCreate, ThreadPatch, ThreadSearch
 from stores.catalogue import ThreadQuery
+from stores.json_values import Json, JsonObject
 from stores.rows import ThreadRow
 
 router = router_of("threads")
 
-STREAMED_THREAD: dict[int | str, dict[str, Any]] = {
+STREAMED_THREAD: dict[int | str, JsonObject] = {
     200: {
         "description": "Server-sent events of each run: metadata, the events of the run, error if it fails,"
         " metadata with the status run_done",
@@ -82,7 +83,7 @@ async def patch_thread(
         user_id=caller.user_id,
     )
     if prefer is not None and "return=minimal" in prefer.replace(" ", "").lower():
-        return cast("Any", Response(status_code=204))
+        return cast("Any", Response(status_code=204))  # Any: FastAPI passes a Response on
     return documents.thread_document(row)
 
 
@@ -180,7 +181,7 @@ def _query(body: ThreadCount) -> ThreadQuery:
     )
 
 
-def _parts(row: ThreadRow, select: Sequence[str] | None, paths: Mapping[str, Path]) -> Any:
+def _parts(row: ThreadRow, select: Sequence[str] | None, paths: Mapping[str, Path]) -> Json:
     thread = documents.thread_document(row)
     document = documents.parts(thread, select)
     if paths:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from typing import Any
 
 from stores.tasks import begin_soon
 
@@ -31,7 +30,7 @@ class Acceptor:
     def __init__(self, listener: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
         self._listener, self._protocol = listener, protocol
         self._loop = asyncio.get_running_loop()
-        self._uncounted: set[asyncio.Task[Any]] = set()
+        self._uncounted: set[asyncio.Task[object]] = set()
         self._retry: asyncio.TimerHandle | None = None
         self._closed = False
 

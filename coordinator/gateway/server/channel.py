@@ -18,9 +18,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from coordinator.gateway.server.failures import CannotServe
+from stores.json_values import JsonObject
 
 _READ_BYTES = 65536
 
@@ -35,8 +36,8 @@ class Orders:
     slot: int
     assistants: str | None = None
     log_format: Literal["text", "json"] = "text"
-    settings: dict[str, Any] = field(default_factory=dict[str, Any])
-    gateway: dict[str, Any] = field(default_factory=dict[str, Any])
+    settings: JsonObject = field(default_factory=JsonObject)
+    gateway: JsonObject = field(default_factory=JsonObject)
     watched: list[str] = field(default_factory=list[str])
     """Folders. The worker reports changes of Python files below them."""
     counts: str | None = None
@@ -64,7 +65,7 @@ class Ready:
     access: str = ""
     """Which clients may call, as text for the banner."""
     assistants: Sequence[str] = ()
-    example: dict[str, Any] = field(default_factory=dict[str, Any])
+    example: JsonObject = field(default_factory=JsonObject)
     """Body of a request that one of `assistants` can run."""
     pages: Sequence[str] = ()
     """Origins of the web pages that may call."""
@@ -73,7 +74,7 @@ class Ready:
 Fields = TypeVar("Fields", Orders, Ready)
 
 
-def as_known(kind: type[Fields], document: dict[str, Any]) -> Fields:
+def as_known(kind: type[Fields], document: JsonObject) -> Fields:
     """Builds `kind` from `document` and ignores the fields that only a newer version knows."""
     return kind(**{each.name: document[each.name] for each in fields(kind) if each.name in document})
 
@@ -107,7 +108,7 @@ class WorkerEnd:
     def failed(self, why: CannotServe) -> None:
         self._send({"failed": why.document()})
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, message: JsonObject) -> None:
         self._socket.sendall(_encode_line(message))
 
     def watch(self, on_lost: Callable[[], object]) -> None:
@@ -135,5 +136,5 @@ def leave_at_once(within: float) -> None:
     os._exit(128 + signal.SIGTERM)
 
 
-def _encode_line(message: dict[str, Any]) -> bytes:
+def _encode_line(message: JsonObject) -> bytes:
     return json.dumps(message).encode() + b"\n"

@@ -27,6 +27,7 @@ def _watch(folders: Sequence[str], on_change: OnChange) -> None:
     try:
         import watchfiles  # noqa: PLC0415 - the import is slow, and this thread delays nothing
 
+        # Any: the stub of watchfiles.watch is partially unknown.
         changes = cast("Callable[..., Iterator[set[tuple[object, str]]]]", cast("Any", watchfiles).watch)
         for edits in changes(*folders, watch_filter=watchfiles.PythonFilter(), raise_interrupt=False):
             first = min(path for _, path in edits)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import cast
 
 from coordinator.assistants.ports import Assistant
 from coordinator.assistants.registry import Assistants
+from stores.json_values import Json, JsonObject
 
 logger = logging.getLogger("coordinator.serve")
 
 _MAX_CHARACTERS = 1000
 
-_EMPTY: dict[str, Any] = {
+_EMPTY: JsonObject = {
     "string": "hello",
     "integer": 1,
     "number": 1,
@@ -25,7 +26,7 @@ _EMPTY: dict[str, Any] = {
 }
 
 
-async def example_for(assistants: Assistants, names: Iterable[str]) -> dict[str, Any]:
+async def example_for(assistants: Assistants, names: Iterable[str]) -> JsonObject:
     """Returns the body of a `POST /runs/wait` for the first of `names` that is registered."""
     for name in names:
         if (assistant := assistants.get(name)) is not None:
@@ -33,7 +34,7 @@ async def example_for(assistants: Assistants, names: Iterable[str]) -> dict[str,
     return {"assistant_id": "NAME", "input": {}}
 
 
-async def _input_for(assistant: Assistant) -> Any:
+async def _input_for(assistant: Assistant) -> Json:
     """Returns {} if the assistant cannot be described or its example is too long. Never raises, because a
     server starts without an example as well."""
     try:
@@ -44,18 +45,18 @@ async def _input_for(assistant: Assistant) -> Any:
         return {}
 
 
-def _input(schema: Any) -> Any:
+def _input(schema: Json) -> Json:
     """Returns the first example of `schema`, else an object with its required properties."""
     if not isinstance(schema, dict):
         return {}
-    typed = cast("dict[str, Any]", schema)
+    typed = cast("JsonObject", schema)
     if examples := typed.get("examples"):
         return examples[0]
     properties, definitions = typed.get("properties", {}), typed.get("$defs", {})
     return {name: _value(properties.get(name, {}), definitions) for name in typed.get("required", ())}
 
 
-def _value(schema: dict[str, Any], definitions: dict[str, Any]) -> Any:
+def _value(schema: JsonObject, definitions: JsonObject) -> Json:
     schema = definitions.get(str(schema.get("$ref", "")).rpartition("/")[2], schema)
     for keyword in ("default", "const"):
         if keyword in schema:

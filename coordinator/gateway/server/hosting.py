@@ -29,7 +29,7 @@ logger = logging.getLogger("coordinator.serve")
 
 
 def serve(
-    app: Any,
+    app: Any,  # Any: an app by any framework, or its name
     *,
     host: str = "127.0.0.1",
     port: int = 8000,

@@ -83,6 +83,7 @@ def is_loopback(host: str) -> bool:
     return ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
+# Any: as socket.getaddrinfo returns it.
 def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
     """Resolves `host` to its first address, IPv4 before IPv6, as users expect of `localhost`."""
     try:

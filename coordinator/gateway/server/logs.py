@@ -16,9 +16,10 @@ import os
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
 from coordinator.gateway.request_id import AddRequestId
+from stores.json_values import Json, JsonObject
 
 LogFormat = Literal["text", "json"]
 
@@ -92,7 +93,7 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC)
-        line: dict[str, Any] = {
+        line: JsonObject = {
             "time": time.isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -110,11 +111,11 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str).replace("\x7f", "\\u007f")
 
 
-def _extra_fields(record: logging.LogRecord) -> dict[str, Any]:
+def _extra_fields(record: logging.LogRecord) -> JsonObject:
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
 
-def _remaining(record: logging.LogRecord, message: str) -> list[tuple[str, Any]]:
+def _remaining(record: logging.LogRecord, message: str) -> list[tuple[str, Json]]:
     """Returns the extra fields that the message does not contain. The message of an event contains all of its
     fields; only `request_id` is added."""
     extra = _extra_fields(record)

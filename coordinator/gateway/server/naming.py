@@ -44,7 +44,7 @@ def _object_at(target: str, description: str, form: str) -> object:
     module_name, colon, attribute = target.partition(":")
     if not (module_name and colon and attribute) or "/" in module_name:
         raise CannotServe(f"{description} does not name an object of a module", form)
-    resolved: Any = _imported(module_name)
+    resolved: Any = _imported(module_name)  # Any: a module, then its attributes
     for part in attribute.split("."):
         if not hasattr(resolved, part):
             raise CannotServe(

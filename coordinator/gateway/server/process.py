@@ -10,11 +10,11 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from coordinator.gateway.server.channel import Orders, Ready, as_known
 from coordinator.gateway.server.failures import FAILED, CannotServe
 from coordinator.gateway.server.spawning import Spawned
+from stores.json_values import JsonObject
 
 UNKNOWN = 255
 """Stands for an exit status that was not observed."""
@@ -69,7 +69,7 @@ class WorkerProcess:
         with suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(START_LIMIT):
                 line = await self._lines.readline()
-        message: dict[str, Any] = json.loads(line or b"{}")
+        message: JsonObject = json.loads(line or b"{}")
         if "ready" in message:
             self.description = as_known(Ready, message["ready"])
             return self.description

@@ -44,7 +44,7 @@ class BoundedProtocol(HttpToolsProtocol):
     max_connections: ClassVar[int | None] = None
     """Limit of one server; None = as many as the descriptors allow at the first connection."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # Any: as uvicorn's protocol has them
         super().__init__(*args, **kwargs)
         self._connections: Connections = connections_of(self.server_state, self.max_connections)
         self._receiving = self._headed = False

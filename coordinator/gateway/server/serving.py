@@ -17,8 +17,8 @@ from coordinator.gateway.server.failures import FAILED, UNREACHABLE, CannotServe
 from coordinator.workers.signals import draining_on_signals
 from stores.tasks import begin_soon
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]  # Any: as ASGI has it
+Message = MutableMapping[str, Any]  # Any: as ASGI has it
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -143,6 +143,7 @@ class Http(uvicorn.Server):
             )
         )
         self.listening = asyncio.Event()
+        # Any: as uvicorn.Server has it.
         self.servers: list[Any] = []  # set here, because a signal may arrive before `startup`
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -12,7 +12,6 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any
 
 from coordinator.gateway.server.backoff import Backoff
 from coordinator.gateway.server.channel import Orders, Ready
@@ -56,7 +55,7 @@ class Supervisor:
         slots: int,
         announce: Callable[[Ready], None],
         ahead: Spawned | None = None,
-        beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
+        beside: Sequence[Callable[[], Coroutine[object, object, None]]] = (),
     ) -> None:
         self._listening, self._orders = listening, orders
         self._announce, self._ahead, self._beside = announce, ahead, beside
@@ -225,7 +224,7 @@ def _worker_count(count: int) -> str:
     return "1 worker" if count == 1 else f"{count} workers"
 
 
-async def _run_all(*work: Coroutine[Any, Any, object]) -> None:
+async def _run_all(*work: Coroutine[object, object, object]) -> None:
     """Runs `work` concurrently. If one raises, the others are cancelled and its exception is raised."""
     tasks = [begin_soon(coroutine) for coroutine in work]
     if not tasks:

@@ -34,7 +34,7 @@ class GuardedTransport:
         """Drops the references to the protocol, which would otherwise form a reference cycle."""
         self.close, self.is_closing = self._inner.close, self._inner.is_closing
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Any:  # Any: whatever the transport has
         return getattr(self._inner, name)
 
 

@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import Container, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from coordinator.gateway.server import descriptors, logs, quick
 from coordinator.gateway.server.channel import Orders, Ready, WorkerEnd, leave_at_once
@@ -19,6 +19,7 @@ from coordinator.gateway.server.editing import watch
 from coordinator.gateway.server.failures import UNREACHABLE, CannotServe
 from coordinator.gateway.shared_counts import share_in
 from coordinator.workers.deadline import EXIT_WITHIN
+from stores.json_values import JsonObject
 
 if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
@@ -113,7 +114,7 @@ async def host(target: str, port: socket.socket, channel: WorkerEnd, identity: l
     await serve_app(app, port, ready)
 
 
-def _settings(kind: type[S], overrides: dict[str, Any]) -> S:
+def _settings(kind: type[S], overrides: JsonObject) -> S:
     from pydantic import ValidationError
 
     from coordinator.settings import broken_rule

@@ -8,7 +8,7 @@ Types are strict: a number in quotes is a string.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
+from typing import Annotated, ClassVar, Literal, cast
 from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
@@ -19,8 +19,7 @@ from coordinator.gateway.lazy import LazyModel
 from coordinator.gateway.wire import unknown_keys
 from coordinator.gateway.wire.json import Json, encoded
 from coordinator.schemas import CheckpointRef
-
-JsonObject: TypeAlias = dict[str, Any]
+from stores.json_values import JsonObject
 
 MAX_PAGE = 1000
 MAX_OFFSET = 2**31
@@ -165,7 +164,7 @@ def checkpoint_in(configurable: JsonObject) -> Checkpoint | None:
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def check_metadata(metadata: dict[str, Any], limit: int) -> None:
+def check_metadata(metadata: JsonObject, limit: int) -> None:
     """Checks metadata, which is stored with its thread or run and queried. Raises InvalidArgument."""
     text = encoded(metadata)
     if len(text) > limit:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal, cast
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -25,6 +25,7 @@ from coordinator.gateway.wire.filters import Filter
 from coordinator.gateway.wire.runs import RunCreate, RunOptions
 from coordinator.webhooks.document import without_path
 from stores.crons import CronOrder, CronRow
+from stores.json_values import Json
 from stores.times import instant, iso
 
 Completion = Literal["delete", "keep"]
@@ -172,5 +173,5 @@ def cron_document(row: CronRow, assistants: Assistants) -> Cron:
 
 
 def _without_webhook_path(payload: JsonObject) -> JsonObject:
-    webhook: Any = payload.get("webhook")
+    webhook: Json = payload.get("webhook")
     return {**payload, "webhook": without_path(webhook)} if isinstance(webhook, str) else payload

@@ -141,9 +141,10 @@ class Schemas(LazyModel):
     context_schema: Json
 
 
+# Any: definitions of fields, as pydantic.create_model takes them.
 def parts_of(model: type[LazyModel], **extra_fields: Any) -> type[LazyModel]:
     """Returns a copy of `model` with optional fields, for responses with selected fields."""
-    fields: dict[str, Any] = {
+    fields: dict[str, Any] = {  # Any: as pydantic.create_model takes them
         name: (field.annotation, Field(default=None)) for name, field in model.model_fields.items()
     }
     return create_model(f"{model.__name__}Parts", __base__=LazyModel, **fields, **extra_fields)

@@ -3,31 +3,32 @@ than those of stored values."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias, cast
+from typing import Annotated, TypeAlias, cast
 
 from pydantic import AfterValidator, Field
 
 from coordinator.gateway.wire.json import encoded
+from stores.json_values import Json, JsonObject
 
 MAX_BYTES = 4096
 MAX_VALUES = 100
 MAX_ELEMENTS = 20
 
 
-def _check_size(part: dict[str, Any]) -> dict[str, Any]:
+def _check_size(part: JsonObject) -> JsonObject:
     _check_values(part)
     if (size := len(encoded(part))) > MAX_BYTES:
         raise ValueError(f"may have {MAX_BYTES} bytes as JSON, not {size}")
     return part
 
 
-def _check_values(part: dict[str, Any]) -> None:
-    values: list[Any] = [part]
+def _check_values(part: JsonObject) -> None:
+    values: list[Json] = [part]
     for value in values:  # the loop appends to the list
         if isinstance(value, dict):
-            values += cast("dict[str, Any]", value).values()
+            values += cast("JsonObject", value).values()
         elif isinstance(value, list):
-            elements = cast("list[Any]", value)
+            elements = cast("list[Json]", value)
             if len(elements) > MAX_ELEMENTS:
                 raise ValueError(f"may have lists of {MAX_ELEMENTS} elements, not of {len(elements)}")
             values += elements
@@ -36,7 +37,7 @@ def _check_values(part: dict[str, Any]) -> None:
 
 
 Filter: TypeAlias = Annotated[
-    dict[str, Any],
+    JsonObject,
     AfterValidator(_check_size),
     Field(
         description="Contained in the matching items: objects by key, lists by element. At most"

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from typing import cast
 
 import pydantic_core
 from fastapi import Request
@@ -18,8 +18,7 @@ from starlette.responses import Response
 
 from coordinator.gateway.lazy import LazyRoute
 from coordinator.gateway.wire import weight
-
-Json = Any
+from stores.json_values import Json, JsonObject
 
 _SURROGATE = re.compile(
     r"\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f][0-9a-f]{2})|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f][0-9a-f]{2}",
@@ -89,22 +88,22 @@ def _position_of_too_large_number(body: bytes) -> str:
 
 def _is_finite(content: Json) -> bool:
     """Returns whether all numbers in `content` are finite."""
-    pending: list[Any] = [content]
+    pending: list[Json] = [content]
     for value in pending:  # the loop appends to the list
         if isinstance(value, float):
             if not math.isfinite(value):
                 return False
         elif isinstance(value, dict):
-            pending += cast("dict[str, Any]", value).values()
+            pending += cast("JsonObject", value).values()
         elif isinstance(value, list):
-            pending += cast("list[Any]", value)
+            pending += cast("list[Json]", value)
     return True
 
 
 class StrictRoute(LazyRoute):
     """The route class of every router of the API, which parses bodies strictly."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Callable[[Request], Coroutine[object, object, Response]]:
         handle = super().get_route_handler()
 
         async def strict(request: Request) -> Response:

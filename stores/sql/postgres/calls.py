@@ -6,16 +6,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Final, Generic, Literal, Protocol, TypeVar, cast
+
+from stores.sql.columns import Column, Columns
 
 T_co = TypeVar("T_co", covariant=True)
 S = TypeVar("S")
-Row = Sequence[Any]
+Row = Columns
 Rows = Sequence[Row]
+
+
+class Connection(Protocol):
+    """What is used of an open connection. The driver is an optional package, and is not imported here."""
+
+    async def execute(self, query: str, *args: object) -> object: ...
+
+    async def fetch(self, query: str, *args: object) -> list[Column]: ...
+
+    async def fetchrow(self, query: str, *args: object) -> Column: ...
+
+    async def fetchval(self, query: str, *args: object) -> Column: ...
+
+    async def copy_records_to_table(
+        self, table_name: str, *, records: Iterable[Columns], columns: Iterable[str], schema_name: str
+    ) -> object: ...
+
+    def transaction(
+        self, *, isolation: Literal["repeatable_read"] | None = None, readonly: bool = False
+    ) -> AbstractAsyncContextManager[object]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +85,7 @@ class BatchFunction:
         """All or nothing; the first column is the place of a call in the array, from 1."""
         return self._sql("$1::json", f"place, {self.columns}", waits=False)
 
-    def batch(self, calls: Sequence[Call[Any]]) -> tuple[str]:
+    def batch(self, calls: Sequence[Call[object]]) -> tuple[str]:
         """The argument of `sql_of_batch`."""
         return (f"[{','.join(call.args[0] for call in calls)}]",)
 
@@ -71,7 +94,7 @@ class BatchFunction:
         return f"SELECT {columns} FROM rc.{self.name}({calls}, {str(waits).lower()})"
 
 
-def record_of(**attributes: Any) -> str:
+def record_of(**attributes: object) -> str:
     """A call of a batch, as JSON. Attributes that are None or left out are NULL to the server."""
     return _encode({name: value for name, value in attributes.items() if value is not None})
 
@@ -95,7 +118,7 @@ class Call(Generic[T_co]):
     longer."""
 
     statement: Function | BatchFunction | Query
-    args: tuple[Any, ...]
+    args: tuple[Column, ...]
     answer: Callable[[Rows], T_co]
     key: str = ""
     alone: bool = True
@@ -123,6 +146,6 @@ def nothing(rows: Rows) -> None:
     """The answer of a call that has none."""
 
 
-def scalar(rows: Rows) -> Any:
+def scalar(rows: Rows) -> Column:
     """The one column of the one row."""
     return rows[0][0]

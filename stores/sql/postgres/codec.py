@@ -8,13 +8,14 @@ text is read as it was given. JSON is ASCII and contains neither.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
+from stores.json_values import JsonMapping, JsonObject
 from stores.rows import Decision, RunRow
 from stores.spec import ROLES, Kind
 from stores.sql import codec
 from stores.sql.codec import COUNTER_COLUMNS, DECISION_COLUMNS, PLAIN_COLUMNS, decision_of, loads, run_row
+from stores.sql.columns import Column, Columns
 
 _ESCAPE = "\U0010ffff"
 _NUL = _ESCAPE + "0"
@@ -54,14 +55,14 @@ def text(value: str | None) -> str | None:
     return value
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Column:
     """The value as it was given, from what is stored."""
     if isinstance(value, str) and _ESCAPE in value:
         return value.replace(_NUL, "\0").replace(_ITSELF, _ESCAPE)
     return value
 
 
-def run_of(columns: Sequence[Any]) -> RunRow:
+def run_of(columns: Columns) -> RunRow:
     """Map a row selected with RUN_COLUMNS. Raises ValueError where it cannot be read."""
     fields = list(columns)
     for place, value in enumerate(fields):
@@ -79,23 +80,23 @@ def run_columns(without: Collection[str]) -> str:
     return ", ".join((codec.run_columns(without), *saved))
 
 
-def run_of_json(row: Mapping[str, Any]) -> RunRow:
+def run_of_json(row: JsonMapping) -> RunRow:
     """Map a row that came as `to_json` of it."""
     return run_of([row[name] for name in (*_COLUMNS, *_SAVED)])
 
 
-def with_saved(ref: str | None, values: str | None, interrupts: str | None) -> dict[str, Any]:
+def with_saved(ref: str | None, values: str | None, interrupts: str | None) -> JsonObject:
     """A rollback reference with what the thread had before the run's first save. Raises ValueError."""
     return {"values": loads(values), "interrupts": loads(interrupts), **(loads(ref) or {})}
 
 
-def standing(columns: Sequence[Any], *, won: bool = False, children: str | None = None) -> Decision:
+def standing(columns: Columns, *, won: bool = False, children: str | None = None) -> Decision:
     """Map what was selected with STANDING; `children` as functions return them."""
     decision = decision_of([plain(value) for value in columns], won=won)
     return decision if children is None else decision._replace(children=children_of(children))
 
 
-def decided_of_json(row: Mapping[str, Any]) -> Decision:
+def decided_of_json(row: JsonMapping) -> Decision:
     """Map what `rc.decide` has returned, as `to_json` of it."""
     stands = [plain(row["stands"][name]) for name in _DECISION_NAMES]
     decision = decision_of(stands, won=row["won"])
@@ -107,5 +108,5 @@ def children_of(answer: str | None) -> tuple[Decision, ...]:
     return () if answer is None else _children(json.loads(answer))
 
 
-def _children(rows: Sequence[Sequence[Any]]) -> tuple[Decision, ...]:
+def _children(rows: Sequence[Columns]) -> tuple[Decision, ...]:
     return tuple(decision_of([plain(value) for value in row], won=True) for row in rows)

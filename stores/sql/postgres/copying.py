@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from stores.errors import StoreRefused
+from stores.sql.columns import Column, Columns, Convert
 from stores.sql.postgres import schema as schemas
+from stores.sql.postgres.calls import Connection
 from stores.sql.postgres.codec import plain, text
 from stores.sql.tables import TABLES, Table
 
@@ -15,16 +16,16 @@ _COLUMNS = (
     "SELECT column_name, data_type FROM information_schema.columns"
     " WHERE table_schema = $1 AND table_name = $2"
 )
-_CONVERT: dict[str, Callable[[Any], Any]] = {"boolean": bool, "ARRAY": json.loads, "text": text}
+_CONVERT: dict[str, Convert] = {"boolean": bool, "ARRAY": json.loads, "text": text}
 _RESTART = "drop the schema and copy again"
 
 
 class Target:
     """Over one connection. `await begin(…)` first."""
 
-    def __init__(self, cx: Any, schema: str) -> None:
+    def __init__(self, cx: Connection, schema: str) -> None:
         self._cx, self._schema = cx, schema
-        self._convert: dict[str, list[Callable[[Any], Any] | None]] = {}
+        self._convert: dict[str, list[Convert | None]] = {}
         self._names: dict[str, tuple[str, ...]] = {}
 
     async def begin(self, source: str, columns: dict[str, tuple[str, ...]]) -> None:
@@ -66,7 +67,7 @@ class Target:
         self._names[table.name] = names
         self._convert[table.name] = [_CONVERT.get(types[name]) for name in names]
 
-    async def last_key(self, table: Table) -> tuple[Any, ...] | None:
+    async def last_key(self, table: Table) -> tuple[Column, ...] | None:
         """As the source stores it; None where the table is empty."""
         key = ", ".join(table.key)
         order = ", ".join(f"{name} DESC" for name in table.key)
@@ -79,20 +80,20 @@ class Target:
         count: int = await self._cx.fetchval(self._named(f"SELECT count(*) FROM rc.{table.name}"))
         return count
 
-    def converted(self, table: Table, row: Sequence[Any]) -> tuple[Any, ...]:
+    def converted(self, table: Table, row: Columns) -> tuple[Column, ...]:
         """A row of the source as it is written to this schema."""
         return tuple(
             value if convert is None or value is None else convert(value)
             for value, convert in zip(row, self._convert[table.name], strict=True)
         )
 
-    async def write(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    async def write(self, table: Table, rows: Sequence[tuple[Column, ...]]) -> None:
         """Writes converted rows, all or none."""
         await self._cx.copy_records_to_table(
             table.name, schema_name=self._schema, columns=self._names[table.name], records=rows
         )
 
-    async def page(self, table: Table, after: Sequence[Any] | None, limit: int) -> list[tuple[Any, ...]]:
+    async def page(self, table: Table, after: Columns | None, limit: int) -> list[tuple[Column, ...]]:
         """Rows in the order of their keys, those behind `after`, which is a key as it is written to this
         schema."""
         key = ", ".join(table.key)

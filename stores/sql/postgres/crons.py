@@ -4,12 +4,12 @@ functions/9_webhooks_crons.sql."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from stores.crons import CronQuery, CronRow, DueCrons, Firing
 from stores.errors import ThreadNotFound, TooManyCrons
 from stores.pages import Page
 from stores.sql.codec import CRON_COLUMNS, cron_row, cron_values, dumps
+from stores.sql.columns import Columns
 from stores.sql.postgres import pages
 from stores.sql.postgres.calls import Call, Function, Query, Rows, scalar
 from stores.sql.postgres.codec import plain, text
@@ -69,10 +69,10 @@ def count(query: CronQuery, user_id: str | None) -> Call[int]:
     return Call(Query(f"SELECT count(*) FROM rc.crons WHERE {where}"), tuple(args), scalar)
 
 
-def _narrowed(query: CronQuery, user_id: str | None) -> tuple[str, list[Any]]:
-    where, args = ["TRUE"], list[Any]()
+def _narrowed(query: CronQuery, user_id: str | None) -> tuple[str, list[object]]:
+    where, args = ["TRUE"], list[object]()
 
-    def narrow(condition: str, value: Any) -> None:
+    def narrow(condition: str, value: object) -> None:
         args.append(value)
         where.append(condition.format(f"${len(args)}"))
 
@@ -121,7 +121,7 @@ def skip(now: int | None, firing: Firing, error: str | None) -> Call[bool]:
     return Call(_SKIP, (firing.cron_id, firing.at, firing.next_at, text(error), now), scalar)
 
 
-def _row(columns: Sequence[Any]) -> CronRow:
+def _row(columns: Columns) -> CronRow:
     return cron_row([plain(value) for value in columns])
 
 

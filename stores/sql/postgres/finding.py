@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from stores.finding import ListPosition, RunQuery
 from stores.rows import RunRow
 from stores.sql.codec import OPEN_STATUSES, dumps
@@ -47,11 +45,11 @@ def _ids(rows: Rows) -> list[str]:
     return [row[0] for row in rows]
 
 
-def _narrowed(query: RunQuery, user_id: str | None) -> tuple[list[str], list[Any]]:
+def _narrowed(query: RunQuery, user_id: str | None) -> tuple[list[str], list[object]]:
     """The conditions and their parameters."""
-    where, args = ["kind = 'run'"], list[Any]()
+    where, args = ["kind = 'run'"], list[object]()
 
-    def given(condition: str, value: Any) -> None:
+    def given(condition: str, value: object) -> None:
         if value is not None:
             args.append(value)
             where.append(condition.replace("?", f"${len(args)}"))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from stores.inspection import Applied, Inspection
 from stores.sql.conditions import IN_FLIGHT, WAITS
 from stores.sql.postgres import installed
 from stores.sql.postgres import schema as schemas
+from stores.sql.postgres.calls import Connection
 
 _COUNTS = (
     f"SELECT (SELECT count(*) FROM rc.runs WHERE {IN_FLIGHT}),"
@@ -29,7 +28,7 @@ _INVALID = (
 )
 
 
-async def inspect(cx: Any, schema: str, now: int | None) -> Inspection:
+async def inspect(cx: Connection, schema: str, now: int | None) -> Inspection:
     """One snapshot. Raises StoreRefused."""
 
     def named(sql: str) -> str:
@@ -62,7 +61,7 @@ async def inspect(cx: Any, schema: str, now: int | None) -> Inspection:
         )
 
 
-async def _functions(cx: Any, schema: str) -> list[str]:
+async def _functions(cx: Connection, schema: str) -> list[str]:
     if await installed.outdated(cx, schema):
         return ["the functions are of an older program: run `coordinator db migrate`"]
     record, wrong = await installed.recorded(cx, schema), await installed.differences(cx, schema)

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from stores.sql.postgres.calls import Connection
 from stores.sql.postgres.scripts import functions_of_migrations, named, revision, revisions
 
 _COMMENTED = "rc.schema_version.name"
@@ -29,7 +30,7 @@ class Installed(NamedTuple):
         return self.revision not in (*revisions(), revision())
 
 
-async def recorded(cx: Any, schema: str) -> Installed | None:
+async def recorded(cx: Connection, schema: str) -> Installed | None:
     """None: the functions are of a program that records nothing, and older than this one."""
     comment: str | None = await cx.fetchval(_READ, schema)
     try:
@@ -38,13 +39,13 @@ async def recorded(cx: Any, schema: str) -> Installed | None:
         return None
 
 
-async def outdated(cx: Any, schema: str) -> bool:
+async def outdated(cx: Connection, schema: str) -> bool:
     """The recorded functions are of an older program than this one."""
     record = await recorded(cx, schema)
     return record is None or not (record.newer or record.revision == revision())
 
 
-async def differences(cx: Any, schema: str) -> dict[str, str]:
+async def differences(cx: Connection, schema: str) -> dict[str, str]:
     """The functions that are not as they were installed: signature -> "is missing" or "was changed".
     Within a transaction, whose search_path it changes."""
     record = await recorded(cx, schema)
@@ -58,7 +59,7 @@ async def differences(cx: Any, schema: str) -> dict[str, str]:
     }
 
 
-async def install(cx: Any, schema: str, scripts: Sequence[str], *, repair: Sequence[str] = ()) -> None:
+async def install(cx: Connection, schema: str, scripts: Sequence[str], *, repair: Sequence[str] = ()) -> None:
     """Make all functions anew and record them; of those in `repair` (signatures) also the ones that only
     migrations make. Within a transaction, whose search_path it changes."""
     for signature in repair:
@@ -71,7 +72,7 @@ async def install(cx: Any, schema: str, scripts: Sequence[str], *, repair: Seque
     await cx.execute(f"COMMENT ON COLUMN {named(_COMMENTED, schema)} IS {comment}")
 
 
-async def _fingerprints(cx: Any, schema: str) -> dict[str, str]:
+async def _fingerprints(cx: Connection, schema: str) -> dict[str, str]:
     # Definitions leave out the names of the schemas that are in the path.
     await cx.execute("SET LOCAL search_path = pg_catalog")
     return dict(await cx.fetch(_FINGERPRINTS, schema))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 from stores.errors import StaleFence
+from stores.json_values import JsonObject
 from stores.rows import Claimed, Finish, Json, NextStart, Outcome, Ownership, Started
 from stores.sql.codec import dumps, dumps_or_null, loads, running
+from stores.sql.columns import Column, Columns
 from stores.sql.postgres.calls import BatchFunction, Call, Function, Row, Rows, record_of, scalar
 from stores.sql.postgres.codec import STANDING, standing, text
 from stores.states import TERMINAL, CancelAction, RunStatus
@@ -40,7 +41,7 @@ def start(now: int | None, own: Ownership, rollback_ref: Json) -> Call[Started |
 
 def _saved(ref: Json) -> tuple[bool, str | None, str | None]:
     """What `restore` puts back; the caller that starts the run may know it already."""
-    kept: dict[str, Any] = cast("dict[str, Any]", ref) if isinstance(ref, dict) else {}
+    kept: JsonObject = cast("JsonObject", ref) if isinstance(ref, dict) else {}
     if "values" not in kept:
         return False, None, None
     return True, dumps_or_null(kept["values"]), dumps_or_null(kept.get("interrupts"))
@@ -106,7 +107,7 @@ def finish(
         finish = answered(*rows[0])
         return finish if len(rows) == 1 else finish._replace(next_home=None, claimed=_passed_on(rows[1]))
 
-    def answered(reply: str, children: str | None, home: int | None, *stands: Any) -> Finish:
+    def answered(reply: str, children: str | None, home: int | None, *stands: Column) -> Finish:
         if reply != "written":
             return _unwritten(reply, home, stands)
         # By the row and not by its writer: the first answer of this very call may be lost.
@@ -153,7 +154,7 @@ def settle(now: int | None, own: Ownership, outcome: Outcome, rollback_state: st
     return Call(_SETTLE, args, answer)
 
 
-def _unwritten(reply: str, home: int | None, stands: Sequence[Any]) -> Finish:
+def _unwritten(reply: str, home: int | None, stands: Columns) -> Finish:
     decision = None if stands[0] is None else standing(stands)
     if decision is None or reply == "lost":
         return Finish(decision.status if decision else None, lost=True, decision=decision)

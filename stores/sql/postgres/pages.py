@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from stores.pages import Page
+from stores.sql.columns import Column
 from stores.sql.postgres.calls import Rows
 from stores.sql.readable import readable
 
@@ -27,7 +28,7 @@ def within(parameter: str) -> str:
     return f"(place = 1 OR {parameter}::bigint IS NULL OR bytes <= {parameter}::bigint)"
 
 
-def page(what: str, rows: Rows, read: Callable[[Any], Row]) -> Page[Row]:
+def page(what: str, rows: Rows, read: Callable[[Column], Row]) -> Page[Row]:
     """Map rows whose last column is `total`: the number of rows of the page without its bound."""
     result = Page(readable(what, (row[:-1] for row in rows), read))
     result.cut = bool(rows) and rows[0][-1] > len(rows)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from stores.rows import Overdue, ThreadRow, Tick
 from stores.sql.codec import drain_wish, thread_row
+from stores.sql.columns import Columns
 from stores.sql.conditions import IN_FLIGHT
 from stores.sql.postgres.calls import Call, Function, Query, Rows
 from stores.sql.postgres.codec import plain
@@ -65,6 +65,6 @@ def thread(thread_id: str, user_id: str | None) -> Call[ThreadRow | None]:
     return Call(_THREAD, (thread_id, user_id), lambda rows: thread_of(rows[0]) if rows else None)
 
 
-def thread_of(columns: Any) -> ThreadRow:
+def thread_of(columns: Columns) -> ThreadRow:
     """Map a row selected with THREAD_COLUMNS."""
     return thread_row([plain(value) for value in columns])

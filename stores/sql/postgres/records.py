@@ -3,13 +3,12 @@ functions/6_records.sql."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from stores.errors import StaleFence
+from stores.json_values import JsonMapping
 from stores.rows import COUNTERS, MESSAGES, Ownership
 from stores.spec import RECORDED, ROLES
 from stores.sql.codec import model_name_of, record_writer
+from stores.sql.columns import Column
 from stores.sql.postgres.calls import Call, Function, Rows, nothing, scalar
 from stores.sql.postgres.codec import SQL_TYPES, text
 from stores.states import RunStatus
@@ -33,7 +32,7 @@ _PUT = Function.named(
 )
 
 
-def put(now: int | None, run_id: str, fields: Mapping[str, Any]) -> Call[None]:
+def put(now: int | None, run_id: str, fields: JsonMapping) -> Call[None]:
     created_at = fields.get("created_at")
     args = (
         run_id,
@@ -47,7 +46,7 @@ def put(now: int | None, run_id: str, fields: Mapping[str, Any]) -> Call[None]:
     return Call(_PUT, args, nothing)
 
 
-def _snapshot(fields: Mapping[str, Any]) -> tuple[list[Any], str | None, str | None]:
+def _snapshot(fields: JsonMapping) -> tuple[list[Column], str | None, str | None]:
     """Counters and messages; None = unchanged. Raises OverflowError."""
     last_ai, first_human = (text(fields.get(name)) for name in MESSAGES)
     counters = [fields.get(name) for name in COUNTERS]
@@ -73,9 +72,7 @@ def update_model_name(now: int | None, run_id: str, model_name: str | None) -> C
 _COMPLETION = Function("update_completion", ("text", "text", "text", "bigint[]", "text", "text", "bigint"))
 
 
-def update_completion(
-    now: int | None, run_id: str, status: str | None, fields: Mapping[str, Any]
-) -> Call[bool]:
+def update_completion(now: int | None, run_id: str, status: str | None, fields: JsonMapping) -> Call[bool]:
     args = (run_id, status, text(fields.get("error")), *_snapshot(fields), now)
     return Call(_COMPLETION, args, scalar)
 
@@ -83,7 +80,7 @@ def update_completion(
 _PROGRESS = Function("update_progress", ("text", "bigint[]", "text", "text", "bigint"))
 
 
-def update_progress(now: int | None, run_id: str, fields: Mapping[str, Any]) -> Call[bool]:
+def update_progress(now: int | None, run_id: str, fields: JsonMapping) -> Call[bool]:
     return Call(_PROGRESS, (run_id, *_snapshot(fields), now), scalar)
 
 

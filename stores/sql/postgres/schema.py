@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 from stores.errors import SchemaTooNew, SchemaTooOld, StoreRefused
 from stores.sql.migration import FIRST, Migration
 from stores.sql.postgres import installed, server
-from stores.sql.postgres.calls import Call, Query, Rows
+from stores.sql.postgres.calls import Call, Connection, Query, Rows
 from stores.sql.postgres.scripts import functions, migrations, named, oldest
 
 __all__ = ["SCHEMA_NAME", "functions", "grant", "migrate", "migrations", "named", "outdated", "version"]
@@ -38,7 +37,7 @@ _VERSION = (
 _VERSION_NOW = Query(_VERSION)
 
 
-async def version(cx: Any, schema: str) -> int:
+async def version(cx: Connection, schema: str) -> int:
     """The schema's version, 0 where it is empty or absent. It may be newer than this program.
 
     Raises StoreRefused where it belongs to another program or is half a copy, and where the server or the
@@ -77,7 +76,7 @@ def _checked(rows: Rows, where: str) -> int:
     return applied
 
 
-async def outdated(cx: Any, schema: str) -> str | None:
+async def outdated(cx: Connection, schema: str) -> str | None:
     """Which part of the schema is older than this program, in words; None = no part. Raises as `version`."""
     applied, newest = await version(cx, schema), migrations()[-1].number
     if applied < newest:
@@ -92,7 +91,7 @@ def _nothing(_: int) -> None:
 
 
 async def migrate(
-    cx: Any,
+    cx: Connection,
     schema: str,
     *,
     repair: bool = False,
@@ -124,7 +123,7 @@ async def migrate(
     return [migration.name for migration in todo] + list(repaired)
 
 
-async def _check_live(cx: Any, schema: str, applied: int) -> None:
+async def _check_live(cx: Connection, schema: str, applied: int) -> None:
     """Raises StoreRefused."""
     live: int = 0 if oldest() <= applied else await cx.fetchval(named(_LIVE, schema))
     if live:
@@ -140,7 +139,7 @@ _LIVE = (
 )
 
 
-async def _apply(cx: Any, schema: str, todo: list[Migration], *, new: bool) -> None:
+async def _apply(cx: Connection, schema: str, todo: list[Migration], *, new: bool) -> None:
     # IF NOT EXISTS requires the right to create, also where nothing has to be created.
     if new and await cx.fetchval("SELECT to_regnamespace(quote_ident($1)) IS NULL", schema):
         await cx.execute(f'CREATE SCHEMA "{schema}"')
@@ -151,7 +150,7 @@ async def _apply(cx: Any, schema: str, todo: list[Migration], *, new: bool) -> N
         )
 
 
-async def _broken(cx: Any, schema: str) -> dict[str, str]:
+async def _broken(cx: Connection, schema: str) -> dict[str, str]:
     """The functions that this program can repair, without replacing newer functions by older ones."""
     record = await installed.recorded(cx, schema)
     if record is None or record.newer:
@@ -165,7 +164,7 @@ _APPLIED = (
 )
 
 
-async def grant(cx: Any, schema: str, role: str) -> None:
+async def grant(cx: Connection, schema: str, role: str) -> None:
     """Grant what a worker needs: access to rows, no changes of tables. Within a transaction."""
     quoted = await cx.fetchval("SELECT quote_ident($1)", role)
     rows = "SELECT, INSERT, UPDATE, DELETE"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from stores.sql.columns import Columns
 from stores.sql.postgres.calls import Call, Query
 from stores.sql.postgres.codec import RUN_COLUMNS, plain, run_of
 from stores.sql.select import RUNS_IN_FLIGHT, Row, Select
@@ -23,7 +24,7 @@ def _numbered(sql: str) -> tuple[Query, tuple[str, ...]]:
     return Query(_NAME.sub(lambda name: f"${names.index(name[1]) + 1}", sql)), names
 
 
-def bound(sql: str, parameters: Mapping[str, Any]) -> tuple[Query, tuple[Any, ...]]:
+def bound(sql: str, parameters: Mapping[str, object]) -> tuple[Query, tuple[object, ...]]:
     """The statement and arguments of a Call. `sql` has names (`:limit`) and casts (`::text`)."""
     query, names = _numbered(sql)
     return query, tuple(parameters[name] for name in names)
@@ -42,5 +43,5 @@ def _statement(columns: str | None, table: str, condition: str) -> tuple[Query, 
     return _numbered(f"SELECT {columns or RUN_COLUMNS} FROM rc.{table} WHERE {condition}")
 
 
-def _plain(columns: Row) -> Sequence[Any]:
+def _plain(columns: Row) -> Columns:
     return [plain(value) for value in columns]

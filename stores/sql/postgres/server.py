@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from stores.errors import StoreRefused
+from stores.sql.postgres.calls import Connection
 
 OLDEST = 15
 ISOLATION = "read committed"
@@ -16,7 +15,7 @@ _SETTINGS = (
 )
 
 
-async def check(cx: Any) -> None:
+async def check(cx: Connection) -> None:
     """Raises StoreRefused where the store cannot keep its promises."""
     version, major, encoding, isolation = await cx.fetchrow(_SETTINGS)
     if major < OLDEST:

@@ -3,9 +3,8 @@ functions/8_threads.sql."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from stores.catalogue import NewThread, RemovedThread, ThreadQuery
+from stores.json_values import JsonObject
 from stores.pages import Page
 from stores.rows import ThreadRow
 from stores.sql.codec import dumps
@@ -50,7 +49,7 @@ def patch_thread(
     thread_id: str,
     user_id: str | None,
     was: str,
-    becomes: dict[str, Any],
+    becomes: JsonObject,
     *,
     sets_ttl: bool,
     ttl_ms: int | None,
@@ -96,11 +95,13 @@ def count_threads(query: ThreadQuery, user_id: str | None) -> Call[int]:
     return Call(Query(f"SELECT count(*) FROM {tables} WHERE {where}"), tuple(args), scalar)
 
 
-def _narrowed(query: ThreadQuery, user_id: str | None, *, status: bool = False) -> tuple[str, str, list[Any]]:
+def _narrowed(
+    query: ThreadQuery, user_id: str | None, *, status: bool = False
+) -> tuple[str, str, list[object]]:
     """The FROM clause, the condition, its parameters."""
-    where, args = list[str](), list[Any]()
+    where, args = list[str](), list[object]()
 
-    def given(condition: str, value: Any) -> None:
+    def given(condition: str, value: object) -> None:
         args.append(value)
         where.append(condition.format(f"${len(args)}"))
 

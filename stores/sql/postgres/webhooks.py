@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from stores.errors import EpochDead
 from stores.sql.codec import claimed_webhook
+from stores.sql.columns import Columns
 from stores.sql.postgres.calls import Call, Function, Query, Rows, scalar
 from stores.sql.postgres.codec import plain, text
 from stores.sql.readable import readable
@@ -41,7 +41,7 @@ def claim(
     return Call(_CLAIM, args, answer)
 
 
-def _claimed(row: Sequence[Any]) -> ClaimedWebhook:
+def _claimed(row: Columns) -> ClaimedWebhook:
     return claimed_webhook(row, {name: plain(value) for name, value in json.loads(row[5]).items()})
 
 

@@ -6,8 +6,9 @@ import json
 import re
 import sqlite3
 from functools import lru_cache
-from typing import Any, cast
+from typing import cast
 
+from stores.json_values import Json, JsonObject
 from stores.sql.codec import dumps, stamped
 from stores.sql.sqlite.searches import look
 
@@ -28,24 +29,23 @@ def _json_contains(whole: str | None, part: str) -> int:
 
 
 @lru_cache(maxsize=64)
-def _parsed(part: str) -> Any:
+def _parsed(part: str) -> Json:
     """The same object for every row of a query. Callers must not change it."""
     return json.loads(part)
 
 
-def contains(whole: Any, part: Any) -> bool:
+def contains(whole: Json, part: Json) -> bool:
     """Compares objects by key, arrays by element in any order, other values by equality; `true` is not 1."""
     if isinstance(part, dict):
         return isinstance(whole, dict) and all(
-            key in whole and contains(whole[key], value)
-            for key, value in cast("dict[str, Any]", part).items()
+            key in whole and contains(whole[key], value) for key, value in cast("JsonObject", part).items()
         )
     if isinstance(part, list):
-        return isinstance(whole, list) and _has_all(cast("list[Any]", whole), cast("list[Any]", part))
+        return isinstance(whole, list) and _has_all(cast("list[Json]", whole), cast("list[Json]", part))
     return _scalar(part) == _scalar(whole)
 
 
-def _has_all(whole: list[Any], parts: list[Any]) -> bool:
+def _has_all(whole: list[Json], parts: list[Json]) -> bool:
     """Scalars are compared by hash: the time for two long lists is linear in their lengths."""
     scalars = {_scalar(part) for part in parts if not _is_nested(part)}
     if scalars and not scalars.issubset(_scalar(element) for element in whole if not _is_nested(element)):
@@ -53,11 +53,11 @@ def _has_all(whole: list[Any], parts: list[Any]) -> bool:
     return all(_has(whole, part) for part in parts if _is_nested(part))
 
 
-def _is_nested(value: Any) -> bool:
+def _is_nested(value: Json) -> bool:
     return isinstance(value, (dict, list))
 
 
-def _has(whole: list[Any], part: Any) -> bool:
+def _has(whole: list[Json], part: Json) -> bool:
     for element in whole:
         if type(element) is type(part):
             look()
@@ -66,11 +66,11 @@ def _has(whole: list[Any], part: Any) -> bool:
     return False
 
 
-def _scalar(value: Any) -> tuple[bool, Any]:
+def _scalar(value: Json) -> tuple[bool, Json]:
     return isinstance(value, bool), value
 
 
-def containing(column: str, name: str, part: dict[str, Any], args: dict[str, Any]) -> str:
+def containing(column: str, name: str, part: JsonObject, args: JsonObject) -> str:
     """The condition that the JSON of `column` contains `part`; its parameters, which begin with `name`, are
     added to `args`."""
     conditions = list[str]()
@@ -85,17 +85,17 @@ _PLAIN = re.compile(r"[A-Za-z0-9_ .:-]{3,}")
 _MOST_WORDS = 4
 
 
-def _words(part: dict[str, Any]) -> list[str]:
+def _words(part: JsonObject) -> list[str]:
     """A few texts, keys or strings, that are in the JSON of every value that contains the part: they exclude
     most rows. Only texts that all writers encode in the same way."""
-    words, todo = set[str](), list[Any]([part])
+    words, todo = set[str](), list[Json]([part])
     for value in todo:  # the list grows during the loop
         if isinstance(value, dict):
-            fields = cast("dict[str, Any]", value)
+            fields = cast("JsonObject", value)
             words.update(filter(_PLAIN.fullmatch, fields))
             todo += fields.values()
         elif isinstance(value, list):
-            todo += cast("list[Any]", value)
+            todo += cast("list[Json]", value)
         elif isinstance(value, str) and _PLAIN.fullmatch(value):
             words.add(value)
     return [dumps(word) for word in sorted(words, key=lambda word: (-len(word), word))[:_MOST_WORDS]]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from stores.errors import StoreRefused, StoreUnavailable
+from stores.sql.columns import Column, Columns
 from stores.sql.sqlite import schema
 from stores.sql.tables import TABLES, Table
 
@@ -48,7 +47,7 @@ class Source(closing[sqlite3.Connection]):
     def columns(self, table: Table) -> tuple[str, ...]:
         return tuple(name for _, name, *_ in self._cx.execute(f"PRAGMA table_info({table.name})"))
 
-    def page(self, table: Table, after: Sequence[Any] | None, limit: int) -> list[tuple[Any, ...]]:
+    def page(self, table: Table, after: Columns | None, limit: int) -> list[tuple[Column, ...]]:
         """Rows in the order of their keys, those behind `after`."""
         key, marks = ", ".join(table.key), ", ".join("?" * len(table.key))
         where = "" if after is None else f" WHERE ({key}) > ({marks})"

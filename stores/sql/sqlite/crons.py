@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
 
 from stores.crons import CronQuery, CronRow, DueCrons, Firing
 from stores.errors import CronFired, ThreadNotFound, TooManyCrons
+from stores.json_values import JsonObject
 from stores.pages import Cutter, Page
 from stores.sql.codec import CRON_COLUMNS, CRON_TEXTS, CRON_VALUES, cron_row, cron_values, dumps, storable
 from stores.sql.readable import readable
@@ -95,8 +95,8 @@ def count(cx: sqlite3.Connection, query: CronQuery, user_id: str | None) -> int:
     return cx.execute(f"SELECT count(*) FROM crons WHERE {where}", args).fetchone()[0]
 
 
-def _narrowed(query: CronQuery, user_id: str | None) -> tuple[str, dict[str, Any]]:
-    where, args = ["TRUE"], dict[str, Any]()
+def _narrowed(query: CronQuery, user_id: str | None) -> tuple[str, JsonObject]:
+    where, args = ["TRUE"], dict[str, object]()
     for name, value in (("user_id", user_id), ("thread_id", query.thread_id), ("enabled", query.enabled)):
         if value is not None:
             where.append(f"{name} = :{name}")

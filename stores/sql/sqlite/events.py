@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
 
 from stores.events import EventPage, EventsKept, Kept, NewEvents, Position
 
@@ -128,7 +127,7 @@ _USE = (
 
 def follow(cx: sqlite3.Connection, now: int, run_ids: Sequence[str], seconds_us: int, *, logs: bool) -> None:
     for run_id in sorted(run_ids):
-        named: dict[str, Any] = {"run": run_id, "until": now + seconds_us}
+        named: dict[str, object] = {"run": run_id, "until": now + seconds_us}
         cx.execute(_USE, named)
         if logs:
             cx.execute(_MARK, named)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
 
 from stores.finding import ListPosition, RunQuery
+from stores.json_values import JsonObject
 from stores.rows import RunRow
 from stores.sql.codec import OPEN_STATUSES, RUN_COLUMNS, dumps, run_row
 from stores.sql.conditions import IN_FLIGHT
@@ -41,11 +41,11 @@ def open_run_ids(cx: sqlite3.Connection, query: RunQuery, user_id: str | None, l
     return [run_id for (run_id,) in rows]
 
 
-def _narrowed(query: RunQuery, user_id: str | None) -> tuple[list[str], dict[str, Any]]:
+def _narrowed(query: RunQuery, user_id: str | None) -> tuple[list[str], JsonObject]:
     """The conditions and their parameters. Expensive conditions come last."""
-    where, args = ["kind = 'run'"], dict[str, Any]()
+    where, args = ["kind = 'run'"], dict[str, object]()
 
-    def given(condition: str, name: str, value: Any) -> None:
+    def given(condition: str, name: str, value: object) -> None:
         if value is not None:
             where.append(condition)
             args[name] = value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
 
 from stores.rows import Decision, Ownership
 
@@ -14,7 +13,7 @@ GUARD = f"run_id = :run AND owner_epoch = :epoch AND fence = :fence AND settled_
 parameters are those of `guard`."""
 
 
-def guard(own: Ownership) -> dict[str, Any]:
+def guard(own: Ownership) -> dict[str, object]:
     return {"run": own.run_id, "epoch": own.epoch, "fence": own.fence}
 
 

@@ -6,10 +6,10 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from stores.file_access import obstacle
 from stores.inspection import Applied, Inspection
+from stores.json_values import JsonObject
 from stores.sql.conditions import IN_FLIGHT, WAITS
 from stores.sql.sqlite import schema
 from stores.sql.sqlite.codec import IN_FLIGHT_RUNS
@@ -43,7 +43,7 @@ def inspect(path: Path, now: int) -> Inspection:
 
 
 _VERSIONS = "SELECT version, count(*) FROM workers WHERE state <> 'dead' GROUP BY version ORDER BY version"
-_NOTHING: dict[str, Any] = {
+_NOTHING: JsonObject = {
     "runs": {},
     "in_flight": 0,
     "waiting": 0,
@@ -54,7 +54,7 @@ _NOTHING: dict[str, Any] = {
 }
 
 
-def _counts(cx: sqlite3.Connection, now: int) -> dict[str, Any]:
+def _counts(cx: sqlite3.Connection, now: int) -> JsonObject:
     def count(query: str, *args: object) -> int:
         return cx.execute(f"SELECT count(*) FROM {query}", args).fetchone()[0]
 

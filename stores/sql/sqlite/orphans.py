@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from typing import Any
 
 from stores.sql.codec import OPEN_STATUSES
+from stores.sql.columns import Column
 from stores.sql.sqlite.codec import ALIVE, GONE, HOMELESS
 
 PATIENCE = 600_000_000
@@ -54,7 +54,7 @@ _ONE = (
 
 def orphaned(
     cx: sqlite3.Connection, now: int, *, before: int | None, only: int | None
-) -> list[tuple[Any, ...]]:
+) -> list[tuple[Column, ...]]:
     """Rows of _COLUMNS; `only`: those of one epoch. Parents first: they cancel their children."""
     if only is not None:
         return cx.execute(_ONE, {"before": before, "only": only}).fetchall()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
 
 from stores.errors import StaleFence
 from stores.rows import ANY_WORKER, Claimed, Decision, Finish, Json, NextStart, Outcome, Ownership
@@ -16,6 +15,7 @@ from stores.sql.codec import (
     loads,
     storable,
 )
+from stores.sql.columns import Column
 from stores.sql.conditions import IN_FLIGHT, WAITING
 from stores.sql.sqlite.admission import claim
 from stores.sql.sqlite.codec import HOMELESS, IN_FLIGHT_RUNS
@@ -172,7 +172,7 @@ def _finish(cx: sqlite3.Connection, now: int, own: Ownership, outcome: Outcome, 
     return Finish(decision.status, next_home=home, decision=decision)
 
 
-def _written(outcome: Outcome) -> dict[str, Any]:
+def _written(outcome: Outcome) -> dict[str, Column]:
     """The outcome as columns, by their names. Raises ValueError, TypeError for what JSON cannot hold."""
     values = dumps_or_null(outcome.values)
     return {

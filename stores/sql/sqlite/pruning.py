@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
 
 from stores.pruning import PruneCursor, Pruned, PruneStep, Retention
+from stores.sql.columns import Columns
 from stores.sql.sqlite.reading import last_run
 
 _MICROS = 1_000_000
@@ -147,5 +147,5 @@ def _webhooks(cx: sqlite3.Connection, keep: Retention, limit: int, *, dry_run: b
     return PruneStep(Pruned(webhooks=len(gone)), more)
 
 
-def _marks(values: Sequence[Any]) -> str:
+def _marks(values: Columns) -> str:
     return f"({', '.join('?' * len(values))})"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
-from typing import Any
 
 from stores.errors import StaleFence
+from stores.json_values import JsonMapping
 from stores.rows import COUNTERS, MESSAGES, Ownership
 from stores.spec import RECORDED
 from stores.sql.codec import (
@@ -54,7 +53,7 @@ _PUT = (
 _write_record = record_writer(storable)
 
 
-def put(cx: sqlite3.Connection, now: int, run_id: str, fields: Mapping[str, Any]) -> None:
+def put(cx: sqlite3.Connection, now: int, run_id: str, fields: JsonMapping) -> None:
     """Upsert of a record (import, repair). A stored terminal status stays, and a run that has an owner
     is settled by it. The thread is left to the first user who is admitted."""
     cx.execute(
@@ -134,7 +133,7 @@ def update_model_name(cx: sqlite3.Connection, now: int, run_id: str, model_name:
 
 
 def update_completion(
-    cx: sqlite3.Connection, now: int, run_id: str, status: str | None, fields: Mapping[str, Any]
+    cx: sqlite3.Connection, now: int, run_id: str, status: str | None, fields: JsonMapping
 ) -> bool:
     """Final counters, and the status unless another terminal one stands or the run was
     taken away from its owner: then False, and nothing changes."""
@@ -157,7 +156,7 @@ def update_completion(
     return True
 
 
-def update_progress(cx: sqlite3.Connection, now: int, run_id: str, fields: Mapping[str, Any]) -> bool:
+def update_progress(cx: sqlite3.Connection, now: int, run_id: str, fields: JsonMapping) -> bool:
     """A snapshot while running; omitted and None fields stay. False = not running."""
     running = cx.execute("SELECT 1 FROM runs WHERE run_id = ? AND status = 'running'", (run_id,)).fetchone()
     if running is None or _taken_away(cx, run_id):
@@ -166,7 +165,7 @@ def update_progress(cx: sqlite3.Connection, now: int, run_id: str, fields: Mappi
     return True
 
 
-def _set_fields(cx: sqlite3.Connection, run_id: str, fields: Mapping[str, Any], now: int) -> None:
+def _set_fields(cx: sqlite3.Connection, run_id: str, fields: JsonMapping, now: int) -> None:
     known = {name: fields[name] for name in COUNTERS if fields.get(name) is not None}
     known.update({name: storable(fields[name]) for name in MESSAGES if fields.get(name) is not None})
     if known:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 from stores.catalogue import NewThread, RemovedThread, ThreadPatch, ThreadQuery
 from stores.errors import ThreadExists, ThreadNotFound
+from stores.json_values import JsonObject
 from stores.pages import Cutter, Page
 from stores.rows import ThreadRow
 from stores.spec import AdmissionRequest
 from stores.sql.codec import THREAD_TEXTS, dumps, dumps_or_null, thread_row
+from stores.sql.columns import Columns
 from stores.sql.conditions import IN_FLIGHT
 from stores.sql.readable import readable
 from stores.sql.sqlite.codec import IN_FLIGHT_RUNS
@@ -108,9 +109,9 @@ def count_threads(cx: sqlite3.Connection, query: ThreadQuery, user_id: str | Non
 
 def _narrowed(
     query: ThreadQuery, user_id: str | None, *, status: bool = False
-) -> tuple[str, str, dict[str, Any]]:
+) -> tuple[str, str, JsonObject]:
     """The FROM clause, the condition, its parameters."""
-    where, args = list[str](), dict[str, Any]()
+    where, args = list[str](), dict[str, object]()
     if query.ids is not None:
         where.append("t.thread_id IN (SELECT value FROM json_each(:ids))")
         args["ids"] = dumps(query.ids)
@@ -132,7 +133,7 @@ def _narrowed(
     return tables, " AND ".join(where) or "TRUE", args
 
 
-def _threads(rows: Iterable[Sequence[Any]]) -> list[ThreadRow]:
+def _threads(rows: Iterable[Columns]) -> list[ThreadRow]:
     """Unreadable rows are left out; for these `thread` raises."""
     return readable("thread", rows, thread_row)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
 
 from stores.errors import EpochDead
 from stores.sql.codec import claimed_webhook, dumps, loads, storable
+from stores.sql.columns import Columns
 from stores.sql.readable import readable
 from stores.sql.sqlite.guards import is_dead
 from stores.webhooks import STOPPED, ClaimedWebhook, Shares, WebhookReport
@@ -79,7 +79,7 @@ def _in_turn(cx: sqlite3.Connection, limit: int, shares: Shares, now: int) -> li
     return [run_id for _, _, run_id in sorted(candidates)[:limit]]
 
 
-def _claimed(row: Sequence[Any]) -> ClaimedWebhook:
+def _claimed(row: Columns) -> ClaimedWebhook:
     return claimed_webhook(row, loads(row[5]))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from stores.errors import StoreInUse
 from stores.rows import Decision, DrainRequested, HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
 from stores.sql.codec import OPEN_STATUSES, dumps, loads, storable
+from stores.sql.columns import Columns
 from stores.sql.readable import readable
 from stores.sql.sqlite.codec import ALIVE
 from stores.sql.sqlite.decisions import end_children
@@ -357,7 +357,7 @@ def workers(cx: sqlite3.Connection, now: int, *, alive_only: bool, counted: bool
     return readable("worker", rows, lambda row: _worker(row, now))
 
 
-def _worker(row: Sequence[Any], now: int) -> WorkerRow:
+def _worker(row: Columns, now: int) -> WorkerRow:
     return WorkerRow(
         epoch=row[0],
         worker_id=row[1],

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from coordinator.testing.conformance.stores.builders import (
     STRATEGIES,
     SUCCESS,
+    Field,
     StoreCase,
     admitted,
     cancel,
@@ -214,7 +214,7 @@ async def of_concurrent_admissions_with_a_key_one_run_is_created(case: StoreCase
 
 async def key_of_another_request_conflicts(case: StoreCase, changed: str) -> None:
     store, (me, _) = case.store, await case.workers()
-    fields: dict[str, Any] = {"user_id": "u", "request_hash": "h", "idempotency_key": "k"}
+    fields: dict[str, Field] = {"user_id": "u", "request_hash": "h", "idempotency_key": "k"}
     await store.admit(new_run(**fields), epoch=me, limits=NONE)
     fields[changed] = None if changed == "user_id" else "other"
     with refused(IdempotencyConflict):

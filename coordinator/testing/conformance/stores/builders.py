@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 from uuid import uuid4
 
 from stores.base import CoordinationStore
@@ -26,6 +26,8 @@ _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 _steps = itertools.count()
 SUCCESS = Outcome(RunStatus.success)
 ENDED = Outcome(RunStatus.interrupted)
+Field: TypeAlias = Any
+"""The value of a field. Any: the constructor to which it is passed by name has its type."""
 STRATEGIES = ("reject", "enqueue", "interrupt", "rollback")
 
 
@@ -63,16 +65,16 @@ def created(step: int | None = None) -> str:
 _STAMPS = frozenset(AdmissionRequest._fields) - {"spec"}
 
 
-def new_run(thread_id: str = "t", **fields: Any) -> AdmissionRequest:
+def new_run(thread_id: str = "t", **fields: Field) -> AdmissionRequest:
     """A request for admission; `fields` are those of its spec, and what a worker adds to it."""
-    stamps: dict[str, Any] = {"run_id": uuid4().hex, "created_at": created()}
+    stamps: dict[str, Field] = {"run_id": uuid4().hex, "created_at": created()}
     stamps.update((name, fields.pop(name)) for name in list(fields) if name in _STAMPS)
     return AdmissionRequest(spec=RunSpec(thread_id=thread_id, **fields), **stamps)
 
 
-def new_worker(**fields: Any) -> NewWorker:
+def new_worker(**fields: Field) -> NewWorker:
     """Of the host `here`, with a lease of 15 s."""
-    known: dict[str, Any] = {
+    known: dict[str, Field] = {
         "worker_id": f"w-{uuid4().hex[:6]}",
         "host": "here",
         "boot_id": "boot-1",
@@ -83,24 +85,24 @@ def new_worker(**fields: Any) -> NewWorker:
     return NewWorker(**{**known, **fields})
 
 
-async def admitted(store: CoordinationStore, epoch: int, thread_id: str = "t", **fields: Any) -> Admission:
+async def admitted(store: CoordinationStore, epoch: int, thread_id: str = "t", **fields: Field) -> Admission:
     return await store.admit(new_run(thread_id, **fields), epoch=epoch, limits=Limits())
 
 
-async def holding(store: CoordinationStore, epoch: int, thread_id: str = "t", **fields: Any) -> Ownership:
+async def holding(store: CoordinationStore, epoch: int, thread_id: str = "t", **fields: Field) -> Ownership:
     """A run of this epoch that holds the thread and has not started."""
     admission = await admitted(store, epoch, thread_id, **fields)
     assert admission.holds
     return Ownership(admission.run_id, thread_id, epoch, admission.fence)
 
 
-async def running(store: CoordinationStore, epoch: int, thread_id: str = "t", **fields: Any) -> Ownership:
+async def running(store: CoordinationStore, epoch: int, thread_id: str = "t", **fields: Field) -> Ownership:
     own = await holding(store, epoch, thread_id, **fields)
     assert await store.start(own, {"kind": "values"}) is not None
     return own
 
 
-async def waiting(store: CoordinationStore, epoch: int, thread_id: str = "t", **fields: Any) -> str:
+async def waiting(store: CoordinationStore, epoch: int, thread_id: str = "t", **fields: Field) -> str:
     """A run in the queue of a busy thread."""
     admission = await admitted(store, epoch, thread_id, multitask_strategy="enqueue", **fields)
     assert not admission.holds
@@ -108,12 +110,12 @@ async def waiting(store: CoordinationStore, epoch: int, thread_id: str = "t", **
 
 
 async def cancel(
-    store: CoordinationStore, run_id: str, action: CancelAction = CancelAction.interrupt, **fields: Any
-) -> Any:
+    store: CoordinationStore, run_id: str, action: CancelAction = CancelAction.interrupt, **fields: Field
+) -> Field:
     return await store.decide(run_id, RunStatus.interrupted, action=action, cause=Cause.user, **fields)
 
 
-async def decided(store: CoordinationStore, run_id: str, **fields: Any) -> Decision:
+async def decided(store: CoordinationStore, run_id: str, **fields: Field) -> Decision:
     """The decision that a cancel of a known run returns."""
     decision = await cancel(store, run_id, **fields)
     assert decision is not None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import Any
 
 from coordinator.testing.conformance.stores.builders import (
     SUCCESS,
+    Field,
     StoreCase,
     cancel,
     created,
@@ -23,18 +23,18 @@ from stores.pages import Page
 from stores.rows import RunRow
 
 
-async def thread_ids(store: CoordinationStore, user_id: Any = None, **query: Any) -> list[str]:
+async def thread_ids(store: CoordinationStore, user_id: str | None = None, **query: Field) -> list[str]:
     """Thread ids in the order in which they are returned."""
     return [thread.thread_id for thread in await store.threads(ThreadQuery(**query), user_id=user_id)]
 
 
-async def listed(store: CoordinationStore, thread_id: str = "t", **query: Any) -> Page[RunRow]:
-    known: dict[str, Any] = {"statuses": (), "limit": 100, "offset": 0, "user_id": None}
+async def listed(store: CoordinationStore, thread_id: str = "t", **query: Field) -> Page[RunRow]:
+    known: dict[str, Field] = {"statuses": (), "limit": 100, "offset": 0, "user_id": None}
     return await store.thread_runs(thread_id, **{**known, **query})
 
 
-async def inflight(store: CoordinationStore, *statuses: str, **query: Any) -> list[str]:
-    known: dict[str, Any] = {"thread_id": None, "user_id": None, "after": "", "limit": 100}
+async def inflight(store: CoordinationStore, *statuses: str, **query: Field) -> list[str]:
+    known: dict[str, Field] = {"thread_id": None, "user_id": None, "after": "", "limit": 100}
     rows = await store.inflight_runs(statuses=statuses, **{**known, **query})
     return [row.run_id for row in rows]
 

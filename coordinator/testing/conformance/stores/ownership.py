@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from coordinator.testing.conformance.stores.builders import (
     ENDED,
     SUCCESS,
+    Field,
     StoreCase,
     cancel,
     decided,
@@ -26,7 +26,7 @@ from stores.states import CancelAction, RunStatus
 
 
 async def write_with_a_wrong_guard_is_refused(case: StoreCase, guard: str) -> None:
-    wrong: dict[str, dict[str, Any]] = {
+    wrong: dict[str, dict[str, Field]] = {
         "epoch": {"epoch": 77},
         "newer fence": {"fence": 9},
         "older fence": {"fence": 0},
@@ -259,7 +259,7 @@ async def calls_at_once_equal_calls_one_by_one(case: StoreCase) -> None:
     """A store may execute calls that are made at once in one transaction."""
     store, (me, _) = case.store, await case.workers()
 
-    async def life(thread: str) -> tuple[Any, ...]:
+    async def life(thread: str) -> tuple[object, ...]:
         own = await running(store, me, thread)
         queued = await waiting(store, me, thread, run_id=f"{thread} queued")
         decision = await decided(store, own.run_id, reason="r")
