@@ -188,7 +188,7 @@ class _FunctionCollector(Collector):
 def _read_files(folder: Path) -> Iterable[Metric]:
     """Merges the files of all workers, including dead ones. A worker that is killed between creating a file
     and writing to it leaves an empty file, which is skipped."""
-    merge = cast("Callable[[list[str]], Iterable[Metric]]", MultiProcessCollector.merge)  # pyright: ignore[reportUnknownMemberType]
+    merge = cast("Callable[[list[str]], Iterable[Metric]]", MultiProcessCollector.merge)  # pyright: ignore[reportUnknownMemberType] - its stub is partially unknown
     return merge([str(file) for file in folder.glob("*.db") if _has_counts(file)])
 
 

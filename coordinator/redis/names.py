@@ -28,7 +28,7 @@ def in_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
         if future.done():
             return
         if error is None:
-            future.set_result(result)  # type: ignore[arg-type]
+            future.set_result(result)  # type: ignore[arg-type]  # without an error it is a T, which may be None
         else:
             future.set_exception(error)
 

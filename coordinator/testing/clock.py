@@ -96,7 +96,7 @@ class Clock:
         loop, own = self._loop, vars(self._loop)
         if not isinstance(loop, asyncio.BaseEventLoop):  # timers of uvloop do not call `time`
             name = type(loop).__module__
-            raise RuntimeError(f"the clock of {name} cannot be advanced: use asyncio's loop")  # noqa: TRY004
+            raise RuntimeError(f"the clock of {name} cannot be advanced: use asyncio's loop")  # noqa: TRY004 - the loop is no argument of the caller
         self._replaced = {name: own[name] for name in _PATCHED if name in own}
         call_at, call_soon, threadsafe = loop.call_at, loop.call_soon, loop.call_soon_threadsafe
 

@@ -108,7 +108,7 @@ class AssistantSuite:
         record = await self.begun(a, steps=3, tag="a")
         await a.wait(record.run_id, timeout=20)
         events = await a.events(record.run_id)
-        delivered = [event.data["log"] for event in events if getattr(event, "mode", None) == "values"]  # type: ignore[union-attr]
+        delivered = [event.data["log"] for event in events if getattr(event, "mode", None) == "values"]  # type: ignore[union-attr]  # events of the mode `values` have objects
         assert delivered == [["a:1"], ["a:1", "a:2"], ["a:1", "a:2", "a:3"]]
 
     async def test_a_failure_keeps_the_steps_before_it(self, team: list[RunManager]) -> None:

@@ -282,7 +282,7 @@ class GraphSuite(AssistantSuite):
             async def run(self, ctx: Any, request: RunRequest) -> Any:
                 return await twice(ctx)
 
-        a.launch(record, Twice())  # type: ignore[arg-type]
+        a.launch(record, Twice())  # type: ignore[arg-type]  # it has only what is called of an assistant
         assert (await a.wait(record.run_id, timeout=20))["log"] == ["q:1", "q:2:yes"]
         assert seen[0].values == seen[1].values
         assert seen[1].paused

@@ -149,7 +149,7 @@ def test_assistants_are_registered_once_by_name() -> None:
     with pytest.raises(InvalidArgument, match="another"):
         known.register(pauses, name="echo")
     with pytest.raises(InvalidArgument, match="async function"):
-        known.register(5, name="five")  # type: ignore[arg-type]
+        known.register(5, name="five")  # type: ignore[arg-type]  # refused, which is tested
     with pytest.raises(InvalidArgument, match="characters"):
         known.register(pauses, name="a" * 256)
 

@@ -262,19 +262,19 @@ async def test_invalid_argument_is_named(alone: RunManager) -> None:
     for argument, call in (
         ("thread_id", alone.threads.create("")),
         ("metadata", alone.threads.create(metadata={"x": float("nan")})),
-        ("if_exists", alone.threads.create(if_exists="banana")),  # pyright: ignore[reportArgumentType]
+        ("if_exists", alone.threads.create(if_exists="banana")),  # pyright: ignore[reportArgumentType] - refused, which is tested
         ("ttl", alone.threads.create(ttl=0)),
         ("ttl", alone.threads.update("t", ttl=-1)),
         ("status", alone.threads.search(ThreadQuery(status="banana"))),
-        ("sort_by", alone.threads.search(ThreadQuery(sort_by="values"))),  # pyright: ignore[reportArgumentType]
-        ("sort_order", alone.threads.search(ThreadQuery(sort_order="up"))),  # pyright: ignore[reportArgumentType]
+        ("sort_by", alone.threads.search(ThreadQuery(sort_by="values"))),  # pyright: ignore[reportArgumentType] - refused, which is tested
+        ("sort_order", alone.threads.search(ThreadQuery(sort_order="up"))),  # pyright: ignore[reportArgumentType] - refused, which is tested
         ("limit", alone.threads.count(ThreadQuery(limit=-1))),
         ("values", alone.threads.search(ThreadQuery(values={"x": object()}))),
         ("ids", alone.threads.search(ThreadQuery(ids=("a\n",)))),
         ("statuses", alone.runs.of_thread("t", statuses=["banana"])),
         ("offset", alone.runs.of_thread("t", offset=-1)),
-        ("status", alone.runs.in_flight("success")),  # pyright: ignore[reportArgumentType]
-        ("temporary_thread", alone.create_or_reject("t", temporary_thread=1)),  # pyright: ignore[reportArgumentType]
+        ("status", alone.runs.in_flight("success")),  # pyright: ignore[reportArgumentType] - refused, which is tested
+        ("temporary_thread", alone.create_or_reject("t", temporary_thread=1)),  # pyright: ignore[reportArgumentType] - refused, which is tested
     ):
         with pytest.raises(InvalidArgument) as refused:
             await call

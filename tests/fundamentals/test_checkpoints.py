@@ -222,7 +222,7 @@ async def test_rollback_removes_checkpoints_and_restores_the_values(
     await done(one, "a")
     await done(one, "b")
     old = await past(one)
-    kwargs = {"input": {"text": "wait"}, "checkpoint": {"checkpoint_id": old[3].checkpoint.checkpoint_id}}  # type: ignore[union-attr]
+    kwargs = {"input": {"text": "wait"}, "checkpoint": {"checkpoint_id": old[3].checkpoint.checkpoint_id}}  # type: ignore[union-attr]  # each step of `past` has one
     run = await one.create_or_reject("t", "chat", kwargs=kwargs)
     one.launch(run)
     await until_saved(two, run.run_id)

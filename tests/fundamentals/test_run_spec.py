@@ -158,7 +158,7 @@ def test_every_field_has_a_value_to_walk_with() -> None:
 
 def test_spec_is_immutable() -> None:
     with pytest.raises(AttributeError):
-        RunSpec(thread_id="t").thread_id = "other"  # pyright: ignore[reportAttributeAccessIssue]
+        RunSpec(thread_id="t").thread_id = "other"  # pyright: ignore[reportAttributeAccessIssue] - frozen, which is tested
 
 
 def test_columns_of_a_spec_are_columns_of_its_row() -> None:

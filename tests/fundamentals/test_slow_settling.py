@@ -157,7 +157,9 @@ async def test_undo_data_that_cannot_be_removed_blocks_no_queue(
                 it.launch(run)
             for run in runs:
                 await it.wait(run.run_id)
-            given_up = lambda: caplog.text.count("could not be removed") == len(runs)  # noqa: E731
-            await wait_until(given_up, description="each call to forget is over")
+            await wait_until(
+                lambda: caplog.text.count("could not be removed") == len(runs),
+                description="each call to forget is over",
+            )
         finally:
             states.released.set()

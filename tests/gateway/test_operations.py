@@ -20,6 +20,7 @@ from coordinator.gateway.caller import Role
 from coordinator.gateway.shared_counts import VARIABLE, shared_between_workers
 from coordinator.settings import Settings
 from stores.memory import MemoryStore
+from stores.rows import WorkerRow
 from tests.support.asgi import key_for, serving
 from tests.support.waiting import wait_until
 
@@ -123,10 +124,10 @@ async def test_invalid_drain_request_drains_nothing(client: httpx.AsyncClient, b
 class FailingStore(MemoryStore):
     failing = False
 
-    async def workers(self, *, alive_only: bool = True, counted: bool = True) -> list[object]:  # type: ignore[override]
+    async def workers(self, *, alive_only: bool = True, counted: bool = True) -> list[WorkerRow]:
         if self.failing:
             raise StoreUnavailable("database of tenant-7 on db.internal is away")
-        return await super().workers(alive_only=alive_only, counted=counted)  # type: ignore[return-value]
+        return await super().workers(alive_only=alive_only, counted=counted)
 
 
 async def test_unavailable_store_ends_readiness_and_is_named_only_to_admins(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ async def test_scheme_comes_from_a_trusted_proxy() -> None:
 
 
 def test_invalid_network_in_trusted_proxies_is_refused() -> None:
-    assert GatewaySettings(trusted_proxies="10.0.0.7, 172.16.0.0/12").trusted_proxies == (  # type: ignore[arg-type]
+    assert GatewaySettings(trusted_proxies="10.0.0.7, 172.16.0.0/12").trusted_proxies == (  # type: ignore[arg-type]  # settings parse a text
         "10.0.0.7",
         "172.16.0.0/12",
     )

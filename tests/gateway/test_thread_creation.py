@@ -72,7 +72,7 @@ async def test_refused_initial_state_keeps_a_concurrent_run(two: Pair) -> None:
 async def test_disconnect_does_not_interrupt_the_creation(two: Pair) -> None:
     one = two[0]
     thread = str(uuid4())
-    body = ThreadCreate(thread_id=thread, supersteps=counting(50))  # pyright: ignore[reportArgumentType]
+    body = ThreadCreate(thread_id=thread, supersteps=counting(50))  # pyright: ignore[reportArgumentType] - an iterator, to see how much of it is read
     services = one.gateway.state.services
     request = asyncio.create_task(thread_creation.create(services, UNAUTHENTICATED, body))
     await wait_until(lambda: one.manager.store.thread(thread), description="the thread is created")

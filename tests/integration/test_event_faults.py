@@ -274,7 +274,7 @@ async def test_many_followers_share_reads(own_valkey: ValkeyServer, tmp_path: Pa
     assert not keys_without_ttl(own_valkey, "rc")
 
 
-def _bulk_link_of(manager: object) -> RedisLink:
-    log = assembly_of(manager).shared.event_log  # type: ignore[attr-defined]
+def _bulk_link_of(manager: RunManager) -> RedisLink:
+    log = assembly_of(manager).shared.event_log
     assert isinstance(log, RedisEventLog)
     return link_of(log)

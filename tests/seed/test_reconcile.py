@@ -88,7 +88,7 @@ async def test_row_without_readable_timestamp_is_skipped_if_before_is_given(
 
 async def test_error_text_is_required(manager: RunManager) -> None:
     with pytest.raises(InvalidArgument) as refused:
-        await manager.reconcile_orphaned_inflight_runs(error=None)  # type: ignore[arg-type]
+        await manager.reconcile_orphaned_inflight_runs(error=None)  # type: ignore[arg-type]  # refused, which is tested
     assert refused.value.argument == "error"
 
 

@@ -62,7 +62,7 @@ def test_a_record_is_mutable_and_a_policy_is_not() -> None:
     record.status = RunStatus.running
     assert record.status is RunStatus.running
     with pytest.raises(AttributeError):
-        PersistenceRetryPolicy().max_attempts = 1  # type: ignore[misc]
+        PersistenceRetryPolicy().max_attempts = 1  # type: ignore[misc]  # frozen, which is tested
 
 
 def test_everything_is_built_without_a_running_event_loop() -> None:

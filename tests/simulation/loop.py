@@ -193,7 +193,7 @@ class ProcessLoop(asyncio.AbstractEventLoop):
 
     call_soon_threadsafe = call_soon  # pyright: ignore[reportAssignmentType] - there are no threads
 
-    def call_later(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def call_later(  # pyright: ignore[reportIncompatibleMethodOverride] - a handle of our own
         self,
         delay: float,
         callback: Callable[..., object],
@@ -202,7 +202,7 @@ class ProcessLoop(asyncio.AbstractEventLoop):
     ) -> Handle:
         return self.call_at(self._schedule.now + delay, callback, *args, context=context)
 
-    def call_at(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def call_at(  # pyright: ignore[reportIncompatibleMethodOverride] - a handle of our own
         self,
         when: float,
         callback: Callable[..., object],
@@ -219,7 +219,7 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         future.number = self._schedule.number()
         return future
 
-    def create_task(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def create_task(  # pyright: ignore[reportIncompatibleMethodOverride] - a task of our own
         self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Any = None
     ) -> asyncio.Task[Any]:
         task = NumberedTask(coro, loop=self, name=name or "", context=context)
@@ -246,7 +246,7 @@ class ProcessLoop(asyncio.AbstractEventLoop):
             error = context.get("exception")
             self.complaints.append(f"{context.get('message')}: {error!r}")
 
-    def run_in_executor(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def run_in_executor(  # pyright: ignore[reportIncompatibleMethodOverride] - it refuses any call
         self, *args: Any
     ) -> Any:
         raise AssertionError("a simulated process has no threads")

@@ -23,7 +23,7 @@ def test_unknown_value_equals_its_text_and_no_member(
     assert (unknown, unknown.value, unknown.name) == ("of the future", "of the future", "unknown")
     assert unknown not in list(kind)
     assert f"{unknown}" == "of the future"
-    assert {unknown: 1}["of the future"] == 1  # type: ignore[index]
+    assert {unknown: 1}["of the future"] == 1  # type: ignore[index]  # equal to its text, which is tested
     assert kind.stored(unknown) == unknown
     for member in kind:
         assert kind.stored(member.value) is member

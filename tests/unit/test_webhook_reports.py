@@ -10,4 +10,4 @@ from stores.webhooks import WebhookReport
 @pytest.mark.parametrize("fields", [{"delivered": False}, {"delivered": True, "retry_in": 1}])
 def test_report_that_postpones_for_ever_or_after_delivery_is_refused(fields: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="postponed"):
-        WebhookReport(**fields, postponed=True)  # type: ignore[arg-type]
+        WebhookReport(**fields, postponed=True)  # type: ignore[arg-type]  # refused, which is tested

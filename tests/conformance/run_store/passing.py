@@ -31,8 +31,8 @@ def passing_machine_over(open_store: OpenStore) -> type[RuleBasedStateMachine]:
 
 
 class PassingMachine(StoreMachine):
-    admit = withdraw = restore = refence = save = prune = None  # pyright: ignore[reportAssignmentType]
-    insert = beat = declare_dead = sweep = retire = None  # pyright: ignore[reportAssignmentType]
+    admit = withdraw = restore = refence = save = prune = None  # pyright: ignore[reportAssignmentType] - rules of the machine are taken out
+    insert = beat = declare_dead = sweep = retire = None  # pyright: ignore[reportAssignmentType] - the same
 
     @rule(
         thread=threads,

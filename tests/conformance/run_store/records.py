@@ -214,7 +214,7 @@ class Records(StoreCase):
         for run_id, (status, step) in rows.items():
             await store.put(run_id, thread_id=run_id, status=status, created_at=created(step))
         assert ids(await store.list_inflight()) == ["a", "b", "c"]
-        assert ids(await store.list_pending()) == ["b", "c"]  # type: ignore[attr-defined]
+        assert ids(await store.list_pending()) == ["b", "c"]  # type: ignore[attr-defined]  # optional, of the engines that this suite is for
 
     async def test_before_compares_instants_and_naive_means_utc(self, store: CoordinationStore) -> None:
         await store.put("a", thread_id="t", created_at="2026-01-01T12:00:00+02:00")  # 10:00 UTC
@@ -222,7 +222,7 @@ class Records(StoreCase):
         await store.put("odd", thread_id="t", created_at="not a time")
         for limit in ("2026-01-01T10:30:00", "2026-01-01T10:30:00Z", "2026-01-01T11:30:00+01:00"):
             assert ids(await store.list_inflight(before=limit)) == ["a"]
-            assert ids(await store.list_pending(before=limit)) == ["a"]  # type: ignore[attr-defined]
+            assert ids(await store.list_pending(before=limit)) == ["a"]  # type: ignore[attr-defined]  # optional, of the engines that this suite is for
         assert set(ids(await store.list_inflight())) == {"a", "b", "odd"}
         with pytest.raises(ValueError, match="ISO 8601"):
             await store.list_inflight(before="garbage")
@@ -261,7 +261,7 @@ class Records(StoreCase):
                 lead_agent_tokens=5, subagent_tokens=3, middleware_tokens=2,
             )  # fmt: skip
             await store.update_status(run_id, status)
-        aggregate = store.aggregate_tokens_by_thread  # type: ignore[attr-defined]
+        aggregate = store.aggregate_tokens_by_thread  # type: ignore[attr-defined]  # optional, of the engines that this suite is for
         assert await aggregate("t") == {
             "total_tokens": 20, "total_input_tokens": 12, "total_output_tokens": 8, "total_runs": 2,
             "by_model": {"m1": {"tokens": 10, "runs": 1}, "unknown": {"tokens": 10, "runs": 1}},

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator import open_coordinator
+from coordinator import RunManager, open_coordinator
 from tests.support.command_line import DONE, MAIN, USAGE, Busy, cli, on_a_terminal
 from tests.support.waiting import wait_until
 
@@ -126,5 +126,5 @@ async def test_interrupted_cancel_of_many_leaves_no_partial_cancel_and_can_be_re
         await wait_until(lambda: all_settled(manager), description="none is in flight")
 
 
-async def all_settled(manager: object) -> bool:
-    return await manager.runs.in_flight() == []  # type: ignore[attr-defined]
+async def all_settled(manager: RunManager) -> bool:
+    return await manager.runs.in_flight() == []
