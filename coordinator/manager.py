@@ -34,10 +34,9 @@ class RunManager:
     """Runs of this process, coordinated with those of every other process on the same store.
     `threads`, `runs`, `crons`, `webhooks`, `worker`, `assistants`: methods beyond the life of one run.
 
-    `RunManager()` keeps everything in memory; `RunManager(store)` takes a coordination store
-    (`stores.sqlite`, `stores.memory`) or any store with only record operations, which then serves one
-    process. `open_coordinator` picks the adapters by URL. A manager can be built without a running event
-    loop: background work starts at the first admission or in `async with`.
+    `RunManager()` keeps all in memory; `RunManager(store)` takes a coordination store (of `stores`)
+    or any store with only record operations, for one process. `open_coordinator` picks the adapters by URL.
+    Can be built without an event loop: background work starts at the first admission or in `async with`.
 
     A manager lives in one event loop, that of its first call. A call from another one raises
     WrongEventLoop; other threads use `asyncio.run_coroutine_threadsafe`. Once that loop is closed, a manager
@@ -215,10 +214,9 @@ class RunManager:
         )
         return await self.admit(spec)
 
-    # Any: as `create_or_reject`; each is checked.
     def spec(self, thread_id: str, assistant_id: str | None = None, **arguments: Any) -> RunSpec:
-        """The run that `create_or_reject` would admit with these arguments: checked, not admitted. Raises
-        InvalidArgument, UnsupportedStrategyError."""
+        """The run that `create_or_reject` would admit with these arguments (Any: each is checked); it is not
+        admitted. Raises InvalidArgument, UnsupportedStrategyError."""
         self._home.check()
         return self._specs.build(thread_id, assistant_id, **arguments)
 

@@ -23,7 +23,7 @@ from stores.rows import Admission, Decision, Finish, Json, Limits, NextStart, Ou
 from stores.spec import RECORDED, AdmissionRequest, RunColumns
 from stores.sql.codec import dumps_opaque
 from stores.sql.sqlite import admission, decisions
-from stores.sql.statements import OnConnection, P
+from stores.sql.statements import OnConnection, P, T
 from stores.states import OPEN, TERMINAL, CancelAction, Cause, RunStatus
 
 logger = logging.getLogger(__name__)
@@ -287,8 +287,7 @@ class PlainStore(MemoryStore):
         logger.warning("The record of run %r was missing and has been written again", run_id)
         return True
 
-    # Any: what the caller's store returns.
-    async def _retried(self, what: str, run_id: str, operation: Callable[[], Awaitable[Any]]) -> Any:
+    async def _retried(self, what: str, run_id: str, operation: Callable[[], Awaitable[T]]) -> T:
         return await with_retries(self._policy, what, run_id, operation)
 
     # -- recovery
@@ -348,7 +347,7 @@ class PlainStore(MemoryStore):
             return False
         return await self._outbox.carry(self._write_status(run_id, RunStatus(status), error))
 
-    async def update_model_name(self, run_id: str, model_name: str | None) -> Any:  # Any: as RunStore has it
+    async def update_model_name(self, run_id: str, model_name: str | None) -> Json:
         return await self._retried(
             "model", run_id, lambda: self.records.update_model_name(run_id, model_name)
         )
@@ -397,8 +396,7 @@ def _storable(kwargs: JsonObject) -> JsonObject:
     return kwargs
 
 
-# Any: a store of the caller's own.
-def coordinated(store: Any, policy: PersistenceRetryPolicy) -> CoordinationStore:
+def coordinated(store: object, policy: PersistenceRetryPolicy) -> CoordinationStore:
     """`store` itself if it coordinates, else a PlainStore around it; a PrivateStore for None."""
     if store is None:
         return PrivateStore()
