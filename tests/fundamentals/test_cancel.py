@@ -226,11 +226,31 @@ async def test_waiting_run_cancelled_while_its_claim_is_unanswered_never_starts(
     that the run holds the thread."""
     a, b = team
     first_run, first = await running(a, "t")
-    run, agent = await launched(a, "t", multitask_strategy="enqueue")
+    run = await a.create_or_reject("t", multitask_strategy="enqueue")
     held = hold_answers(a.store, "claim", lambda claimed: claimed is not None)
     first.may_end.set()
     await a.wait(first_run.run_id, timeout=20)
     await held.reached.wait()
+    a.launch(run, agent := Agent())
+    assert await b.cancel(run.run_id)
+    assert await a.cancel(run.run_id, wait=5)  # delivers it where no hint travels
+    held.go_on.set()
+    assert not await b.has_inflight("t")
+    assert not agent.started.is_set()
+
+
+@pytest.mark.settings(tick=3600.0, short_tick=3600.0)
+async def test_run_cancelled_while_the_finish_that_started_it_is_unanswered_never_starts(
+    team: list[RunManager],
+) -> None:
+    """The finish of the first run has given the thread to the second, and its answer has not arrived."""
+    a, b = team
+    first_run, first = await running(a, "t")
+    run, agent = await launched(a, "t", multitask_strategy="enqueue")
+    held = hold_answers(a.store, "finish", lambda finish: finish.claimed is not None)
+    first.may_end.set()
+    await held.reached.wait()
+    assert await b.wait(first_run.run_id, timeout=20) is None
     assert await b.cancel(run.run_id)
     assert await a.cancel(run.run_id, wait=5)  # delivers it where no hint travels
     held.go_on.set()
