@@ -17,8 +17,8 @@ from tests.support.postgres import Database
 ROOT = Path(__file__).parent.parent.parent
 WALK = "tests/fundamentals/test_run_spec.py"
 HOW_TOS = {  # patch: (product files at most, the tests of the walk that are about it)
-    "add-a-field": (8, "purpose or walked or together or taken_over"),
-    "add-a-shown-field": (4, "queued_us or walked"),
+    "add-a-field": (8, "purpose or walk_with or together or taken_over"),
+    "add-a-shown-field": (4, "queued_us or walk_with"),
 }
 
 
