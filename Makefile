@@ -90,9 +90,19 @@ check: $(STAMP) ## Formatting, lint, types, imports, words, the image, workflows
 	$(BIN)/python -m build --wheel --no-isolation --quiet --outdir $(WHEELS)
 	$(BIN)/python tools/check_wheel.py $(WHEELS)
 
+# A tenth of the work in two rounds, to try a benchmark out; its figures are rough.
+QUICK ?=
+
 .PHONY: bench
-bench: $(STAMP) ## Measure
-	$(BIN)/python -m bench $(ARGS)
+bench: $(STAMP) ## Measure, with floors beside the figures. Some of it: ARGS="http cancel"; roughly: QUICK=1
+	$(if $(QUICK),COORDINATOR_BENCH_SCALE=0.1) $(BIN)/python -m bench $(if $(QUICK),--rounds 2) $(ARGS)
+
+# http, library or postgres.
+WHAT ?= http
+
+.PHONY: flame
+flame: $(STAMP) ## Draw a flame graph of a worker under load in build/flame: WHAT=http|library|postgres
+	@$(BIN)/python -m bench.flame $(WHAT) $(ARGS)
 
 # Empty: the suite draws one and prints it.
 SEED ?=

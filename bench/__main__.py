@@ -18,18 +18,21 @@ from bench import (
     gateway_start,
     growth,
     history,
+    http_floors,
     idle,
     lines,
     pauses,
     postgres,
+    postgres_cost,
     postgres_fleet,
     postgres_rates,
+    redis_commands,
     requests,
     shares,
     startup,
     throughput,
 )
-from bench.report import Measure, document, machine, table
+from bench.report import Measure, document, load, machine, table
 
 Bench = Callable[[int], Coroutine[Any, Any, list[Measure]]]
 BENCHES: dict[str, Bench] = {
@@ -51,13 +54,16 @@ BENCHES: dict[str, Bench] = {
     "postgres_rates": postgres_rates.run,
     "postgres_fleet": postgres_fleet.run,
     "requests": requests.run,
+    "http": http_floors.run,
+    "postgres_cost": postgres_cost.run,
+    "redis": redis_commands.run,
 }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)} (all)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of which the median is shown (3)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of which the median is shown (5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements there too")
     options = parser.parse_args()
     if unknown := set(options.names) - BENCHES.keys():
@@ -71,7 +77,7 @@ def main() -> int:
     if options.json is not None:
         options.json.write_text(document(measures), encoding="utf-8")
     missed = [measure for measure in measures if measure.holds is False]
-    print(f"{len(measures)} measurements, {len(missed)} missed their target")
+    print(f"{len(measures)} measurements, {len(missed)} missed their target; load at the end {load()}")
     return 0
 
 

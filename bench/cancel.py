@@ -1,49 +1,53 @@
 """Cancel of a run on another process: from the call on one worker to CancelledError in the task on the other.
 
-All processes are on one machine, where CLOCK_MONOTONIC is common. Beside it, in the same run, a bare
-publish/subscribe round trip through the same server with the plain client library: back to back, and at the
-pace of the cancels. A cancel comes alone, to processes that have slept and whose caches are cold, so it is
-judged by a round trip that comes alone as well.
+All processes are on one machine, where CLOCK_MONOTONIC is common. Beside each cancel, in turn, a bare
+publish/subscribe round trip through the same server with the plain client library, after a pause of the same
+length. Warm: a round trip after 0.02 s, a cancel as soon as its run is running. Cold: both after 0.02 to
+0.52 s, for a cancel comes alone, to processes that have slept and whose caches are cold.
 """
 
 from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import random
 import tempfile
 import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from bench.bare import connect
+from bench.databases import scaled
 from bench.processes import WorkerProcess, workers
 from bench.report import Measure, at_most, median, quantile
 from bench.worker import QUIET
 from coordinator.servers.valkey import ValkeyServer
 from coordinator.settings import Settings
 
-CANCELS = 300
+CANCELS = scaled(300, 30)
+COLD_CANCELS = scaled(100, 20)
 STORE_ONLY_CANCELS = 12
+COLD = 0.5  # s, the longest pause beyond QUIET
 
 
 async def run(rounds: int) -> list[Measure]:
-    hot: list[float] = []
-    bare: list[float] = []
+    warm, cold, busy, hot = _Pairs(), _Pairs(), list[float](), list[float]()
     with ValkeyServer() as server:
-        quiet: list[float] = []
-        busy: list[float] = []
         for _ in range(rounds):
-            hot += await _bare_round_trips(server.url, pause=0)
-            bare += await _bare_round_trips(server.url, pause=QUIET)
-            quiet += await _cancels(server.url, CANCELS, saturating=0)
+            async with _round_trips(server.url) as bare:
+                hot += [await bare.trip() for _ in range(CANCELS)]
+                await _compared(server.url, bare, warm, [0] * CANCELS)
+                pauses = [QUIET + random.random() * COLD for _ in range(COLD_CANCELS)]
+                await _compared(server.url, bare, cold, pauses)
             busy += await _cancels(server.url, CANCELS, saturating=2)
     alone = await _cancels(None, STORE_ONLY_CANCELS, saturating=0)
-    trip, short_tick = median(bare), Settings().short_tick
-    note = f"{median(quiet) / trip:.2f} x the bare round trip"
+    short_tick = Settings().short_tick
     return [
         Measure("cancel", "bare publish/subscribe round trip, back to back, median", median(hot), "ms"),
-        Measure("cancel", "bare publish/subscribe round trip, at the same pace, median", trip, "ms"),
-        at_most(Measure("cancel", "Redis, median", median(quiet), "ms", note=note), round(3 * trip, 3)),
-        at_most(Measure("cancel", "Redis, p99", quantile(quiet, 0.99), "ms"), 10),
+        *warm.judged("warm", p99=10),
+        *cold.judged("cold", p99=None),
         at_most(
             Measure("cancel", "Redis, two others saturating the file, p99", quantile(busy, 0.99), "ms"), 50
         ),
@@ -57,7 +61,48 @@ async def run(rounds: int) -> list[Measure]:
     ]
 
 
+class _Pairs:
+    """Cancels, and bare round trips made in turn with them, in ms."""
+
+    def __init__(self) -> None:
+        self.cancels: list[float] = []
+        self.trips: list[float] = []
+
+    def judged(self, pace: str, *, p99: float | None) -> list[Measure]:
+        trip = median(self.trips)
+        note = f"{median(self.cancels) / trip:.2f} x the bare round trip"
+        longest = quantile(self.cancels, 0.99)
+        beside = f"{longest / quantile(self.trips, 0.99):.2f} x the bare round trip"
+        late = Measure("cancel", f"Redis, {pace}, p99", longest, "ms", note=beside)
+        what = f"bare publish/subscribe round trip, {pace}"
+        return [
+            Measure("cancel", f"{what}, median", trip, "ms"),
+            Measure("cancel", f"{what}, p99", quantile(self.trips, 0.99), "ms"),
+            at_most(
+                Measure("cancel", f"Redis, {pace}, median", median(self.cancels), "ms", note=note),
+                round(3 * trip, 3),
+            ),
+            late if p99 is None else at_most(late, p99),
+        ]
+
+
+async def _compared(url: str, bare: _BareRoundTrips, pairs: _Pairs, pauses: Sequence[float]) -> None:
+    async with _workers(url, saturating=0) as (owner, other):
+        for number, pause in enumerate(pauses):
+            pairs.cancels.append(await cancel_elsewhere(owner, other, number, pause=pause))
+            await asyncio.sleep(max(QUIET, pause))
+            pairs.trips.append(await bare.trip())
+
+
 async def _cancels(url: str | None, count: int, *, saturating: int) -> list[float]:
+    async with _workers(url, saturating=saturating) as (owner, other):
+        return [await cancel_elsewhere(owner, other, number) for number in range(count)]
+
+
+@asynccontextmanager
+async def _workers(
+    url: str | None, *, saturating: int
+) -> AsyncGenerator[tuple[WorkerProcess, WorkerProcess]]:
     with tempfile.TemporaryDirectory() as folder:
         store = f"sqlite:///{Path(folder) / 'runs.db'}"
         async with workers(2 + saturating, store, url) as (owner, other, *busy):
@@ -65,16 +110,35 @@ async def _cancels(url: str | None, count: int, *, saturating: int) -> list[floa
                 await worker.call("saturate", at_once=20)
             if url is not None:
                 await asyncio.sleep(0.5)  # until both are subscribed
-            return [await cancel_elsewhere(owner, other, number) for number in range(count)]
+            yield owner, other
 
 
-async def cancel_elsewhere(owner: WorkerProcess, other: WorkerProcess, number: int) -> float:
+async def cancel_elsewhere(
+    owner: WorkerProcess, other: WorkerProcess, number: int, *, pause: float = 0
+) -> float:
+    """Returns ms. The run is cancelled `pause` s after it has begun."""
     run_id = await owner.call("hold", thread=f"thread-{number}")
+    if pause:
+        await asyncio.sleep(pause)
     began, _ = await other.call("cancel", run=run_id)
     return (await owner.call("stopped", run=run_id) - began) * 1000
 
 
-async def _bare_round_trips(url: str, *, pause: float) -> list[float]:
+class _BareRoundTrips:
+    def __init__(self, client: Any, messages: Any) -> None:
+        self._client, self._messages = client, messages
+
+    async def trip(self) -> float:
+        """Publishes to the other process and returns the ms until its answer is here."""
+        began = time.monotonic()
+        await self._client.publish("ping", sent := repr(began).encode())
+        while (await anext(self._messages))["data"] != sent:
+            pass
+        return (time.monotonic() - began) * 1000
+
+
+@asynccontextmanager
+async def _round_trips(url: str) -> AsyncGenerator[_BareRoundTrips]:
     context = multiprocessing.get_context("spawn")
     echo = context.Process(target=_echo, args=(url,), daemon=True)
     echo.start()
@@ -84,18 +148,7 @@ async def _bare_round_trips(url: str, *, pause: float) -> list[float]:
             await subscription.subscribe("pong")
             while await client.publish("ping", "0") == 0:  # noqa: ASYNC110 - another process subscribes
                 await asyncio.sleep(0.02)
-            trips: list[float] = []
-            async for message in subscription.listen():
-                if message["type"] != "message":
-                    continue
-                now = time.monotonic()
-                if (sent := float(message["data"])) > 0:
-                    trips.append((now - sent) * 1000)
-                if len(trips) == CANCELS:
-                    return trips
-                await asyncio.sleep(pause)
-                await client.publish("ping", repr(time.monotonic()))
-        return trips
+            yield _BareRoundTrips(client, subscription.listen())
     finally:
         echo.kill()
         await client.aclose()

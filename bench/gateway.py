@@ -102,27 +102,27 @@ async def _bare() -> AsyncGenerator[int]:
 
 
 @asynccontextmanager
-async def serving(port: int, *command: str, env: Mapping[str, str] | None = None) -> AsyncGenerator[None]:
-    """Its log, a line for each request, is shown only with the error of one that does not start."""
+async def serving(port: int, *command: str, env: Mapping[str, str] | None = None) -> AsyncGenerator[int]:
+    """Starts a server and yields its PID once it listens. Its log is shown only if it does not start."""
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.DEVNULL, stderr=log, env=env
         )
         try:
             async with asyncio.timeout(20):
-                while not await _listens(port):  # noqa: ASYNC110 - another process starts
+                while not await listens(port):  # noqa: ASYNC110 - another process starts
                     await asyncio.sleep(0.02)
         except TimeoutError:
             log.seek(0)
             raise RuntimeError(f"{command[0]} does not listen: {log.read()[-2000:].decode()}") from None
         else:
-            yield
+            yield process.pid
         finally:
             process.terminate()
             await process.wait()
 
 
-async def _listens(port: int) -> bool:
+async def listens(port: int) -> bool:
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:

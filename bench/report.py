@@ -49,8 +49,12 @@ def machine() -> dict[str, str]:
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "system": platform.platform(),
-        "load": f"{os.getloadavg()[0]:.2f}",
+        "load": load(),
     }
+
+
+def load() -> str:
+    return f"{os.getloadavg()[0]:.2f}"
 
 
 def _cpu() -> str:
