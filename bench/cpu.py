@@ -21,10 +21,10 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 def process_tree(pid: int) -> list[int]:
     """The process and all its descendants."""
-    found, pending = list[int](), [pid]
+    tree, pending = list[int](), [pid]
     while pending:
-        found.append(pending.pop())
-        for path in (_PROC / str(found[-1]) / "task").glob("*/children"):
+        tree.append(pending.pop())
+        for path in (_PROC / str(tree[-1]) / "task").glob("*/children"):
             with suppress(OSError):
                 pending += map(int, path.read_text("ascii").split())
-    return found
+    return tree

@@ -14,12 +14,11 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from uuid import uuid4
 
 from bench.databases import running_server
 from bench.gateway import listens
 from bench.http import connected
-from bench.http_floors import RUN
+from bench.http_floors import create_and_wait
 from bench.throughput import by_launch, lives
 from coordinator import open_coordinator
 from coordinator.servers.process import free_port
@@ -91,7 +90,7 @@ async def _load_http(process: asyncio.subprocess.Process, port: int) -> None:
     async def client() -> None:
         async with connected(port) as connection:
             while process.returncode is None:
-                await connection.call("POST", f"/threads/{uuid4()}/runs/wait", RUN)
+                await create_and_wait(connection)
 
     ended = await asyncio.gather(*(client() for _ in range(AT_ONCE)), return_exceptions=True)
     del ended  # all by the end of the server

@@ -24,9 +24,11 @@ class Fleet(NamedTuple):
     dead: int = 1_000
     in_flight: int = 50_000
     waiting: int = 100_000
+    history: int = 0
+    """Further finished runs, all of thread `t0`."""
 
     def part(self, share: float) -> Fleet:
-        return Fleet(*(max(round(number * share), 1) for number in self))
+        return Fleet(*(number and max(round(number * share), 1) for number in self))
 
 
 _WORKERS = """
@@ -54,8 +56,19 @@ SELECT $1 || lpad(n::text, 9, '0'), 't' || n % $3, 'user' || n % $3 % 1000, 'age
     CASE WHEN $4 = 'success' THEN $6 + n END, CASE WHEN $4 = 'success' THEN $6 + n END, $6 + n
 FROM generate_series(0, $2::bigint - 1) n
 """
-_BEGIN = 1_700_000_000_000_000  # us
-_HOUR = 3_600_000_000
+BEGIN = 1_700_000_000_000_000  # us
+HOUR = 3_600_000_000
+
+
+def parts_of(fleet: Fleet) -> list[tuple[str, int, int, str]]:
+    """Of each kind of runs: the prefix of their ids, how many, on how many threads, their status."""
+    busy = min(fleet.in_flight, fleet.threads)
+    return [
+        ("old", fleet.finished, fleet.threads, "success"),
+        ("run", fleet.in_flight, busy, "running"),
+        ("wait", fleet.waiting, busy, "pending"),
+        ("long", fleet.history, 1, "success"),
+    ]
 
 
 async def make(cx: asyncpg.Connection[Any], schema: str, fleet: Fleet) -> None:
@@ -67,15 +80,8 @@ async def make(cx: asyncpg.Connection[Any], schema: str, fleet: Fleet) -> None:
     await cx.execute(in_schema("ALTER TABLE rc.runs DISABLE TRIGGER USER"))
     await cx.execute(in_schema(_WORKERS), fleet.workers, fleet.dead)
     await cx.execute(in_schema(_THREADS), fleet.threads)
-    threads, busy = fleet.threads, min(fleet.in_flight, fleet.threads)
-    for number, (prefix, count, among, status) in enumerate(
-        (
-            ("old", fleet.finished, threads, "success"),
-            ("run", fleet.in_flight, busy, "running"),
-            ("wait", fleet.waiting, busy, "pending"),
-        )
-    ):
-        begin = _BEGIN + number * 1000 * _HOUR
+    for number, (prefix, count, among, status) in enumerate(parts_of(fleet)):
+        begin = BEGIN + number * 1000 * HOUR
         await cx.execute(in_schema(_RUNS), prefix, count, among, status, fleet.workers, begin)
     await cx.execute(in_schema("ALTER TABLE rc.runs ENABLE TRIGGER USER"))
     for table in ("workers", "threads", "runs"):

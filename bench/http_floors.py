@@ -62,7 +62,7 @@ async def run(rounds: int) -> list[Measure]:
         costs: dict[str, list[Cost]] = {what: [] for what in loads}
         for number in range(rounds + 1):
             for what, load in list(loads.items())[:: 1 if number % 2 else -1]:
-                cost = await _measured(load, processes[load.port])
+                cost = await measured(load, processes[load.port])
                 if number:  # the first round warms up
                     costs[what].append(cost)
     return _judged(costs)
@@ -72,7 +72,7 @@ async def _history(port: int) -> tuple[str, str]:
     """Makes 20 threads, the newest with ten finished runs; returns its id and that of a run."""
     async with connected(port) as connection:
         for _ in range(19):
-            await connection.call("POST", f"/threads/{uuid4()}/runs/wait", RUN)
+            await create_and_wait(connection)
         thread_id = str(uuid4())
         for _ in range(10):
             await connection.call("POST", f"/threads/{thread_id}/runs/wait", RUN)
@@ -81,12 +81,14 @@ async def _history(port: int) -> tuple[str, str]:
     return thread_id, runs[0]["run_id"]
 
 
+async def create_and_wait(connection: Connection) -> None:
+    """On a new thread."""
+    await connection.call("POST", f"/threads/{uuid4()}/runs/wait", RUN)
+
+
 def _loads(port: int, bare: int, thread_id: str, run_id: str) -> dict[str, Load]:
     loads: dict[str, Load] = {}
     queue = str(uuid4())
-
-    async def fresh(connection: Connection) -> None:
-        await connection.call("POST", f"/threads/{uuid4()}/runs/wait", RUN)
 
     async def enqueued(connection: Connection) -> None:
         body = {**RUN, "multitask_strategy": "enqueue"}
@@ -96,7 +98,7 @@ def _loads(port: int, bare: int, thread_id: str, run_id: str) -> dict[str, Load]
         await connection.call("POST", "/commit", RUN)
 
     for at_once, requests in ((1, scaled(150, 20)), (AT_ONCE, scaled(640, 64))):
-        loads[f"create and wait, {at_once} at once"] = Load(port, at_once, requests, fresh)
+        loads[f"create and wait, {at_once} at once"] = Load(port, at_once, requests, create_and_wait)
         loads[f"bare route that commits a row, {at_once} at once"] = Load(bare, at_once, requests, commit)
     loads["create and wait on one thread"] = Load(port, AT_ONCE, scaled(320, 64), enqueued)
     reads: dict[str, tuple[str, str, str, Any]] = {
@@ -117,7 +119,7 @@ def _request(method: str, path: str, body: Any) -> Call:
     return call
 
 
-async def _measured(load: Load, pids: Sequence[int]) -> Cost:
+async def measured(load: Load, pids: Sequence[int]) -> Cost:
     left = iter(range(load.requests))
 
     async def client() -> None:

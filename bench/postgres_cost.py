@@ -1,8 +1,9 @@
 """CPU, WAL and index entries of a run on a PostgreSQL server, beside three statements that commit one by one.
 
-A run is `create_or_reject`, `launch` and `wait` on a new thread; the floor inserts a row and updates it
-twice, through the same driver, on the same server. CPU is that of all server processes, WAL is without full-page
-images. The server needs pg_walinspect (PostgreSQL 15) and must be on this host.
+A run is admitted, launched and waited for on a new thread, as by the gateway (two commits); that of an
+unregistered function by `create_or_reject` (three). The floor inserts a row and updates it twice, through the
+same driver. CPU is that of all server processes, WAL is without full-page images. The server needs
+pg_walinspect (PostgreSQL 15) and must be on this host.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import asyncpg
 from bench.cpu import cpu_seconds
 from bench.databases import fresh_database, running_server, scaled
 from bench.report import Measure, at_most, median
-from bench.throughput import by_launch
+from bench.throughput import ASSISTANTS, by_gateway, by_launch
 from coordinator import open_coordinator
 
 _BENCH = "postgres_cost"
@@ -55,14 +56,15 @@ class Cost(NamedTuple):
 async def run(rounds: int) -> list[Measure]:
     costs: dict[tuple[str, int], list[Cost]] = {}
     with running_server() as server:
-        async with fresh_database(server) as url, open_coordinator(url) as manager:
+        async with fresh_database(server) as url, open_coordinator(url, assistants=ASSISTANTS) as manager:
             admin = await asyncpg.connect(url)
             await admin.execute("CREATE EXTENSION pg_walinspect")
             await admin.execute(_FLOOR)
             pool = await asyncpg.create_pool(url, min_size=AT_ONCE, max_size=AT_ONCE, reset=_no_reset)
             names = itertools.count()
             loads: dict[str, Life] = {
-                "a run": lambda: by_launch(manager, f"thread-{next(names)}"),
+                "a run": lambda: by_gateway(manager, f"thread-{next(names)}"),
+                "a run of an unregistered function": lambda: by_launch(manager, f"thread-{next(names)}"),
                 "three statements": lambda: _three_statements(pool),
             }
             try:
@@ -123,7 +125,8 @@ async def _position(admin: asyncpg.Connection[Any]) -> str:
 def _judged(costs: dict[tuple[str, int], list[Cost]], at_once: int) -> list[Measure]:
     run, floor = costs["a run", at_once], costs["three statements", at_once]
     measures: list[Measure] = []
-    for what, each in (("a run", run), ("three statements", floor)):
+    for what in ("a run", "a run of an unregistered function", "three statements"):
+        each = costs[what, at_once]
         name = f"{what}, {at_once} at once"
         wal = Measure(_BENCH, f"{name}, WAL", median([cost.wal for cost in each]), "bytes")
         entries = median([cost.index_entries for cost in each])
@@ -133,7 +136,7 @@ def _judged(costs: dict[tuple[str, int], list[Cost]], at_once: int) -> list[Meas
         measures += [
             Measure(_BENCH, f"{name}, server", median([cost.cpu for cost in each]), "us CPU"),
             at_most(wal, WAL_TARGET) if what == "a run" else wal,
-            Measure(_BENCH, f"{name}, index entries", entries, "", note=indexes if what == "a run" else ""),
+            Measure(_BENCH, f"{name}, index entries", entries, "", note=indexes),
         ]
     ratio = median([one.cpu / other.cpu for one, other in zip(run, floor, strict=True)])
     over = Measure(_BENCH, f"a run over three statements, {at_once} at once, server", ratio, "x CPU")

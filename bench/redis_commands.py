@@ -1,4 +1,4 @@
-"""Redis commands a run, by INFO commandstats: `launch` and `wait`, one at a time and 50 at once.
+"""Redis commands a run, by INFO commandstats: as the gateway executes them, one at a time and 50 at once.
 
 Includes whatever the worker sends meanwhile; bench/idle.py has the commands of an idle worker.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from bench.bare import connect
 from bench.databases import scaled
 from bench.report import Measure
-from bench.throughput import by_launch, lives
+from bench.throughput import ASSISTANTS, by_gateway, lives
 from coordinator import open_coordinator
 from coordinator.servers.valkey import ValkeyServer
 
@@ -31,10 +31,13 @@ async def run(rounds: int) -> list[Measure]:
 async def _commands(redis: str, at_once: int, runs: int) -> Measure:
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{Path(folder) / 'runs.db'}"
-        async with open_coordinator(url, redis=redis) as manager, connect(redis) as client:
-            await lives(manager, by_launch, at_once, max(runs // 10, 20))
+        async with (
+            open_coordinator(url, redis=redis, assistants=ASSISTANTS) as manager,
+            connect(redis) as client,
+        ):
+            await lives(manager, by_gateway, at_once, max(runs // 10, 20))
             before = await command_calls(client)
-            await lives(manager, by_launch, at_once, runs)
+            await lives(manager, by_gateway, at_once, runs)
             after = await command_calls(client)
     a_run = {name: (calls - before.get(name, 0)) / runs for name, calls in after.items()}
     parts = sorted(((calls, name) for name, calls in a_run.items() if calls >= 0.01), reverse=True)

@@ -31,9 +31,19 @@ async def by_launch(manager: RunManager, thread_id: str) -> None:
     await manager.wait(run.run_id)
 
 
+async def by_gateway(manager: RunManager, thread_id: str) -> None:
+    """As the gateway does it, with ASSISTANTS: the run starts as soon as it has its thread."""
+    run = await manager.admit(manager.spec(thread_id, "agent", kwargs={"q": 1}), start=True)
+    manager.launch(run)
+    await manager.wait(run.run_id)
+
+
 async def _agent(ctx: RunContext) -> dict[str, bool]:
     ctx.check()
     return {"done": True}
+
+
+ASSISTANTS = {"agent": _agent}
 
 
 async def run(rounds: int) -> list[Measure]:
