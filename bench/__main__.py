@@ -11,6 +11,7 @@ from typing import Any
 
 from bench import (
     cancel,
+    costs,
     deaths,
     events,
     failover,
@@ -57,6 +58,7 @@ BENCHES: dict[str, Bench] = {
     "http": http_floors.run,
     "postgres_cost": postgres_cost.run,
     "redis": redis_commands.run,
+    "costs": costs.run,
 }
 
 

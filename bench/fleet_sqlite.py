@@ -42,7 +42,7 @@ FROM numbers
 
 
 def make(path: Path, fleet: Fleet) -> None:
-    """Fills a store that nobody has open and that has no rows. Without audit, as in bench/fleet.py."""
+    """Fills a store that has no rows and that no process has open. Without audit, as in bench/fleet.py."""
     with closing(sqlite3.connect(path, isolation_level=None)) as cx:
         cx.executescript("PRAGMA synchronous = off; BEGIN")
         dropped = cx.execute(
