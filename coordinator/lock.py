@@ -12,36 +12,36 @@ from typing import Protocol
 
 
 class SlotState(StrEnum):
-    free = "free"  # reserved for the admitted run for 5 s
+    free = "free"  # no other run holds the thread according to the slot: the store decides
     busy = "busy"  # a run holds the thread according to the slot: verify in the store before rejecting
-    reserving = "reserving"  # another run is reserved, but not committed: the store decides
     unknown = "unknown"  # no answer within the budget, or no Redis: the store decides
 
 
 @dataclass(frozen=True, slots=True)
 class SlotAnswer:
     state: SlotState
-    holder: str | None = None  # run id if the state is busy or reserving
+    holder: str | None = None  # run id if the state is busy
 
 
 class SlotLock(Protocol):
     """No method raises because the transport is unreachable."""
 
     async def admit(self, thread_id: str, run_id: str) -> SlotAnswer:
-        """Reserve the slot for `run_id`. Idempotent for a run.
+        """Return whether the slot admits `run_id` to the thread. Reads only: the slot is written after the
+        store's commit, because two admissions of the same moment are decided by the store.
 
         Bounded by the admission budget (250 ms); while the circuit is open it returns `unknown` immediately,
         without I/O.
         """
         ...
 
-    def bind(self, thread_id: str, run_id: str, *, epoch: int, fence: int) -> None:
-        """Assign the slot to a run after the store's commit. A lower fence never replaces a higher one. Fire
-        and forget."""
+    def bind(self, thread_id: str, run_id: str, *, fence: int) -> None:
+        """Assign the slot to a run after the store's commit. A late call may replace the slot of a newer run;
+        the next `bind` or `release` on the thread corrects it. Fire and forget."""
         ...
 
     def release(self, thread_id: str, run_id: str, *, fence: int) -> None:
-        """After settling: free the slot if run and fence match, drop the run's reservation, and publish
-        `settled` on the thread's channel. `fence=0` (the admission was rejected) only drops the reservation
-        and publishes nothing. Idempotent. Fire and forget."""
+        """After settling: publish `settled` on the thread's channel, and free the slot unless its fence is
+        higher. No effect if `fence` is 0, because the run has never held the thread. Idempotent. Fire and
+        forget."""
         ...

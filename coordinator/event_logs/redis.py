@@ -76,7 +76,7 @@ class RedisEventLog:
 
     def _command(self, thread_id: str, run_id: str, entry: Entry) -> Command:
         keys = self._link.keys
-        slot, _, events = keys.thread(thread_id)
+        slot, events = keys.thread(thread_id)
         return append(
             slot,
             keys.log(thread_id, run_id),

@@ -20,7 +20,7 @@ class LocalSlotLock:
     async def admit(self, thread_id: str, run_id: str) -> SlotAnswer:
         return _UNKNOWN
 
-    def bind(self, thread_id: str, run_id: str, *, epoch: int, fence: int) -> None:
+    def bind(self, thread_id: str, run_id: str, *, fence: int) -> None:
         """No effect: there is no slot to write."""
 
     def release(self, thread_id: str, run_id: str, *, fence: int) -> None:

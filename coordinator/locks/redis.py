@@ -1,4 +1,4 @@
-"""The slot lock on Redis: three scripts over the shared link. No key is renewed per run."""
+"""The slot lock on Redis: a key for each thread that a run holds. No key is renewed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from coordinator.redis.keys import to_bytes, to_text
 from coordinator.redis.link import RedisLink
 from coordinator.redis.messages import encode_settled
 from coordinator.redis.resp import Reply
-from coordinator.redis.scripts import admit, bind, release
+from coordinator.redis.scripts import bind, read_slot, release, slot_holder
 
 SLOT_TTL_MS = 15 * 60 * 1000
 """A slot that expires too early, or exists too long, costs one read of the store at the next admission."""
-
-RESERVATION_MS = 5000
 
 _UNKNOWN = SlotAnswer(SlotState.unknown)
 _FREE = SlotAnswer(SlotState.free)
@@ -28,27 +26,25 @@ class RedisSlotLock:
     async def admit(self, thread_id: str, run_id: str) -> SlotAnswer:
         if self._link.away:
             return _UNKNOWN
-        slot, reservation, _ = self._link.keys.thread(thread_id)
-        command = admit(slot, reservation, run=to_bytes(run_id), reservation_ms=RESERVATION_MS)
-        return _to_answer(await self._link.call(command))
+        reply = await self._link.call(read_slot(self._link.keys.thread(thread_id).slot))
+        return _to_answer(reply, to_bytes(run_id))
 
-    def bind(self, thread_id: str, run_id: str, *, epoch: int, fence: int) -> None:
-        slot, reservation, _ = self._link.keys.thread(thread_id)
-        run = to_bytes(run_id)
-        self._link.post(bind(slot, reservation, run=run, epoch=epoch, fence=fence, ttl_ms=SLOT_TTL_MS))
+    def bind(self, thread_id: str, run_id: str, *, fence: int) -> None:
+        slot = self._link.keys.thread(thread_id).slot
+        self._link.post(bind(slot, run=to_bytes(run_id), fence=fence, ttl_ms=SLOT_TTL_MS))
 
     def release(self, thread_id: str, run_id: str, *, fence: int) -> None:
-        slot, reservation, events = self._link.keys.thread(thread_id)
-        message = encode_settled(thread_id, run_id) if fence else b""
-        self._link.post(
-            release(slot, reservation, run=to_bytes(run_id), fence=fence, channel=events, message=message)
-        )
+        if not fence:
+            return
+        slot, events = self._link.keys.thread(thread_id)
+        message = encode_settled(thread_id, run_id)
+        self._link.post(release(slot, fence=fence, channel=events, message=message))
 
 
-def _to_answer(reply: Reply) -> SlotAnswer:
-    if reply == b"f":
+def _to_answer(reply: Reply, run: bytes) -> SlotAnswer:
+    if not isinstance(reply, bytes):
+        return _UNKNOWN
+    holder = slot_holder(reply)
+    if not reply or holder == run:
         return _FREE
-    if isinstance(reply, bytes) and reply[:1] in {b"b", b"r"}:
-        state = SlotState.busy if reply[:1] == b"b" else SlotState.reserving
-        return SlotAnswer(state, to_text(reply[1:]))
-    return _UNKNOWN
+    return _UNKNOWN if holder is None else SlotAnswer(SlotState.busy, to_text(holder))

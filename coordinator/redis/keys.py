@@ -1,11 +1,17 @@
 """Names of keys and channels. All keys of a script have the same hash tag, so a script never spans two slots
 of a Cluster.
 
-{ns}:{t:<t>}:slot hash: run, epoch, fence {ns}:{w:<epoch>}:lease string: beat number {ns}:{t:<t>}:resv string:
-run id {ns}:{w:<epoch>}:ctl channel: abort channel {ns}:{t:<t>}:ev channel: freed, log grown {ns}:{g}:ctl
-channel: to all workers {ns}:{t:<t>}:log:<run> stream: the run's events {ns}:{g}:workers zset: epochs by
-expiry {ns}:{g}:probe:<n> scratch key of the greeting {ns}:{g<n>}:probe the same, in other slots
+* `{ns}:{t:<t>}:holder`: string `<fence> <run id>`, the slot of a thread
+* `{ns}:{t:<t>}:ev`: channel: freed, log grown
+* `{ns}:{t:<t>}:log:<run>`: stream, the run's events
+* `{ns}:{w:<epoch>}:lease`: string, beat number
+* `{ns}:{w:<epoch>}:ctl`: abort channel
+* `{ns}:{g}:ctl`: channel to all workers
+* `{ns}:{g}:workers`: zset, epochs by expiry
+* `{ns}:{g}:probe:<n>`: scratch key of the greeting
+* `{ns}:{g<n>}:probe`: the same, in other slots of a Cluster
 
+Workers of earlier versions keep the slot in a hash `{ns}:{t:<t>}:slot` and a string `{ns}:{t:<t>}:resv`.
 `<t>` is the tag of the thread id, `<run>` that of the run id (see `tag`). Every key has a TTL.
 """
 
@@ -47,7 +53,6 @@ def to_text(stored: bytes) -> str | None:
 
 class ThreadKeys(NamedTuple):
     slot: bytes
-    reservation: bytes
     events: bytes
 
 
@@ -68,12 +73,12 @@ class Keys:
         self.workers = f"{namespace}:{{g}}:workers".encode()
         # Enough hash tags that on a node of a Cluster at least one belongs to another node.
         self.probes = [f"{namespace}:{{g{number}}}:probe".encode() for number in range(PROBES)]
-        self.scratch = [f"{namespace}:{{g}}:probe:{number}".encode() for number in range(3)]
+        self.scratch = [f"{namespace}:{{g}}:probe:{number}".encode() for number in range(2)]
         self.scratch_channel = f"{namespace}:{{g}}:probe".encode()
 
     def thread(self, thread_id: str) -> ThreadKeys:
         prefix = f"{self._thread}{tag(thread_id)}}}:".encode()
-        return ThreadKeys(prefix + b"slot", prefix + b"resv", prefix + b"ev")
+        return ThreadKeys(prefix + b"holder", prefix + b"ev")
 
     def log(self, thread_id: str, run_id: str) -> bytes:
         return f"{self._thread}{tag(thread_id)}}}:log:{tag(run_id)}".encode()

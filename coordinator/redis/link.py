@@ -94,7 +94,7 @@ class RedisLink:
 
     async def call(self, command: Command) -> Reply:
         """Sends a command, and returns its reply, or None if Redis is away, too slow, disconnected, or
-        refused the command. No command of this package has nil as its reply."""
+        refused the command. A nil reply is returned as `b""`."""
         reply = await self.call_or_error(command)
         return None if isinstance(reply, ReplyError) else reply
 
@@ -245,7 +245,7 @@ class RedisLink:
                 self._on_error(call, reply)
             else:
                 answered += 1
-                call.resolve(reply)
+                call.resolve(b"" if reply is None else reply)
         self._calls.counters.answered += answered
 
     def _on_error(self, call: Call, error: ReplyError) -> None:

@@ -62,51 +62,19 @@ class Command:
         return self._plain_name if self._script is None else self._script.name
 
 
-_ADMIT = Script(
-    "admit",
-    """
-local holder = redis.call('HGET', KEYS[1], 'run')
-if holder and holder ~= ARGV[1] then return 'b' .. holder end
-local reserved = redis.call('GET', KEYS[2])
-if reserved and reserved ~= ARGV[1] then return 'r' .. reserved end
-redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
-return 'f'
-""",
-    keys=2,
-    arguments=2,
-)
-
-_BIND = Script(
-    "bind",
-    """
-if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
-local fence = redis.call('HGET', KEYS[1], 'fence')
-if fence and tonumber(fence) > tonumber(ARGV[3]) then return 0 end
-redis.call('HSET', KEYS[1], 'run', ARGV[1], 'epoch', ARGV[2], 'fence', ARGV[3])
-local expires = redis.pcall('PEXPIRE', KEYS[1], ARGV[4])
-if type(expires) == 'table' and expires.err then
-  redis.call('DEL', KEYS[1])
-  return expires
-end
-return 1
-""",
-    keys=2,
-    arguments=4,
-)
-
+# The message is published first: a server that refuses to read the slot has woken the waiters by then.
 _RELEASE = Script(
     "release",
     """
-if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
-if ARGV[2] == '0' then return 0 end
-local slot = redis.call('HMGET', KEYS[1], 'run', 'fence')
-local freed = 0
-if slot[1] == ARGV[1] and slot[2] == ARGV[2] then freed = redis.call('DEL', KEYS[1]) end
-redis.call('PUBLISH', ARGV[3], ARGV[4])
-return freed
+redis.call('PUBLISH', ARGV[2], ARGV[3])
+local slot = redis.call('GET', KEYS[1])
+if slot and (tonumber(string.match(slot, '^%d+')) or 0) <= tonumber(ARGV[1]) then
+  return redis.call('DEL', KEYS[1])
+end
+return 0
 """,
-    keys=2,
-    arguments=4,
+    keys=1,
+    arguments=3,
 )
 
 _BEAT = Script(
@@ -143,8 +111,8 @@ _APPEND = Script(
     "append",
     """
 local fence, number = tonumber(ARGV[1]), tonumber(ARGV[2])
-local slot = redis.call('HGET', KEYS[1], 'fence')
-if fence > 0 and slot and tonumber(slot) > fence then return 's' end
+local slot = redis.call('GET', KEYS[1])
+if fence > 0 and slot and (tonumber(string.match(slot, '^%d+')) or 0) > fence then return 's' end
 local id = ARGV[1] .. '-' .. ARGV[2]
 local added = redis.pcall('XADD', KEYS[2], 'MINID', '~', ARGV[3], id, ARGV[4], ARGV[5])
 if type(added) == 'table' and added.err then
@@ -175,8 +143,8 @@ _RECLAIM = Script(
     "reclaim",
     """
 local fence = tonumber(ARGV[1])
-local slot = redis.call('HGET', KEYS[1], 'fence')
-if slot and tonumber(slot) > fence then redis.call('DEL', KEYS[1]) end
+local slot = redis.call('GET', KEYS[1])
+if slot and (tonumber(string.match(slot, '^%d+')) or 0) > fence then redis.call('DEL', KEYS[1]) end
 local top = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
 if top and tonumber(string.sub(top[1], 1, string.find(top[1], '-', 1, true) - 1)) > fence then
   redis.call('DEL', KEYS[2])
@@ -230,19 +198,15 @@ redis.call('SET', KEYS[1], '1', 'PX', 5000)
 redis.call('GET', KEYS[1])
 redis.call('DEL', KEYS[2])
 redis.call('PEXPIRE', KEYS[2], 5000)
-redis.call('HSET', KEYS[2], 'run', '', 'fence', '0')
-redis.call('PEXPIRE', KEYS[2], 5000)
-redis.call('HGET', KEYS[2], 'fence')
-redis.call('HMGET', KEYS[2], 'run', 'fence')
 redis.call('TIME')
-redis.call('ZADD', KEYS[3], 1, '1')
-redis.call('PEXPIRE', KEYS[3], 5000)
-redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', 0)
-redis.call('ZCARD', KEYS[3])
+redis.call('ZADD', KEYS[2], 1, '1')
+redis.call('PEXPIRE', KEYS[2], 5000)
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', 0)
+redis.call('ZCARD', KEYS[2])
 redis.call('PUBLISH', ARGV[1], 'probe')
 return 1
 """,
-    keys=3,
+    keys=2,
     arguments=1,
 )
 
@@ -250,50 +214,55 @@ _PROBE_EVENTS = Script(
     "the probe for event logs",
     """
 redis.call('SET', KEYS[1], '1', 'PX', 5000)
-redis.call('HGET', KEYS[2], 'fence')
-redis.call('DEL', KEYS[3])
-redis.call('PEXPIRE', KEYS[3], 5000)
-redis.call('XADD', KEYS[3], 'MINID', '~', '0-1', '1-1', 'custom', '1')
-redis.call('PEXPIRE', KEYS[3], 5000)
-redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)
-redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)
-redis.call('DEL', KEYS[3])
+redis.call('GET', KEYS[1])
+redis.call('DEL', KEYS[2])
+redis.call('PEXPIRE', KEYS[2], 5000)
+redis.call('XADD', KEYS[2], 'MINID', '~', '0-1', '1-1', 'custom', '1')
+redis.call('PEXPIRE', KEYS[2], 5000)
+redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)
+redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
+redis.call('DEL', KEYS[2])
 redis.call('PUBLISH', ARGV[1], 'probe')
 return 1
 """,
-    keys=3,
+    keys=2,
     arguments=1,
 )
 
-HINTS = (_ADMIT, _BIND, _RELEASE, _BEAT, _ENLIST, _PROBE_HINTS)
+HINTS = (_RELEASE, _BEAT, _ENLIST, _PROBE_HINTS)
 EVENTS = (_APPEND, _RECLAIM, _READ_LOG, _PROBE_EVENTS)
 SCRIPTS = HINTS + EVENTS
 
 
-def admit(slot: bytes, reservation: bytes, *, run: bytes, reservation_ms: int) -> Command:
-    """Reserves the slot. Returns `f` if it is reserved for `run`, `b<run>` if another run holds it, `r<run>`
-    if another run has reserved it.
-
-    A repeated call for the same run returns the same, and renews the reservation.
-    """
-    return _ADMIT(slot, reservation, run, b"%d" % reservation_ms)
+def slot_value(run: bytes, fence: int) -> bytes:
+    """Returns the content of a slot: the scripts compare the fence."""
+    return b"%d %b" % (fence, run)
 
 
-def bind(slot: bytes, reservation: bytes, *, run: bytes, epoch: int, fence: int, ttl_ms: int) -> Command:
-    """Writes the slot, and deletes `run`'s reservation. Returns 1, or 0 if the slot has a higher fence."""
-    return _BIND(slot, reservation, run, b"%d" % epoch, b"%d" % fence, b"%d" % ttl_ms)
+def slot_holder(value: bytes) -> bytes | None:
+    """Returns the run in the content of a slot; None if it is no content of a slot."""
+    fence, space, run = value.partition(b" ")
+    return run if space and fence.isdigit() else None
 
 
-def release(
-    slot: bytes, reservation: bytes, *, run: bytes, fence: int, channel: bytes, message: bytes
-) -> Command:
-    """Deletes the slot if run *and* fence match, deletes the reservation of `run`, and publishes `message`.
-    Returns 1 if the slot was deleted.
+def read_slot(slot: bytes) -> Command:
+    """Returns the content of the slot; `b""` if it does not exist."""
+    return Command(None, pack(b"GET", slot), "get")
+
+
+def bind(slot: bytes, *, run: bytes, fence: int, ttl_ms: int) -> Command:
+    """Writes the slot, whatever it contains. Returns `OK`."""
+    return Command(None, pack(b"SET", slot, slot_value(run, fence), b"PX", b"%d" % ttl_ms), "set")
+
+
+def release(slot: bytes, *, fence: int, channel: bytes, message: bytes) -> Command:
+    """Publishes `message`, and deletes the slot unless its fence is higher than `fence`. Returns 1 if the
+    slot was deleted.
 
     Publishes even if the slot did not exist (flushed, expired), because waiters must be notified in any case.
-    Fence 0 only deletes the reservation, and publishes nothing.
+    A lower fence in the slot is that of a run that settled before this one: its `bind` was late.
     """
-    return _RELEASE(slot, reservation, run, b"%d" % fence, channel, message)
+    return _RELEASE(slot, b"%d" % fence, channel, message)
 
 
 def beat(lease: bytes, *, seq: int, ttl_ms: int, channel: bytes) -> Command:
@@ -364,10 +333,10 @@ def probe(key: bytes) -> Command:
 
 
 def probe_hints(keys: Sequence[bytes], channel: bytes) -> Command:
-    """Tries each command that hints and slots need, on three scratch keys and a channel. Returns 1."""
+    """Tries each command that hints and slots need, on two scratch keys and a channel. Returns 1."""
     return _PROBE_HINTS(*keys, channel)
 
 
 def probe_events(keys: Sequence[bytes], channel: bytes) -> Command:
-    """Tries each command that event logs need, on three scratch keys and a channel. Returns 1."""
+    """Tries each command that event logs need, on two scratch keys and a channel. Returns 1."""
     return _PROBE_EVENTS(*keys, channel)

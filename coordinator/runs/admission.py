@@ -160,7 +160,6 @@ class Admissions:
                 self._resolve(request)
                 raise
             except ConflictError as conflict:
-                self._slots.release(spec.thread_id, run_id, fence=0)
                 self._telemetry.emit(RunRefused(spec.thread_id, conflict.active_run_id))
                 raise
 
@@ -202,9 +201,7 @@ class Admissions:
                 await self._delivery.refresh_from_store(other)
         if admission.replaced:
             await self._echoed([decision.run_id for decision in admission.replaced])
-        if spec.delay_ms is not None:
-            self._slots.release(spec.thread_id, request.run_id, fence=0)  # the reservation is over
-        elif not admission.holds:
+        if spec.delay_ms is None and not admission.holds:
             self._jobs.spawn(self._queue.claim(spec.thread_id), f"claiming thread {spec.thread_id!r}")
         return record
 
@@ -231,7 +228,7 @@ class Admissions:
                 self._delivery.refresh_from_store(request.run_id), f"refreshing run {request.run_id!r}"
             )
         if admission.holds and own is not None:
-            self._slots.bind(spec.thread_id, request.run_id, epoch=own.epoch, fence=own.fence)
+            self._slots.bind(spec.thread_id, request.run_id, fence=own.fence)
         if not entry.operation:
             event = RunAdmitted(request.run_id, spec.thread_id, spec.multitask_strategy, admission.holds)
             self._telemetry.emit(event)

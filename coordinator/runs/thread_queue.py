@@ -104,7 +104,7 @@ class ThreadQueue:
     async def taken(self, thread_id: str, claimed: Claimed, epoch: int) -> None:
         """Executes the run that has taken the thread for this worker, in this epoch of it."""
         if self._registry.claimed(claimed, epoch):
-            self._slots.bind(thread_id, claimed.run_id, epoch=epoch, fence=claimed.fence)
+            self._slots.bind(thread_id, claimed.run_id, fence=claimed.fence)
         else:
             own = Ownership(claimed.run_id, thread_id, epoch, claimed.fence)
             if not await self.take_over(own):

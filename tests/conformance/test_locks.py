@@ -45,7 +45,7 @@ class TestLocalSlotLock(SlotLockSuite):
         return LocalSlotLock(notifier)
 
     async def test_every_admission_is_left_to_the_store(self, lock: SlotLock) -> None:
-        lock.bind("t", "r1", epoch=1, fence=1)
+        lock.bind("t", "r1", fence=1)
         assert await lock.admit("t", "r2") == SlotAnswer(SlotState.unknown)
 
 

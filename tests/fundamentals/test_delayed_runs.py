@@ -126,7 +126,6 @@ async def test_strategy_of_a_delayed_run_acts_at_its_admission(team: list[RunMan
 
 
 async def test_delayed_run_does_not_reserve_the_slot(team: list[RunManager]) -> None:
-    """The slot in Redis, where a reservation lasts for seconds."""
     a, b = team
     run_id, _ = await delayed(a, seconds=3600, strategy="reject")
     assert await a.cancel(run_id)

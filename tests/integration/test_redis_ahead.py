@@ -50,8 +50,7 @@ async def test_no_run_ends_because_redis_is_ahead_of_a_restored_store(
         for _ in range(5):
             await finished(manager)
         # The slot of a run that had not settled when its server was lost.
-        own_valkey.command("HSET", "rc:{t:t}:slot", "run", "lost", "epoch", "2", "fence", "9")
-        own_valkey.command("PEXPIRE", "rc:{t:t}:slot", "900000")
+        own_valkey.command("SET", "rc:{t:t}:holder", "9 lost", "PX", "900000")
     restore(backup, tmp_path)
     async with team_of(2, tmp_path, redis=own_valkey.url, event_budget=10.0) as (manager, other):
         statuses = [await finished(manager) for _ in range(6)]
@@ -65,7 +64,7 @@ async def test_no_run_ends_because_redis_is_ahead_of_a_restored_store(
 async def test_forged_slot_ends_no_run_and_costs_no_event(own_valkey: ValkeyServer, tmp_path: Path) -> None:
     async with team_of(1, tmp_path, redis=own_valkey.url, event_budget=10.0) as (manager,):
         run, agent = await running(manager, "t")
-        own_valkey.command("HSET", "rc:{t:t}:slot", "run", "x", "epoch", "99", "fence", "99")
+        own_valkey.command("SET", "rc:{t:t}:holder", "99 x")
         for number in range(3):
             await agent.ctx.emit("custom", number)
         events = await manager.events(run.run_id)
@@ -81,14 +80,14 @@ async def test_forged_slot_without_a_time_to_live_ends_no_later_run(
     """The fence alone, on the slot of the run that holds the thread and then on an idle thread's."""
     async with team_of(2, tmp_path, redis=own_valkey.url, event_budget=10.0) as (manager, other):
         run, agent = await running(manager, "t")
-        own_valkey.command("HSET", "rc:{t:t}:slot", "fence", "999999")
+        own_valkey.command("SET", "rc:{t:t}:holder", "999999")
         await agent.ctx.emit("custom", "accepted")
         agent.may_end.set()
         await manager.wait(run.run_id, timeout=20)
         assert run.status is RunStatus.success
         assert numbers(await all_of(other.follow(run.run_id))) == ["accepted"]
         for worker in (manager, other, manager):
-            own_valkey.command("HSET", "rc:{t:t}:slot", "fence", "999999")
+            own_valkey.command("SET", "rc:{t:t}:holder", "999999")
             assert await finished(worker) is RunStatus.success
 
 
@@ -101,7 +100,7 @@ async def test_run_that_lost_its_thread_in_the_store_may_not_emit(
         assert own is not None
         assert own.own is not None
         await assembly_of(manager).shared.store.refence(own.own)  # as a peer does that forces the run
-        own_valkey.command("HSET", "rc:{t:t}:slot", "run", "next", "epoch", "2", "fence", "2")
+        own_valkey.command("SET", "rc:{t:t}:holder", "2 next")
         with pytest.raises(StaleFence):
             await agent.ctx.emit("custom", 1)
         agent.may_end.set()

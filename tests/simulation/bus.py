@@ -24,7 +24,6 @@ class Bus:
         self.listeners: dict[int, SimNotifier] = {}
         self.watchers: dict[str, dict[int, tuple[SimNotifier, WakeupEvent]]] = {}
         self.slots: dict[str, tuple[str, int]] = {}
-        self.reservations: dict[str, tuple[str, float]] = {}
 
     def carry(self, sender: Process, receiver: Process, what: str, deliver: Callable[[], None]) -> None:
         """Within a process nothing is lost; between them, whatever the seed allows."""
@@ -59,7 +58,6 @@ class Bus:
 
     def flush(self) -> None:
         self.slots.clear()
-        self.reservations.clear()
 
 
 class SimNotifier:
@@ -164,39 +162,26 @@ class SimSlots:
         holder = self._bus.slots.get(thread_id)
         if holder is not None and holder[0] != run_id:
             return SlotAnswer(SlotState.busy, holder[0])
-        asking = self._bus.reservations.get(thread_id)
-        if asking is not None and asking[0] != run_id and asking[1] > world.schedule.now:
-            return SlotAnswer(SlotState.reserving, asking[0])
-        self._bus.reservations[thread_id] = (run_id, world.schedule.now + 5.0)
         return SlotAnswer(SlotState.free)
 
-    def bind(self, thread_id: str, run_id: str, *, epoch: int, fence: int) -> None:
+    def bind(self, thread_id: str, run_id: str, *, fence: int) -> None:
         if self._process.loop.dead or not self._process.world.faults.connected:
             return
 
         def act() -> None:
-            self._drop_reservation(thread_id, run_id)
-            known = self._bus.slots.get(thread_id)
-            if known is None or known[1] <= fence:
-                self._bus.slots[thread_id] = (run_id, fence)
+            self._bus.slots[thread_id] = (run_id, fence)
 
         self._bus.later(self._process, "bind", act)
 
     def release(self, thread_id: str, run_id: str, *, fence: int) -> None:
-        if self._process.loop.dead:
+        if self._process.loop.dead or not fence:
             return
-        if fence:
-            self._notifier.notify_thread(thread_id, Signal(kind="settled"))
+        self._notifier.notify_thread(thread_id, Signal(kind="settled"))
         if not self._process.world.faults.connected:
             return
 
         def act() -> None:
-            self._drop_reservation(thread_id, run_id)
-            if fence and self._bus.slots.get(thread_id) == (run_id, fence):
+            if (known := self._bus.slots.get(thread_id)) is not None and known[1] <= fence:
                 del self._bus.slots[thread_id]
 
         self._bus.later(self._process, "release", act)
-
-    def _drop_reservation(self, thread_id: str, run_id: str) -> None:
-        if (asking := self._bus.reservations.get(thread_id)) is not None and asking[0] == run_id:
-            del self._bus.reservations[thread_id]

@@ -54,7 +54,7 @@ def test_all_keys_of_a_thread_are_in_one_hash_tag(thread_id: str) -> None:
 
 def test_the_names_are_those_of_the_design() -> None:
     keys = Keys("rc")
-    assert keys.thread("t1") == (b"rc:{t:t1}:slot", b"rc:{t:t1}:resv", b"rc:{t:t1}:ev")
+    assert keys.thread("t1") == (b"rc:{t:t1}:holder", b"rc:{t:t1}:ev")
     assert keys.log("t1", "r1") == b"rc:{t:t1}:log:r1"
     assert keys.worker(7) == (b"rc:{w:7}:lease", b"rc:{w:7}:ctl")
     assert (keys.broadcast, keys.workers) == (b"rc:{g}:ctl", b"rc:{g}:workers")
