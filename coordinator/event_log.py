@@ -161,6 +161,10 @@ class EventLog(Protocol):
         Returns None if the log cannot be read now."""
         ...
 
+    def peek(self, run_id: str, after: EventId | None, limit: int) -> Page | None:
+        """Return what `read` would return, without I/O, if this process has it in memory. Else None."""
+        ...
+
     def followed(self, thread_id: str, run_id: str) -> AbstractAsyncContextManager[None]:
         """Subscribe to hints about new events of a run of another worker, for as long as the context is open.
         Entering does no I/O."""

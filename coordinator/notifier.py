@@ -55,8 +55,13 @@ class Explaining(Protocol):
 class Wakeup(Protocol):
     """A level-triggered wake-up handed out by `Notifier.watch`."""
 
+    def set(self) -> None:
+        """Wake the one that waits, or the next call of `wait`."""
+        ...
+
     async def wait(self, timeout: float) -> bool:
-        """Return True once it was notified since the last call, False after `timeout` s."""
+        """Return True once it was notified since the last call, False after `timeout` s (inf = never). One
+        task at a time may wait."""
         ...
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from coordinator.assembly.shared import Shared
+from coordinator.events.followed import LocalRuns
 from coordinator.events.follower import Readers
-from coordinator.events.standing import Standing
+from coordinator.events.standing import Standings
 from coordinator.runs.admission import Admissions
 from coordinator.runs.cancellation import Cancellations, Delivery
 from coordinator.runs.execution import Execution
@@ -146,12 +147,7 @@ class RunParts:
             shared.notifier,
             shared.settings,
             jobs=shared.jobs,
-            standing=Standing(self.queries),
-            emitted=self._emitted,
+            standings=Standings(self.queries),
+            local=LocalRuns(shared.registry, shared.events),
             audience=shared.audience,
         )
-
-    def _emitted(self, run_id: str) -> bool | None:
-        """Returns whether the run has emitted an event; None if only its log shows that."""
-        entry = self._shared.registry.entry(run_id)
-        return None if entry is None or entry.elsewhere else self._shared.events.emitted(run_id)

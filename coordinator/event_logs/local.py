@@ -64,6 +64,9 @@ class LocalEventLog:
         self._append(run_id, entry)
 
     async def read(self, thread_id: str, run_id: str, after: EventId | None, limit: int) -> Page | None:
+        return self.peek(run_id, after, limit)
+
+    def peek(self, run_id: str, after: EventId | None, limit: int) -> Page:
         log = self._logs.get(run_id)
         if log is None:
             return Page((), None)

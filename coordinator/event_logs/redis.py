@@ -61,6 +61,9 @@ class RedisEventLog:
         reply = await self._link.call(read_log(log, begin=begin, limit=limit, page_bytes=PAGE_BYTES))
         return _page(reply)
 
+    def peek(self, run_id: str, after: EventId | None, limit: int) -> Page | None:
+        """Returns None: this process keeps no events."""
+
     @asynccontextmanager
     async def followed(self, thread_id: str, run_id: str) -> AsyncGenerator[None]:
         yield

@@ -218,15 +218,18 @@ class StoreEventLog:
     # -- the followers' side
 
     async def read(self, thread_id: str, run_id: str, after: EventId | None, limit: int) -> Page | None:
-        if self._local.covers(run_id, after):
-            return await self._local.read(thread_id, run_id, after, limit)
+        if (local := self.peek(run_id, after, limit)) is not None:
+            return local
         try:
             page = await self._store.events(run_id, after, limit=limit, max_bytes=PAGE_BYTES)
         except CoordinatorError:
             return None
         if not page.events and self._local.has(run_id):  # memory is ahead of the store
-            return await self._local.read(thread_id, run_id, after, limit)
+            return self._local.peek(run_id, after, limit)
         return _page(page)
+
+    def peek(self, run_id: str, after: EventId | None, limit: int) -> Page | None:
+        return self._local.peek(run_id, after, limit) if self._local.covers(run_id, after) else None
 
     @asynccontextmanager
     async def followed(self, thread_id: str, run_id: str) -> AsyncGenerator[None]:

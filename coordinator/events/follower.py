@@ -3,20 +3,21 @@ repeated, and missing ones are reported as gaps."""
 
 from __future__ import annotations
 
+import asyncio
+import math
 import random
 import time
 from collections import deque
 from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 from typing import Self
-from weakref import WeakValueDictionary
 
 from coordinator.errors import RunNotFound, StoreUnavailable
 from coordinator.event_log import End, Event, EventId, EventLog, Gap, Page
 from coordinator.events.audience import Audience
 from coordinator.events.cursor import Cursor
-from coordinator.events.pages import Pages
-from coordinator.events.standing import Settled, Standing
+from coordinator.events.followed import FollowedRun, FollowedRuns, LocalRuns
+from coordinator.events.standing import Settled, Standings
 from coordinator.notifier import Connectivity, Notifier, Wakeup
 from coordinator.runs.jobs import Jobs
 from coordinator.settings import Settings
@@ -36,8 +37,7 @@ _SETTLED_LONG_AGO = 5.0
 
 
 class Readers:
-    """Makes followers. `emitted(run_id)` returns whether the run has emitted an event, or None if it is not a
-    run of this worker."""
+    """Makes followers. `local`: the runs of this worker."""
 
     def __init__(
         self,
@@ -46,15 +46,21 @@ class Readers:
         settings: Settings,
         *,
         jobs: Jobs,
-        standing: Standing,
-        emitted: Callable[[str], bool | None],
+        standings: Standings,
+        local: LocalRuns,
         audience: Audience,
     ) -> None:
-        self.log, self.notifier, self.settings, self._jobs = log, notifier, settings, jobs
-        self.standing, self.emitted = standing, emitted
+        self.log, self.notifier, self.settings = log, notifier, settings
+        self.standings, self.local, self.audience = standings, local, audience
         self.closed = False
-        self._pages: WeakValueDictionary[str, Pages] = WeakValueDictionary()
-        self.audience = audience
+        self.runs = FollowedRuns(
+            log,
+            local,
+            standings,
+            jobs=jobs,
+            page_size=settings.follow_buffer,
+            period=self.pause,
+        )
 
     def follow(
         self, run_id: str, after: EventId | None, modes: Collection[str] | None, user_id: str | None
@@ -66,7 +72,7 @@ class Readers:
     ) -> list[Event | Gap]:
         """Returns the current content of the log, at most `limit` events. Raises RunNotFound,
         StoreUnavailable."""
-        thread_id, _ = await self.standing(run_id, user_id)
+        thread_id = (await self.standings(run_id, user_id)).thread_id
         cursor, items = Cursor(after), list[Event | Gap]()
         left = limit
         while left > 0:
@@ -79,21 +85,16 @@ class Readers:
                 break
         return items
 
-    def pages(self, thread_id: str, run_id: str) -> Pages:
-        pages = self._pages.get(run_id)
-        if pages is None:
-            pages = Pages(self.log, self._jobs, thread_id, run_id, self.settings.follow_buffer)
-            self._pages[run_id] = pages
-        return pages
-
     def close(self) -> None:
         """Called before the store is closed: from then on a follower raises the store's errors, and does not
         retry."""
         self.closed = True
         self.audience.close()
+        self.runs.close()
 
     def pause(self) -> float:
-        """Seconds until a follower that receives no hint reads again."""
+        """Seconds until a follower that receives no hint reads again; for a run of this worker, until its
+        state in memory is examined again."""
         connected = self.notifier.connectivity is Connectivity.connected
         period = self.settings.tick if connected else self.settings.short_tick
         return period * random.uniform(1 - self.settings.jitter, 1)
@@ -123,16 +124,18 @@ class Follower:
         self._items: deque[Event | Gap | End] = deque()
         self._stack = AsyncExitStack()
         self._wakeup: Wakeup | None = None
-        self._pages: Pages | None = None
+        self._run: FollowedRun | None = None
         self._settled: Settled | None = None
         self._waiting_since: float | None = None
         self._readable_since: float | None = None
-        # The previous page reached the end of the log. Later events wake this follower, which saves one read
-        # of the log for each event and follower.
-        self._caught_up = False
+        # Whether the log is read before the next wait. Not needed if the previous page reached its end: later
+        # events wake this follower, which saves one read of the log for each event and follower.
+        self._log_is_due = True
+        self._log_is_readable = True
         # Whether the run's row is read before the next wait. Not needed while events arrive, because the
         # owner closes the log before it settles the run, and an owner that died emits no events.
         self._row_is_due = True
+        self._row_read_since = 0.0  # earlier reads of the row do not count (s, time.monotonic)
         self._over = False
 
     async def __aenter__(self) -> Self:
@@ -155,50 +158,116 @@ class Follower:
 
     async def __anext__(self) -> Event | Gap | End:
         while not self._items:
-            if self._over:
-                raise StopAsyncIteration
-            await self._read_or_wait()
+            await self._step(math.inf)
         item = self._items.popleft()
         if isinstance(item, End):
             await self.aclose()
         return item
 
-    async def _open(self) -> tuple[Wakeup, Pages]:
-        if self._wakeup is None or self._pages is None:
+    async def batch(self, within: float = math.inf) -> list[Event | Gap | End]:
+        """Returns all items that wait, as the iteration would. Waits for the first one for at most `within`
+        (s), and returns an empty list then."""
+        deadline = asyncio.get_running_loop().time() + within
+        while not self._items:
+            if not await self._step(deadline):
+                return []
+        items = list(self._items)
+        self._items.clear()
+        if isinstance(items[-1], End):
+            await self.aclose()
+        return items
+
+    def encoded(self, event: Event, form: str, encode: Callable[[Event], bytes]) -> bytes:
+        """Returns `encode(event)`, which is called once for all followers of the run that have reached the
+        newest page. `form`: the name of the encoding."""
+        return encode(event) if self._run is None else self._run.pages.encoded(event, form, encode)
+
+    async def _open(self) -> tuple[Wakeup, FollowedRun]:
+        if self._wakeup is None or self._run is None:
             readers = self._readers
-            thread_id, self._settled = await readers.standing(self.run_id, self._user_id)
+            thread_id, _, self._settled = await readers.standings(self.run_id, self._user_id)
             watch = readers.notifier.watch(thread_id, self.run_id)
             wakeup = await self._stack.enter_async_context(watch)
             self._stack.enter_context(readers.audience.listening(self.run_id))
-            if readers.emitted(self.run_id) is None:
+            run = self._stack.enter_context(readers.runs.following(thread_id, self.run_id, wakeup))
+            if not run.is_local():
                 await self._stack.enter_async_context(readers.log.followed(thread_id, self.run_id))
-            self._pages, self._wakeup = readers.pages(thread_id, self.run_id), wakeup
-            if (page := await self._pages.after(self._cursor.position)) is not None:
+            self._run, self._wakeup, self._row_read_since = run, wakeup, time.monotonic()
+            if (page := await run.pages.after(self._cursor.position)) is not None:
                 self._deliver(page)
-        return self._wakeup, self._pages
+        return self._wakeup, self._run
 
     async def _unsubscribe(self) -> None:
-        self._wakeup = self._pages = None
+        self._wakeup = self._run = None
         await self._stack.aclose()
 
-    async def _read_or_wait(self) -> None:
-        """Reads the next page, or waits once. May be cancelled at any await."""
-        wakeup, pages = await self._open()
+    async def _step(self, deadline: float) -> bool:
+        """Reads the next page, or waits once. Returns False if the deadline (s, clock of the loop) has passed
+        meanwhile. May be cancelled at any await. Raises StopAsyncIteration if the iteration is over."""
+        if self._over:
+            raise StopAsyncIteration
+        if (run := self._run) is not None and (wakeup := self._wakeup) is not None:
+            if self._is_read_in_memory(run):
+                return await self._wait(wakeup, run, deadline)
+            if self._items and self._log_is_due:  # a long log in memory must not block the loop
+                await asyncio.sleep(0)
+        if not self._items:
+            try:
+                async with asyncio.timeout_at(None if deadline == math.inf else deadline):
+                    await self._read()
+            except TimeoutError:
+                return False
+        return True
+
+    def _is_read_in_memory(self, run: FollowedRun) -> bool:
+        """Reads what this process has in memory. Returns whether the follower may wait then."""
+        if self._settled is not None:
+            return False
+        if self._log_is_due and (page := run.pages.peek(self._cursor.position)) is not None:
+            self._advance(page, run)
+        if self._row_is_due and run.is_local():
+            self._row_is_due = False
+        return not (self._items or self._log_is_due or self._row_is_due)
+
+    async def _read(self) -> None:
+        """Reads the next page, or the row if that is due."""
+        wakeup, run = await self._open()
         if self._items:  # `_open` has read a page
             return
         settled = self._settled  # taken before the log is read, so that the log is read to its end
-        if settled is not None or not self._caught_up:
-            page = await pages.after(self._cursor.position)
-            if page is not None and self._deliver(page):
-                self._caught_up, self._readable_since = pages.is_last(page), None
-                self._row_is_due = self._cursor.closed
+        if settled is not None or self._log_is_due:
+            page = await run.pages.after(self._cursor.position)
+            if self._advance(page, run):
                 return
             if settled is not None:
                 await self._conclude(settled, page, wakeup)
                 return
-        if not (self._row_is_due and await self._has_settled()):
-            self._caught_up, self._row_is_due = False, True
-            await wakeup.wait(self._readers.pause())
+        if self._row_is_due and not run.is_local():
+            await self._read_row(run)
+        self._row_is_due = False
+
+    async def _wait(self, wakeup: Wakeup, run: FollowedRun, deadline: float) -> bool:
+        """Waits until the run has an event or has settled. Every event and the end of a run of this worker
+        wake its followers, so that these do not poll."""
+        loop, position = asyncio.get_running_loop(), self._cursor.position
+        run.at(wakeup, position)
+        polls = not (run.is_local() and self._log_is_readable and run.has_all(position))
+        self._row_read_since = time.monotonic()
+        pause = self._readers.pause() if polls else math.inf
+        if await wakeup.wait(min(deadline - loop.time(), pause)):
+            self._row_read_since = time.monotonic()  # else a read of another follower in the pause is enough
+        self._log_is_due = self._row_is_due = True
+        return loop.time() < deadline
+
+    def _advance(self, page: Page | None, run: FollowedRun) -> bool:
+        """Delivers a page that was read at the cursor. Returns whether the cursor has moved."""
+        self._log_is_readable = page is not None
+        if page is not None and self._deliver(page):
+            self._log_is_due, self._readable_since = not run.pages.is_last(page), None
+            self._row_is_due = self._cursor.closed
+            return True
+        self._log_is_due = False
+        return False
 
     def _deliver(self, page: Page) -> bool:
         """Appends the items of a page. Returns whether the cursor has moved."""
@@ -211,25 +280,25 @@ class Follower:
     def _is_wanted(self, mode: str) -> bool:
         return self._modes is None or mode in self._modes or mode.partition("|")[0] in self._modes
 
-    async def _has_settled(self) -> bool:
+    async def _read_row(self, run: FollowedRun) -> None:
         try:
-            _, self._settled = await self._readers.standing(self.run_id, self._user_id)
+            standing = await run.standing(self._user_id, since=self._row_read_since)
         except StoreUnavailable:
             if not self._readers.closed:
-                return False
+                return
             await self.aclose()
             raise
         except RunNotFound:
             await self.aclose()
             raise
-        return self._settled is not None
+        self._settled = standing.settled
 
     async def _conclude(self, settled: Settled, page: Page | None, wakeup: Wakeup) -> None:
         """Appends the `End` of a settled run whose log was read to its end, or waits once if entries may
         still arrive. The end is proven by the log's last entry, or if the run emitted nothing."""
         cursor = self._cursor
         no_log = page is not None and page.top is None
-        emitted = self._readers.emitted(self.run_id)
+        emitted = self._readers.local.emitted(self.run_id)
         emitted_nothing = not settled.started or emitted is False
         proven = cursor.closed or (no_log and emitted_nothing and cursor.position is None)
         no_entry_read = no_log and cursor.position is None and not emitted

@@ -21,16 +21,25 @@ class Settled(NamedTuple):
     at: float
 
 
-class Standing:
+class Standing(NamedTuple):
+    """What the row of a run says. `settled`: its outcome, if it has settled."""
+
+    thread_id: str
+    user_id: str | None
+    settled: Settled | None
+
+
+class Standings:
     """Reads whether a run has settled, and how."""
 
     def __init__(self, queries: Queries) -> None:
         self._queries = queries
 
-    async def __call__(self, run_id: str, user_id: str | None) -> tuple[str, Settled | None]:
-        """Returns the run's thread, and its outcome if settled. Raises RunNotFound, StoreUnavailable."""
+    async def __call__(self, run_id: str, user_id: str | None = None) -> Standing:
+        """Raises RunNotFound, StoreUnavailable."""
         run = await self._queries.row_or_record(run_id, user_id)
-        return run.thread_id, _settled(run) if isinstance(run, RunRow) else _ended(run)
+        settled = _settled(run) if isinstance(run, RunRow) else _ended(run)
+        return Standing(run.thread_id, run.user_id, settled)
 
 
 def _settled(row: RunRow) -> Settled | None:

@@ -51,11 +51,12 @@ def confirming(store: DecisionStore) -> Holds:
 class _Writing:
     """A run of this worker that has emitted events under this fence."""
 
-    __slots__ = ("fence", "losing", "number", "sender", "window")
+    __slots__ = ("appended", "fence", "losing", "number", "sender", "window")
 
     def __init__(self, fence: int, window: Window, sender: Sender) -> None:
         self.fence, self.window, self.sender = fence, window, sender
         self.number = 0
+        self.appended: EventId | None = None
         self.losing = False
 
     def entry(self, number: int, mode: str, text: str) -> Entry:
@@ -137,9 +138,13 @@ class EventWriter:
     def _sender(self, own: Ownership) -> Sender:
         def over(entry: Entry, appended: Appended) -> None:
             writing = self._runs.get(own.run_id)
+            if writing is not None and writing.fence != own.fence:
+                writing = None
             if appended is Appended.done:
+                if writing is not None:
+                    writing.appended = entry.id
                 self._notifier.hint(own.thread_id, own.run_id, entry.id)
-            if writing is not None and writing.fence == own.fence and entry.mode != END:
+            if writing is not None and entry.mode != END:
                 self._count(own, writing, appended, _WHY.get(appended, "the log did not answer in time"))
 
         return Sender(
@@ -172,6 +177,11 @@ class EventWriter:
     def emitted(self, run_id: str) -> bool:
         """Returns whether this worker's run has emitted an event."""
         return run_id in self._runs
+
+    def appended(self, run_id: str) -> EventId | None:
+        """Returns the newest entry that this worker has appended to the run's log, if any."""
+        writing = self._runs.get(run_id)
+        return None if writing is None else writing.appended
 
     def forget(self, run_id: str) -> None:
         """Releases the run's memory. Called when the run is evicted."""

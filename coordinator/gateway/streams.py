@@ -35,6 +35,9 @@ _FIRST = "0-0"
 _LAST = f"{2**62}-0"
 _FROM_THE_START = frozenset({"-1", "0", "-"})
 
+MAX_CHUNK = 16 * 1024
+"""Bytes of events in one message to the server. The server waits for a slow client before each message."""
+
 _RETRY_DELAY = 0.5
 """Seconds until the next attempt while the store is unavailable."""
 
@@ -88,6 +91,48 @@ def frame(event: str, data: bytes, event_id: str | None = None) -> bytes:
 
 def gap_frame(after: str | None, before: str | None) -> bytes:
     return frame("gap", encoded({"after": after, "before": before}))
+
+
+def _frame_with_id(event: Event) -> bytes:
+    return frame(event.mode, readable(event.json), str(event.id))
+
+
+def _frame_without_id(event: Event) -> bytes:
+    return frame(event.mode, readable(event.json))
+
+
+async def next_items(follower: Follower, heartbeat: float, send: SendBody) -> list[Event | Gap | End]:
+    """Returns all items that wait, at least one. Sends a heartbeat each `heartbeat` (s) without one, and
+    while the store is unavailable. Raises RunNotFound, ResponseAborted."""
+    while True:
+        try:
+            if items := await follower.batch(heartbeat):
+                return items
+            await send(HEARTBEAT)
+        except StoreUnavailable:
+            await send(HEARTBEAT)
+            await asyncio.sleep(_RETRY_DELAY)
+        except StopAsyncIteration:  # the follower was closed before the run ended
+            raise ResponseAborted from None
+
+
+class Chunk:
+    """Joins frames to one message to the server, because a message costs more than an event."""
+
+    def __init__(self, send: SendBody) -> None:
+        self._send, self._frames, self._size = send, list[bytes](), 0
+
+    async def add(self, one: bytes) -> None:
+        """Sends the frames if they have reached `MAX_CHUNK`."""
+        self._frames.append(one)
+        self._size += len(one)
+        if self._size >= MAX_CHUNK:
+            await self.flush()
+
+    async def flush(self) -> None:
+        if self._frames:
+            frames, self._frames, self._size = self._frames, [], 0
+            await self._send(frames[0] if len(frames) == 1 else b"".join(frames))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,31 +190,27 @@ class RunStream(LongLivedResponse):
             await follower.aclose()
 
     async def _follow(self, follower: Follower, send: SendBody) -> None:
-        last_id, complete = None, True
+        last: EventId | None = None
+        complete = True
         while True:
             try:
-                async with asyncio.timeout(self._heartbeat):
-                    item = await anext(follower)
-            except TimeoutError:
-                await send(HEARTBEAT)
-            except StoreUnavailable:
-                await send(HEARTBEAT)
-                await asyncio.sleep(_RETRY_DELAY)
-            except StopAsyncIteration:  # the follower was closed before the run ended
-                raise ResponseAborted from None
+                items = await next_items(follower, self._heartbeat, send)
             except RunNotFound:
-                await send(gap_frame(last_id, None) + self._removed())
+                await send(gap_frame(None if last is None else str(last), None) + self._removed())
                 return
-            else:
+            chunk = Chunk(send)
+            for item in items:
                 if isinstance(item, End):
+                    await chunk.flush()
                     await self._end(item, send, complete=complete)
                     return
                 if isinstance(item, Event):
-                    last_id = str(item.id)
+                    last = item.id
                 else:
                     complete = False
-                if (chunk := self._frame_of(item)) is not None:
-                    await send(chunk)
+                if (one := self._frame_of(item, follower)) is not None:
+                    await chunk.add(one)
+            await chunk.flush()
 
     async def _end(self, end: End, send: SendBody, *, complete: bool) -> None:
         """Sends a final gap if no gap was sent and the log cannot prove that it is complete, then the error
@@ -190,13 +231,15 @@ class RunStream(LongLivedResponse):
         data = {"run_id": self._request.run_id, "attempt": self._request.attempt}
         return frame("metadata", encoded(data), self._id_if_resumable(_FIRST))
 
-    def _frame_of(self, item: Event | Gap) -> bytes | None:
+    def _frame_of(self, item: Event | Gap, follower: Follower) -> bytes | None:
         if isinstance(item, Gap):
             return gap_frame(item.after, item.before)
         self._silent_modes.observe(item.mode)
         if "|" in item.mode and not self._request.subgraphs:
             return None
-        return frame(item.mode, readable(item.json), self._id_if_resumable(str(item.id)))
+        if self._request.resumable:
+            return follower.encoded(item, "with id", _frame_with_id)
+        return follower.encoded(item, "without id", _frame_without_id)
 
     def _id_if_resumable(self, event_id: str) -> str | None:
         return event_id if self._request.resumable else None

@@ -16,19 +16,22 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from coordinator.errors import InvalidArgument, RunNotFound, StoreUnavailable, ThreadNotFound
 from coordinator.event_log import End, Event, Gap
 from coordinator.events.follower import Follower
-from coordinator.gateway.long_lived_responses import LongLivedResponse, ResponseAborted, SendBody, StreamSlot
+from coordinator.gateway.long_lived_responses import LongLivedResponse, SendBody, StreamSlot
 from coordinator.gateway.streams import (
     HEARTBEAT,
     TAIL,
+    Chunk,
     Position,
     events_of_modes,
     frame,
     gap_frame,
+    next_items,
     position_of,
 )
 from coordinator.gateway.wire.documents import failure
@@ -206,37 +209,27 @@ class ThreadStream(LongLivedResponse):
             data = {"run_id": row.run_id, "attempt": max(1, row.attempt)}
             await send(self._frame(row, "metadata", encoded(data), _FIRST))
         last_id, complete = None, True
+        end: End | None = None
         async with aclosing(follower):
-            while True:
+            while end is None:
                 try:
-                    item = await self._next_item(follower, send)
+                    items = await next_items(follower, self._heartbeat, send)
                 except RunNotFound:
                     await send(gap_frame(_full_id(row, last_id), None))
                     return
-                if isinstance(item, End):
-                    break
-                if isinstance(item, Event):
-                    last_id = str(item.id)
-                    if "|" not in item.mode or row.kwargs.get("stream_subgraphs") is True:
-                        await send(self._frame(row, item.mode, readable(item.json), last_id))
-                else:
-                    complete = False
-                    await send(gap_frame(_full_id(row, item.after), _full_id(row, item.before)))
-        await self._end(row, item, send, complete=complete)
-
-    async def _next_item(self, follower: Follower, send: SendBody) -> Event | Gap | End:
-        """Waits for the next item and sends heartbeats meanwhile. Raises RunNotFound, ResponseAborted."""
-        while True:
-            try:
-                async with asyncio.timeout(self._heartbeat):
-                    return await anext(follower)
-            except TimeoutError:
-                await send(HEARTBEAT)
-            except StoreUnavailable:
-                await send(HEARTBEAT)
-                await asyncio.sleep(_POLL_INTERVAL)
-            except StopAsyncIteration:  # the follower was closed before the run ended
-                raise ResponseAborted from None
+                chunk = Chunk(send)
+                for item in items:
+                    if isinstance(item, End):
+                        end = item
+                    elif isinstance(item, Gap):
+                        complete = False
+                        await chunk.add(gap_frame(_full_id(row, item.after), _full_id(row, item.before)))
+                    else:
+                        last_id = str(item.id)
+                        if "|" not in item.mode or row.kwargs.get("stream_subgraphs") is True:
+                            await chunk.add(follower.encoded(item, "of a thread", partial(self._event, row)))
+                await chunk.flush()
+        await self._end(row, end, send, complete=complete)
 
     async def _end(self, row: RunRow, end: End, send: SendBody, *, complete: bool) -> None:
         if complete and not end.complete:
@@ -245,6 +238,9 @@ class ThreadStream(LongLivedResponse):
             await send(frame("error", encoded(failure(end.status, end.error))))
         run_done = {"status": "run_done", "run_id": row.run_id}
         await send(self._frame(row, "metadata", encoded(run_done), _LAST))
+
+    def _event(self, row: RunRow, event: Event) -> bytes:
+        return self._frame(row, event.mode, readable(event.json), str(event.id))
 
     def _frame(self, row: RunRow, event: str, data: bytes, event_id: str) -> bytes:
         return frame(event, data, f"{row.run_id}/{event_id}")

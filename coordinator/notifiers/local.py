@@ -102,6 +102,7 @@ class LocalNotifier:
             yield wakeup
         finally:
             self._hub.unsubscribe(thread_id, wakeup)
+            wakeup.close()
 
     async def aclose(self) -> None:
         self._leave()

@@ -117,6 +117,7 @@ class PostgresNotifier:
             yield wakeup
         finally:
             watchers.discard(wakeup)
+            wakeup.close()
             if not watchers and self._watched.get(tag) is watchers:
                 del self._watched[tag]
 

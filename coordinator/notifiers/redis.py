@@ -157,6 +157,7 @@ class RedisNotifier:
             yield wakeup
         finally:
             watched.watchers.discard(wakeup)
+            wakeup.close()
             if not watched.watchers:
                 del self._watched[channel]
                 self._listener.remove(channel)

@@ -3,32 +3,73 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Hashable
+
+_RESOLUTION = 0.001  # s; of the clock of event loops: a timer may fire that much early
 
 
 class WakeupEvent:
-    """Implements `Wakeup`: any number of calls of `set` before `wait` wake it once."""
+    """Implements `Wakeup`: any number of calls of `set` before `wait` wake it once.
+
+    Its timer stays armed when `wait` returns before the timeout, and the next call uses it if its own timeout
+    is later, which is the case for nearly all calls. So a wait costs no timer. `close` ends it.
+    """
+
+    __slots__ = ("_deadline", "_is_set", "_timer", "_waiter", "_when")
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
+        self._is_set = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._deadline = self._when = math.inf  # of the waiter, and of the timer
+        self._timer: asyncio.TimerHandle | None = None
 
     def set(self) -> None:
-        self._event.set()
+        self._is_set = True
+        self._release()
 
     def clear(self) -> None:
-        self._event.clear()
+        self._is_set = False
+
+    def close(self) -> None:
+        """Disarms the timer. Idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     async def wait(self, timeout: float) -> bool:
         """Returns True if it was set within `timeout` (s), and clears it."""
-        try:
-            async with asyncio.timeout(timeout):
-                await self._event.wait()
-        except TimeoutError:
-            # It may have been set in the same turn of the loop as the timeout.
-            if not self._event.is_set():
-                return False
-        self._event.clear()
-        return True
+        if not self._is_set and timeout > 0:
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.time() + timeout
+            if self._timer is None or self._deadline < self._when:
+                self._arm(loop)
+            self._waiter = loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        was_set, self._is_set = self._is_set, False
+        return was_set
+
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.close()
+        if self._deadline < math.inf:
+            self._when = self._deadline
+            self._timer = loop.call_at(self._when, self._expire, loop)
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        if self._waiter is None:
+            return
+        if loop.time() + _RESOLUTION < self._deadline:
+            self._arm(loop)
+        else:
+            self._release()
+
+    def _release(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 class ThreadWatchers:

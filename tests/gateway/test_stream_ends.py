@@ -244,20 +244,20 @@ class TestRemoved:
         removal."""
         scene = await scene_of(pair)
         stream, task = await scene.follow(scene.remote)
-        readers: Any = assembly_of(scene.remote.manager).runs.readers
-        original, removed = readers.standing, asyncio.Event()
+        queries: Any = assembly_of(scene.remote.manager).runs.queries
+        original, removed = queries.row_or_record, asyncio.Event()
 
         async def late(*args: Any) -> Any:
             await removed.wait()
             return await original(*args)
 
-        readers.standing = late
+        queries.row_or_record = late
         try:
             scene.open_gate()
             await scene.local.manager.wait(scene.run)
             await REMOVALS[what](scene)
         finally:
-            readers.standing = original
+            queries.row_or_record = original
             removed.set()
         assert await task == "error"
         assert stream.names[-2:] == ["gap", "error"]

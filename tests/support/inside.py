@@ -188,7 +188,13 @@ def store_behind(log: StoreEventLog) -> Any:
 
 def poll_every(follower: Follower, seconds: float) -> None:
     """Sets how long (s) this follower waits for a hint before it reads again."""
-    follower._readers.pause = lambda: seconds
+    follower._readers.pause = follower._readers.runs._period = lambda: seconds
+
+
+def is_waiting(follower: Follower) -> bool:
+    """Returns whether this follower waits for an event, the end, or its next poll."""
+    wakeup: Any = follower._wakeup
+    return wakeup is not None and wakeup._waiter is not None
 
 
 def buffered_by(follower: Follower) -> Sized:

@@ -61,6 +61,9 @@ class LoggedRuns:
         await self._all_written()
         return await self._read.read(thread_id, _storable(run_id), after, limit)
 
+    def peek(self, run_id: str, after: EventId | None, limit: int) -> Page | None:
+        return self._read.peek(_storable(run_id), after, limit)
+
     def followed(self, thread_id: str, run_id: str) -> AbstractAsyncContextManager[None]:
         return self._read.followed(thread_id, run_id)
 

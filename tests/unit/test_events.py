@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -213,7 +214,7 @@ def test_any_text_is_encoded_as_ascii_without_line_ends(text: str) -> None:
 
 
 class Slow(LocalEventLog):
-    """Reads when it is allowed to."""
+    """Reads when it is allowed to, and as a log outside of the process."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -222,9 +223,12 @@ class Slow(LocalEventLog):
 
     async def read(self, thread_id: str, run_id: str, after: EventId | None, limit: int) -> Page | None:
         self.reads += 1
-        page_read = await super().read(thread_id, run_id, after, limit)
+        page_read = super().peek(run_id, after, limit)
         await self.go.wait()
         return page_read
+
+    def peek(self, run_id: str, after: EventId | None, limit: int) -> Any:
+        """Needs I/O."""
 
 
 async def test_read_of_an_empty_page_began_after_the_call(no_task_left: None) -> None:
@@ -273,6 +277,29 @@ async def test_page_that_the_log_has_lost_is_not_returned_again(no_task_left: No
     assert cursor.position == first
 
 
+async def test_event_is_encoded_once_for_all_followers_at_the_newest_page() -> None:
+    log, encodings = LocalEventLog(), list[str]()
+    for number in (1, 2):
+        await log.append("t", "r", Entry(EventId(1, number), "custom", str(number), BEGINNING))
+    pages = Pages(log, Jobs(), "t", "r", 10)
+
+    def encode(event: Event) -> bytes:
+        encodings.append(event.json)
+        return event.json.encode()
+
+    read = pages.peek(None)
+    assert read is not None
+    for _ in range(3):
+        assert [pages.encoded(event, "plain", encode) for event in read.events] == [b"1", b"2"]
+    assert encodings == ["1", "2"]
+    assert pages.encoded(read.events[0], "another", lambda _: b"x") == b"x"
+    await log.append("t", "r", Entry(EventId(1, 3), "custom", "3", BEGINNING))
+    newest = pages.peek(EventId(1, 2))
+    assert newest is not None
+    assert pages.encoded(newest.events[0], "plain", encode) == b"3"
+    assert pages.encoded(read.events[0], "plain", encode) == b"1"  # for a follower that is behind
+
+
 # ---- hints ---------------------------------------------------------------------------------------------
 
 
@@ -291,6 +318,30 @@ async def test_a_hint_wakes_followers_of_that_log_once() -> None:
     for wakeup in (follower, other, waiter):
         watchers.discard(wakeup)
     assert not watchers
+
+
+async def test_wait_ends_at_its_own_timeout_although_an_earlier_timer_is_armed() -> None:
+    wakeup = WakeupEvent()
+    wakeup.set()
+    assert await wakeup.wait(0.02)
+    for armed, timeout in ((0.02, 0.15), (60.0, 0.05), (0.01, 0.01)):
+        asyncio.get_running_loop().call_soon(wakeup.set)
+        assert await wakeup.wait(armed)
+        began = time.monotonic()
+        assert not await wakeup.wait(timeout)
+        assert time.monotonic() - began >= timeout - 0.005
+    wakeup.close()
+
+
+async def test_cancelled_wait_keeps_the_wakeup() -> None:
+    wakeup = WakeupEvent()
+    waiting = asyncio.create_task(wakeup.wait(60.0))
+    await asyncio.sleep(0)
+    wakeup.set()
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert await wakeup.wait(0)
+    assert not await wakeup.wait(0)
 
 
 async def test_hint_wakes_new_follower_after_an_earlier_one() -> None:

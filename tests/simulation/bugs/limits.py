@@ -103,9 +103,9 @@ BUGS = (
     bug(
         "an-end-is-not-delivered",
         (
-            "coordinator.events.follower:Follower._has_settled",
-            "_, self._settled = await",
-            "await",
+            "coordinator.events.follower:Follower._read_row",
+            "self._settled = standing.settled",
+            "pass",
         ),
     ),
     bug(

@@ -1,0 +1,204 @@
+"""The runs that are followed on this worker, and what the followers of one run share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from coordinator.errors import RunNotFound
+from coordinator.event_log import EventId, EventLog
+from coordinator.events.pages import Pages
+from coordinator.events.standing import Standing, Standings
+from coordinator.events.writer import EventWriter
+from coordinator.notifier import Wakeup
+from coordinator.runs.entry import Entry
+from coordinator.runs.jobs import Jobs
+from coordinator.runs.registry import Registry
+from stores.tasks import begin_soon
+
+
+class LocalRuns:
+    """The runs of this worker, as followers know them."""
+
+    def __init__(self, registry: Registry, writer: EventWriter) -> None:
+        self._registry, self._writer = registry, writer
+
+    def entry(self, run_id: str) -> Entry | None:
+        """Returns the run if this worker has it in memory and settles it, or has settled it."""
+        entry = self._registry.entry(run_id)
+        return None if entry is None or entry.elsewhere else entry
+
+    def emitted(self, run_id: str) -> bool | None:
+        """Returns whether the run has emitted an event; None if only its log shows that."""
+        return None if self.entry(run_id) is None else self._writer.emitted(run_id)
+
+    def appended(self, run_id: str) -> EventId | None:
+        return self._writer.appended(run_id)
+
+
+class FollowedRun:
+    """Shared by the followers of one run on this worker: reads of its log and of its row, and the end of a
+    run of this worker."""
+
+    def __init__(self, run_id: str, local: LocalRuns, standings: Standings, pages: Pages) -> None:
+        self.run_id, self.pages = run_id, pages
+        self._local, self._standings = local, standings
+        self._entry: Entry | None = None
+        self._wakeups: dict[Wakeup, EventId | None] = {}  # with the position of the follower
+        self._reading: asyncio.Task[None] | None = None
+        self._answer: tuple[float, Standing | Exception] | None = None  # and when the read began
+        self.closed = False
+
+    def __bool__(self) -> bool:
+        return bool(self._wakeups)
+
+    # -- a run of this worker
+
+    def is_local(self) -> bool:
+        """Whether this worker decides when the run settles. Then its followers are woken when it has settled
+        (in a later turn of the loop), and within a tick when this worker has lost it or dropped it."""
+        entry = self._local.entry(self.run_id)
+        if entry is None or entry.settled.is_set() or self.closed:
+            return False
+        if entry is not self._entry:
+            self._watch(entry)
+        return True
+
+    def _watch(self, entry: Entry | None) -> None:
+        if self._entry is not None:
+            self._entry.settled.unsubscribe(self.wake)
+        self._entry = entry
+        if entry is not None:
+            entry.settled.subscribe(self.wake)
+
+    def check(self) -> None:
+        """Wakes the followers of a run that this worker does not decide any more, and those that have not
+        read the newest event that it has appended. Called at every tick; makes no I/O."""
+        if self._entry is None:
+            return
+        if not self.is_local():
+            self._watch(None)
+            self.wake()
+        elif (newest := self._local.appended(self.run_id)) is not None:
+            for wakeup, position in self._wakeups.items():
+                if position is None or position < newest:
+                    wakeup.set()
+
+    def has_all(self, position: EventId | None) -> bool:
+        """Returns whether a reader at `position` has read every event that this worker has appended."""
+        newest = self._local.appended(self.run_id)
+        return newest is None or (position is not None and position >= newest)
+
+    # -- its followers
+
+    @contextmanager
+    def followed(self, wakeup: Wakeup) -> Generator[None]:
+        self._wakeups[wakeup] = None
+        try:
+            yield
+        finally:
+            del self._wakeups[wakeup]
+            if not self._wakeups:
+                self._watch(None)
+                if self._reading is not None:
+                    self._reading.cancel()
+
+    def at(self, wakeup: Wakeup, position: EventId | None) -> None:
+        """Notes the position of a follower that is about to wait."""
+        self._wakeups[wakeup] = position
+
+    def wake(self, _: object = None) -> None:
+        for wakeup in self._wakeups:
+            wakeup.set()
+
+    # -- its row
+
+    async def standing(self, user_id: str | None, *, since: float) -> Standing:
+        """Returns what the row says: by a read that began after `since` (s, time.monotonic). Raises
+        RunNotFound, StoreUnavailable."""
+        while self._answer is None or self._answer[0] <= since:
+            await asyncio.shield(self._reading or self._begin())
+        answer = self._answer[1]
+        if isinstance(answer, Exception):
+            raise answer
+        if user_id is not None and answer.user_id != user_id:
+            raise RunNotFound(self.run_id)
+        return answer
+
+    def _begin(self) -> asyncio.Task[None]:
+        self._reading = begin_soon(self._read(), name=f"reading the row of run {self.run_id!r}")
+        return self._reading
+
+    async def _read(self) -> None:
+        began = time.monotonic()
+        answer: Standing | Exception
+        try:
+            answer = await self._standings(self.run_id)
+        except Exception as error:  # noqa: BLE001 - raised at each follower that waits for the answer
+            answer = error
+        else:
+            if answer.settled is not None:
+                self.wake()
+        finally:
+            self._reading = None
+        self._answer = began, answer
+
+
+class FollowedRuns:
+    """`period()`: seconds until the next tick."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        local: LocalRuns,
+        standings: Standings,
+        *,
+        jobs: Jobs,
+        page_size: int,
+        period: Callable[[], float],
+    ) -> None:
+        self._log, self._local, self._standings, self._jobs = log, local, standings, jobs
+        self._page_size, self._period = page_size, period
+        self._runs: dict[str, FollowedRun] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @contextmanager
+    def following(self, thread_id: str, run_id: str, wakeup: Wakeup) -> Generator[FollowedRun]:
+        """The run is followed within the block; `wakeup` wakes its follower."""
+        run = self._runs.get(run_id)
+        if run is None:
+            pages = Pages(self._log, self._jobs, thread_id, run_id, self._page_size)
+            run = self._runs[run_id] = FollowedRun(run_id, self._local, self._standings, pages)
+            run.closed = self._closed
+        if self._timer is None and not self._closed:
+            self._arm()
+        try:
+            with run.followed(wakeup):
+                yield run
+        finally:
+            if not run:
+                self._runs.pop(run_id, None)
+            if not self._runs and self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    def close(self) -> None:
+        """Wakes all followers, which then ask the store. Idempotent."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for run in self._runs.values():
+            run.closed = True
+            run.wake()
+
+    def _arm(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._period(), self._tick)
+
+    def _tick(self) -> None:
+        for run in self._runs.values():
+            run.check()
+        self._arm()
