@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
@@ -46,6 +47,10 @@ from coordinator.webhooks.deliverer import Deliverer, targets_of
 logger = logging.getLogger(__name__)
 
 DEMO = "agent"
+
+_NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False}
+"""`Envelope` observes requests. FastAPI would look for OpenTelemetry's providers at each one, for 14 us.
+Its earlier versions have no such option and ignore it."""
 
 _running: set[Gateway] = set()
 
@@ -120,6 +125,7 @@ def create_gateway(
         docs_url=None,  # FastAPI's page loads scripts from another server
         redoc_url=None,
         default_response_class=TolerantJsonResponse,
+        telemetry=_NO_TELEMETRY,
     )
     public = _add_routes(app)
     _install_services(app, manager, gateway_settings)

@@ -159,3 +159,12 @@ async def test_access_log_has_one_line_per_request_with_its_id(
             "/ok",
             200,
         )
+
+
+async def test_requests_are_not_observed_by_fastapi_a_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = pytest.importorskip("opentelemetry.trace")
+    lookups: list[None] = []
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: lookups.append(None))
+    async with serving() as (_, client):
+        assert (await client.get("/ok")).status_code == 200
+    assert lookups == []
