@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -104,6 +105,9 @@ class Metrics:
             for name, description in _WORKER_GAUGES.items()
         }
 
+        # `labels` takes 3 us. The values are few, see above.
+        self._of_request = cache(self._children_of_request)
+        self._with_label = cache(Counter.labels)
         self._stalled = False
         worker.observe_stalls(self._of_stall)
 
@@ -120,15 +124,19 @@ class Metrics:
         return Counter(f"coordinator_{name}", description, labels, registry=self._registry)
 
     def of_request(self, exchange: Exchange) -> None:
-        status = "gone" if exchange.status is None else str(exchange.status)
-        self._requests.labels(exchange.method, exchange.route, status).inc()
-        self._seconds.labels(exchange.method, exchange.route).observe(exchange.seconds_to_response)
+        requests, seconds = self._of_request(exchange.method, exchange.route, exchange.status)
+        requests.inc()
+        seconds.observe(exchange.seconds_to_response)
+
+    def _children_of_request(self, method: str, route: str, status: int | None) -> tuple[Counter, Histogram]:
+        shown = "gone" if status is None else str(status)
+        return self._requests.labels(method, route, shown), self._seconds.labels(method, route)
 
     def of_run(self, event: Event) -> None:
         if isinstance(event, RunAdmitted):
-            self._admitted.labels(event.strategy).inc()
+            self._with_label(self._admitted, event.strategy).inc()
         elif isinstance(event, RunSettled):
-            self._settled.labels(event.status).inc()
+            self._with_label(self._settled, event.status).inc()
         elif isinstance(event, WebhookDelivered):
             self._webhooks.labels("delivered").inc()
         elif isinstance(event, WebhookFailed):
