@@ -66,7 +66,12 @@ class Gateway(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         """Adds `Envelope` outside Starlette's handler of errors, so that its responses have a request id."""
-        app = Envelope(super().build_middleware_stack(), self.state.observers)
+        services: Services = self.state.services
+        app = Envelope(
+            super().build_middleware_stack(),
+            self.state.observers,
+            access_log=services.settings.access_log,
+        )
         proxies: Proxies = self.state.proxies
         return Forwarded(app, proxies) if proxies else app
 

@@ -8,6 +8,7 @@ import sys
 from coordinator.cli.sentence import sentence
 from coordinator.cli.serve.handover import options_from_environment
 from coordinator.cli.serve.program import serve
+from coordinator.gateway.server import logs
 from coordinator.gateway.server.failures import CannotServe
 
 
@@ -16,6 +17,7 @@ def main() -> int:
     try:
         asyncio.run(serve(options_from_environment()))
     except CannotServe as error:
+        logs.flush()
         print(f"coordinator: {sentence(error.message, error.hint)}", file=sys.stderr)
         return error.code
     except KeyboardInterrupt:  # before the signal handlers were installed

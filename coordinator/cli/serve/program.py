@@ -117,4 +117,5 @@ def _announce(banner: Banner, up: Ready, log_format: str) -> None:
         }
         logger.info("serving; %s", up.access, extra=fields)
     else:
+        logs.flush()
         print("\n".join(banner.lines(up)), flush=True)

@@ -34,8 +34,16 @@ class Exchange(NamedTuple):
 
 
 class Envelope:
-    def __init__(self, app: ASGIApp, observers: Sequence[Callable[[Exchange], None]] = ()) -> None:
-        self._app, self._observers = app, tuple(observers)
+    """`access_log`: whether each request is logged; exceptions always are."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        observers: Sequence[Callable[[Exchange], None]] = (),
+        *,
+        access_log: bool = True,
+    ) -> None:
+        self._app, self._observers, self._access_log = app, tuple(observers), access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -67,7 +75,7 @@ class Envelope:
         )
         for observe in self._observers:
             observe(exchange)
-        if access.isEnabledFor(logging.INFO):
+        if self._access_log and access.isEnabledFor(logging.INFO):
             self._log(scope, response.status, duration)
 
     def _log(self, scope: Scope, status: int | None, duration: float) -> None:

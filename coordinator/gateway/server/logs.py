@@ -13,12 +13,17 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import select
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, TextIO
 
 from coordinator.gateway.request_id import AddRequestId
+from coordinator.gateway.server.buffered_stream import BufferedStream
 from stores.json_values import Json, JsonObject
 
 LogFormat = Literal["text", "json"]
@@ -49,8 +54,9 @@ class Who:
 
 
 def configure(log_format: LogFormat, identity: Who, filters: Iterable[logging.Filter] = ()) -> None:
-    """Configures all logging of this process, including warnings of the interpreter."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Configures all logging of this process, including warnings of the interpreter. The lines are written as
+    `BufferedStream` describes."""
+    handler = _handler_of(sys.stderr)
     handler.setFormatter(JsonLines(identity) if log_format == "json" else TextLines(identity))
     for each in (AddRequestId(), *filters):
         handler.addFilter(each)
@@ -65,13 +71,28 @@ def configure(log_format: LogFormat, identity: Who, filters: Iterable[logging.Fi
     logging.captureWarnings(capture=True)
 
 
+def flush() -> None:
+    """Writes the lines that wait. Called before other output of this process, which is to follow them."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+
+
+def _handler_of(stream: TextIO) -> logging.Handler:
+    """Returns a handler that writes at each record if `stream` is not a file, or cannot be polled."""
+    if hasattr(select, "poll"):
+        with suppress(AttributeError, OSError):
+            return BufferedStream(stream)
+    return logging.StreamHandler(stream)
+
+
 class TextLines(logging.Formatter):
     def __init__(self, identity: Who) -> None:
         super().__init__()
         self._identity = identity
 
     def format(self, record: logging.LogRecord) -> str:
-        stamp = datetime.fromtimestamp(record.created).astimezone().isoformat(" ", "milliseconds")
+        day_and_time, zone = _second(int(record.created))
+        stamp = f"{day_and_time}.{int(record.msecs):03}{zone}"
         message = record.getMessage()
         suffix = "".join(f" {name}={_value(value)}" for name, value in _remaining(record, message))
         line = _one_line(f"{record.name}: {message}{suffix}")
@@ -81,9 +102,19 @@ class TextLines(logging.Formatter):
         )
 
 
+@lru_cache(maxsize=2)
+def _second(at: int) -> tuple[str, str]:
+    """Returns day and time, and the zone, of a second. Most lines are of the same one as the line before."""
+    text = datetime.fromtimestamp(at).astimezone().isoformat(" ")
+    return text[:19], text[19:]
+
+
 _OWN_KEYS = {"time", "level", "logger", "message", "worker", "epoch", "pid", "exception"}
 """Keys of a JSON line. A field of an event with such a name gets a prefix: the line is of this worker, while
 the event may be about another one."""
+
+
+_json_of = json.JSONEncoder(default=str).encode
 
 
 class JsonLines(logging.Formatter):
@@ -108,7 +139,7 @@ class JsonLines(logging.Formatter):
         }
         if trace := _trace(self, record):
             line["exception"] = trace
-        return json.dumps(line, default=str).replace("\x7f", "\\u007f")
+        return _json_of(line).replace("\x7f", "\\u007f")
 
 
 def _extra_fields(record: logging.LogRecord) -> JsonObject:
@@ -132,10 +163,13 @@ def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
     return "\n".join(parts)
 
 
+_AMBIGUOUS = re.compile(r'[\s="]')
+
+
 def _value(value: object) -> str:
     """Quotes `value` if it is empty or contains blanks, `=` or quotes."""
     text = str(value)
-    if text and not any(char in ' ="' or char.isspace() for char in text):
+    if text and not _AMBIGUOUS.search(text):
         return text
     quoted = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{quoted}"'
