@@ -19,6 +19,7 @@ from coordinator.errors import InvalidArgument
 from coordinator.gateway import errors
 from coordinator.gateway.caller import Authenticate
 from coordinator.gateway.crons import firing_for
+from coordinator.gateway.direct import DirectRoutes
 from coordinator.gateway.keys import Keys
 from coordinator.gateway.long_lived_responses import Watchers
 from coordinator.gateway.metrics import Metrics
@@ -30,6 +31,7 @@ from coordinator.gateway.routes import assistants as assistant_routes
 from coordinator.gateway.routes import (
     crons,
     documentation,
+    frequent,
     operations,
     probes,
     runs,
@@ -147,6 +149,8 @@ def _add_routes(app: Gateway) -> Public:
         # Not `include_router`: FastAPI would match each request against all routes twice, which takes 0.4 ms.
         # The routers already set everything that an inclusion would add.
         app.router.routes.extend(module.router.routes)
+    # Inside all middleware and the handlers of exceptions, which are FastAPI's.
+    app.router.middleware_stack = DirectRoutes(app.router.middleware_stack, frequent.of(app.routes))
     return Public((*documents, *probes.router.routes))
 
 

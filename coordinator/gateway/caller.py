@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 from typing import Annotated, Protocol
 
 from fastapi import Depends, HTTPException, Request, Security
@@ -88,8 +89,10 @@ async def caller(request: Request) -> Caller:
 CallerIn = Annotated[Caller, Depends(caller)]
 
 
+@cache
 def at_least(role: Role) -> Callable[[Request, str | None], Awaitable[None]]:
-    """A dependency for routers and routes. Raises HTTPException (403) for a caller with a lower role."""
+    """A dependency for routers and routes, one for each role. Raises HTTPException (403) for a caller with a
+    lower role."""
 
     # Without CallerIn: FastAPI would resolve it and its dependencies again for each request, for 15 us each.
     async def check(request: Request, _documented: Annotated[str | None, Security(_header)]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any, get_type_hints
 
+from fastapi.params import Depends
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict
 from starlette.routing import compile_path
@@ -38,6 +39,7 @@ class LazyRoute(APIRoute):
         self.path, self.endpoint = path, endpoint
         self.methods = {method.upper() for method in methods or ("GET",)}
         self.name = endpoint.__name__ if name is None else name
+        self.dependencies: list[Depends] = list(options.get("dependencies") or ())
         self.path_regex, self.path_format, self.param_convertors = compile_path(path)
         self._options: dict[str, Any] | None = options  # Any: those of APIRoute
 

@@ -406,8 +406,8 @@ async def test_document_shows_the_field(name: str) -> None:
         record = await manager.admit(RunSpec(**admission(name)))
         row = await row_of(manager.store, record.run_id)
         expected = manager.assistants.id_of("agent") if name == "assistant_id" else VALUES[name]
-        assert getattr(run_created(record, manager.assistants), name) == expected
-        assert getattr(run_document(row, manager.assistants), name) == expected
+        assert run_created(record, manager.assistants)[name] == expected
+        assert run_document(row, manager.assistants)[name] == expected
 
 
 async def _nothing(ctx: RunContext) -> None:
@@ -421,7 +421,7 @@ async def test_document_shows_the_column_as_it_is_stored(store: Any, epoch: int,
     row = await row_of(store, own.run_id)
     assert getattr(row, name) is not None
     async with open_coordinator() as manager:
-        assert getattr(run_document(row, manager.assistants), name) == getattr(row, name)
+        assert run_document(row, manager.assistants)[name] == getattr(row, name)
 
 
 @each_field

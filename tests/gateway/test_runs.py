@@ -12,11 +12,12 @@ import httpx
 import pytest
 
 from coordinator import RunManager, Settings
+from coordinator.gateway.wire.documents import Run, Thread, ThreadWithTtl
 from tests.gateway.conftest import Pair
 from tests.graphlike import CheckpointStates, GraphLikeAssistant
 from tests.support.asgi import serving
 from tests.support.gateway_agents import AGENTS
-from tests.support.gateways import create, demo, new_thread, start_running, status_of
+from tests.support.gateways import Served, create, demo, new_thread, start_running, status_of
 
 
 @pytest.fixture
@@ -222,3 +223,24 @@ async def test_content_location_is_the_path_of_the_run(pair: Pair) -> None:
         k: v for k, v in made.items() if k not in changing
     }
     assert (made["status"], made["multitask_strategy"]) == ("pending", "enqueue")
+
+
+async def test_documents_have_the_fields_of_their_models(one: Served) -> None:
+    thread = (await one.raw.post("/threads", json={"ttl": 60})).json()
+    path = f"/threads/{thread['thread_id']}"
+    created = (await one.raw.post(f"{path}/runs", json={"assistant_id": "agent", "input": demo()})).json()
+    await one.raw.get(f"{path}/runs/{created['run_id']}/join")
+    got = (await one.raw.get(f"{path}/runs/{created['run_id']}")).json()
+    for run in (created, got, *(await one.raw.get(f"{path}/runs")).json()):
+        assert list(run) == list(Run.model_fields)
+        assert Run.model_validate(run).model_dump() == run
+    with_ttl = (await one.raw.get(path, params={"include": "ttl"})).json()
+    assert ThreadWithTtl.model_validate(with_ttl).model_dump() == with_ttl
+    assert list(with_ttl) == list(ThreadWithTtl.model_fields)
+    for each in (
+        thread,
+        (await one.raw.get(path)).json(),
+        *(await one.raw.post("/threads/search", json={})).json(),
+    ):
+        assert list(each) == list(Thread.model_fields)
+        assert Thread.model_validate(each).model_dump() == each

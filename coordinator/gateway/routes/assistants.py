@@ -41,7 +41,7 @@ async def search_assistants(
     response.headers["X-Pagination-Total"] = str(len(matching))
     if body.offset + len(page) < len(matching):
         response.headers["X-Pagination-Next"] = str(body.offset + len(page))
-    return [documents.parts(assistant, body.select) for assistant in page]
+    return [documents.parts(assistant.model_dump(), body.select) for assistant in page]
 
 
 @router.post("/assistants/count", dependencies=READER)

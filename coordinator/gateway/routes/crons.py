@@ -68,7 +68,7 @@ async def search_crons(
         total = await while_connected(request, manager.crons.count(query, user_id=user_id))
     return await pages.page_of(
         rows,
-        lambda row: documents.parts(cron_document(row, assistants), body.select),
+        lambda row: documents.parts(cron_document(row, assistants).model_dump(), body.select),
         pages.pagination_headers(body.offset, len(rows), total=total),
     )
 

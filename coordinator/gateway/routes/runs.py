@@ -59,20 +59,19 @@ ENDED: dict[int | str, JsonObject] = {
 SELECTED: JsonObject = {"response_model_exclude_unset": True}
 
 
-@router.post("/threads/{thread_id}/runs", dependencies=USER)
+@router.post("/threads/{thread_id}/runs", dependencies=USER, response_model=Run)
 async def create_run(
     services: ServicesIn,
     caller: CallerIn,
     thread_id: ThreadIn,
     body: RunCreate,
-    response: Response,
     idempotency_key: IdempotencyKeyIn = None,
-) -> Run:
+) -> Response:
     """Admit a run and respond at once. `Content-Location` is its path."""
     spec = validate_run(services, caller, body, str(thread_id), idempotency_key=idempotency_key)
     run = await start_run(services, spec)
-    response.headers.update(created_headers(run_path(run.thread_id, run.run_id)))
-    return documents.run_created(run, services.manager.assistants)
+    document = documents.run_created(run, services.manager.assistants)
+    return TolerantJsonResponse(document, headers=created_headers(run_path(run.thread_id, run.run_id)))
 
 
 @router.post(
@@ -137,10 +136,10 @@ async def list_runs(
     )
 
 
-@router.get("/threads/{thread_id}/runs/{run_id}", dependencies=READER)
-async def get_run(services: ServicesIn, caller: CallerIn, thread_id: ThreadIn, run_id: RunIn) -> Run:
+@router.get("/threads/{thread_id}/runs/{run_id}", dependencies=READER, response_model=Run)
+async def get_run(services: ServicesIn, caller: CallerIn, thread_id: ThreadIn, run_id: RunIn) -> Response:
     row = await services.manager.runs.get(str(run_id), thread_id=str(thread_id), user_id=caller.user_id)
-    return documents.run_document(row, services.manager.assistants)
+    return TolerantJsonResponse(documents.run_document(row, services.manager.assistants))
 
 
 @router.get(

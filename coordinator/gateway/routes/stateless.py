@@ -32,6 +32,7 @@ from coordinator.gateway.services import ServicesIn
 from coordinator.gateway.wire import documents
 from coordinator.gateway.wire.bodies import MAX_BATCH
 from coordinator.gateway.wire.documents import Run
+from coordinator.gateway.wire.json import TolerantJsonResponse
 from coordinator.gateway.wire.runs import BatchedRun, RunCreate
 from coordinator.manager import RunManager
 from coordinator.record import RunRecord
@@ -44,19 +45,15 @@ def _path(run: RunRecord) -> str:
     return f"/runs/{run.run_id}"
 
 
-@router.post("/runs", dependencies=USER)
+@router.post("/runs", dependencies=USER, response_model=Run)
 async def create_run(
-    services: ServicesIn,
-    caller: CallerIn,
-    body: RunCreate,
-    response: Response,
-    idempotency_key: IdempotencyKeyIn = None,
-) -> Run:
+    services: ServicesIn, caller: CallerIn, body: RunCreate, idempotency_key: IdempotencyKeyIn = None
+) -> Response:
     """Admit a run and respond at once."""
     spec = validate_run(services, caller, body, None, idempotency_key=idempotency_key)
     run = await start_run(services, spec, own_thread=True)
-    response.headers.update(created_headers(_path(run)))
-    return documents.run_created(run, services.manager.assistants)
+    document = documents.run_created(run, services.manager.assistants)
+    return TolerantJsonResponse(document, headers=created_headers(_path(run)))
 
 
 @router.post("/runs/stream", dependencies=USER, response_class=Response, responses=STREAMED)
@@ -81,12 +78,12 @@ async def create_and_wait(
         return RunResponses(services, caller).result(run, slot)
 
 
-@router.post("/runs/batch", dependencies=USER)
+@router.post("/runs/batch", dependencies=USER, response_model=list[Run])
 async def create_batch(
     services: ServicesIn,
     caller: CallerIn,
     body: Annotated[list[BatchedRun], Body(min_length=1, max_length=MAX_BATCH, fail_fast=True)],
-) -> list[Run]:
+) -> Response:
     """Admit all runs or none: if one is refused, those before it are rolled back."""
     specs = [validate_run(services, caller, each, each.thread_id) for each in body]
     started: list[RunRecord] = []
@@ -96,7 +93,7 @@ async def create_batch(
     except BaseException:
         await _roll_back(services.manager, started, caller)
         raise
-    return [documents.run_created(run, services.manager.assistants) for run in started]
+    return TolerantJsonResponse([documents.run_created(run, services.manager.assistants) for run in started])
 
 
 ROLLBACK_TIMEOUT = 5.0
@@ -119,10 +116,10 @@ async def _roll_back(manager: RunManager, started: Sequence[RunRecord], caller: 
             )
 
 
-@router.get("/runs/{run_id}", dependencies=READER)
-async def get_run(services: ServicesIn, caller: CallerIn, run_id: RunIn) -> Run:
+@router.get("/runs/{run_id}", dependencies=READER, response_model=Run)
+async def get_run(services: ServicesIn, caller: CallerIn, run_id: RunIn) -> Response:
     row = await services.manager.runs.get(str(run_id), user_id=caller.user_id)
-    return documents.run_document(row, services.manager.assistants)
+    return TolerantJsonResponse(documents.run_document(row, services.manager.assistants))
 
 
 @router.get("/runs/{run_id}/join", dependencies=READER, response_class=Response, responses=ENDED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 from uuid import uuid4
 
 from fastapi import Header, Query, Request
@@ -22,6 +22,7 @@ from coordinator.gateway.thread_streams import ThreadMode, ThreadStream, thread_
 from coordinator.gateway.wire import documents
 from coordinator.gateway.wire.bodies import check_metadata
 from coordinator.gateway.wire.documents import Thread, ThreadParts, ThreadWithTtl
+from coordinator.gateway.wire.json import TolerantJsonResponse
 from coordinator.gateway.wire.threads import ThreadCount, ThreadCreate, ThreadPatch, ThreadSearch
 from stores.catalogue import ThreadQuery
 from stores.json_values import Json, JsonObject
@@ -38,15 +39,21 @@ STREAMED_THREAD: dict[int | str, JsonObject] = {
 }
 
 
-@router.post("/threads", dependencies=USER)
-async def create_thread(services: ServicesIn, caller: CallerIn, body: ThreadCreate) -> Thread:
+@router.post("/threads", dependencies=USER, response_model=Thread)
+async def create_thread(services: ServicesIn, caller: CallerIn, body: ThreadCreate) -> Response:
     """Create a thread. With `supersteps` the thread and its state are created atomically. With `do_nothing`
     an existing thread stays unchanged."""
     check_metadata(body.metadata, services.settings.max_metadata_bytes)
-    return documents.thread_document(await thread_creation.create(services, caller, body))
+    row = await thread_creation.create(services, caller, body)
+    return TolerantJsonResponse(documents.thread_document(row))
 
 
-@router.get("/threads/{thread_id}", dependencies=READER, response_model_exclude_unset=True)
+@router.get(
+    "/threads/{thread_id}",
+    dependencies=READER,
+    response_model=ThreadWithTtl,
+    response_model_exclude_unset=True,
+)
 async def get_thread(
     services: ServicesIn,
     caller: CallerIn,
@@ -54,14 +61,17 @@ async def get_thread(
     include: Annotated[
         list[str] | None, Query(max_length=64, description="`ttl`: when the thread will be removed")
     ] = None,
-) -> ThreadWithTtl:
+) -> Response:
     row = await _existing_row(services, caller, str(thread_id))
     included = ",".join(include or ()).split(",")
-    return documents.thread_with_ttl(row, include_ttl="ttl" in included)
+    return TolerantJsonResponse(documents.thread_with_ttl(row, include_ttl="ttl" in included))
 
 
 @router.patch(
-    "/threads/{thread_id}", dependencies=acting(), responses={204: {"description": "With `return=minimal`"}}
+    "/threads/{thread_id}",
+    dependencies=acting(),
+    response_model=Thread,
+    responses={204: {"description": "With `return=minimal`"}},
 )
 async def patch_thread(
     services: ServicesIn,
@@ -69,7 +79,7 @@ async def patch_thread(
     thread_id: ThreadIn,
     body: ThreadPatch,
     prefer: Annotated[str | None, Header(description="`return=minimal`: no body")] = None,
-) -> Thread:
+) -> Response:
     """Merge metadata by key, and set the time to live."""
     manager, limit = services.manager, services.settings.max_metadata_bytes
     check_metadata(body.metadata, limit)
@@ -83,8 +93,8 @@ async def patch_thread(
         user_id=caller.user_id,
     )
     if prefer is not None and "return=minimal" in prefer.replace(" ", "").lower():
-        return cast("Any", Response(status_code=204))  # Any: FastAPI passes a Response on
-    return documents.thread_document(row)
+        return Response(status_code=204)
+    return TolerantJsonResponse(documents.thread_document(row))
 
 
 @router.delete("/threads/{thread_id}", dependencies=acting(), status_code=204)
@@ -121,14 +131,14 @@ async def count_threads(services: ServicesIn, caller: CallerIn, body: ThreadCoun
     return await while_connected(request, counting)
 
 
-@router.post("/threads/{thread_id}/copy", dependencies=USER)
-async def copy_thread(services: ServicesIn, caller: CallerIn, thread_id: ThreadIn) -> Thread:
+@router.post("/threads/{thread_id}/copy", dependencies=USER, response_model=Thread)
+async def copy_thread(services: ServicesIn, caller: CallerIn, thread_id: ThreadIn) -> Response:
     """Create a thread with the metadata and the state of this one, without its runs."""
     manager, source, target = services.manager, str(thread_id), str(uuid4())
     metadata = (await _existing_row(services, caller, source)).metadata
     await manager.threads.copy(source, target, user_id=caller.user_id)
     await manager.threads.update(target, metadata=metadata, user_id=caller.user_id)
-    return documents.thread_document(await _existing_row(services, caller, target))
+    return TolerantJsonResponse(documents.thread_document(await _existing_row(services, caller, target)))
 
 
 @router.get(
@@ -184,6 +194,4 @@ def _query(body: ThreadCount) -> ThreadQuery:
 def _parts(row: ThreadRow, select: Sequence[str] | None, paths: Mapping[str, Path]) -> Json:
     thread = documents.thread_document(row)
     document = documents.parts(thread, select)
-    if paths:
-        document["extracted"] = extract(thread.model_dump(), paths)
-    return document
+    return {**document, "extracted": extract(thread, paths)} if paths else document

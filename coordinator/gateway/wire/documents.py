@@ -156,9 +156,11 @@ StateParts = parts_of(State)
 AssistantParts = parts_of(AssistantDocument)
 
 
-def parts(document: LazyModel, select: Collection[str] | None) -> JsonObject:
+def parts(document: JsonObject, select: Collection[str] | None) -> JsonObject:
     """Returns the selected fields of the document; all of them if `select` is None."""
-    return document.model_dump(include=None if select is None else set(select))
+    if select is None:
+        return document
+    return {name: value for name, value in document.items() if name in select}
 
 
 def failure(status: str, error: str | None) -> dict[str, str]:
@@ -177,14 +179,20 @@ def _iso(micros: int) -> str:
     return iso(micros) or ALWAYS
 
 
+# The documents of runs and threads are dictionaries with all fields of their models, which only describe
+# them: to validate a page of what the server itself has built would take longer than everything else.
+
+
+_ORDER: JsonObject = dict.fromkeys(Run.model_fields)
 _OF_RECORD = tuple(name for name in Run.model_fields if name in RunRecord.__dataclass_fields__)
 _OF_ROW = tuple(name for name in Run.model_fields if name in RunRow.__dataclass_fields__)
 
 
-def run_created(record: RunRecord, assistants: Assistants) -> Run:
-    """Returns the run as it was admitted, also if it has changed since."""
-    shown: JsonObject = {name: getattr(record, name) for name in _OF_RECORD}
-    shown |= {
+def run_created(record: RunRecord, assistants: Assistants) -> JsonObject:
+    """Returns the `Run` as it was admitted, also if it has changed since."""
+    return {
+        **_ORDER,
+        **{name: getattr(record, name) for name in _OF_RECORD},
         "assistant_id": assistants.client_id(record.assistant_id),
         "updated_at": record.created_at,
         "status": "pending",
@@ -192,12 +200,13 @@ def run_created(record: RunRecord, assistants: Assistants) -> Run:
         "cancelling": False,
         "error": None,
     }
-    return Run(**shown)
 
 
-def run_document(row: RunRow, assistants: Assistants, *, kwargs: bool = True) -> Run:
-    shown: JsonObject = {name: getattr(row, name) for name in _OF_ROW}
-    shown |= {
+def run_document(row: RunRow, assistants: Assistants, *, kwargs: bool = True) -> JsonObject:
+    """Returns the `Run`."""
+    return {
+        **_ORDER,
+        **{name: getattr(row, name) for name in _OF_ROW},
         "assistant_id": assistants.client_id(row.assistant_id),
         "updated_at": _iso(row.updated_at),
         "status": row.shown_status.value,
@@ -205,23 +214,10 @@ def run_document(row: RunRow, assistants: Assistants, *, kwargs: bool = True) ->
         "cancel_reason": row.cancel_reason or (row.cancel_cause and row.cancel_cause.value),
         "cancelling": row.cancelling,
     }
-    return Run(**shown)
 
 
-def thread_document(row: ThreadRow) -> Thread:
-    return Thread(**_thread_fields(row))
-
-
-def thread_with_ttl(row: ThreadRow, *, include_ttl: bool) -> ThreadWithTtl:
-    if not include_ttl:
-        return ThreadWithTtl(**_thread_fields(row))
-    ttl = None
-    if row.ttl_ms is not None and row.expires_at is not None:
-        ttl = TtlInfo(strategy="delete", ttl_minutes=row.ttl_ms / 60_000, expires_at=_iso(row.expires_at))
-    return ThreadWithTtl(**_thread_fields(row), ttl=ttl)
-
-
-def _thread_fields(row: ThreadRow) -> JsonObject:
+def thread_document(row: ThreadRow) -> JsonObject:
+    """Returns the `Thread`."""
     return {
         "thread_id": row.thread_id,
         "created_at": _iso(row.created_at),
@@ -235,6 +231,18 @@ def _thread_fields(row: ThreadRow) -> JsonObject:
         "interrupts": {row.thread_id: row.interrupts} if row.interrupts else {},
         "error": row.error,
     }
+
+
+def thread_with_ttl(row: ThreadRow, *, include_ttl: bool) -> JsonObject:
+    """Returns the `ThreadWithTtl`."""
+    document = thread_document(row)
+    if include_ttl:
+        document["ttl"] = None
+        if row.ttl_ms is not None and row.expires_at is not None:
+            minutes = row.ttl_ms / 60_000
+            expires_at = _iso(row.expires_at)
+            document["ttl"] = {"strategy": "delete", "ttl_minutes": minutes, "expires_at": expires_at}
+    return document
 
 
 def state_document(thread_id: str, view: StateView) -> State:
@@ -254,7 +262,8 @@ def state_parts(state: State, select: Collection[str] | None) -> JsonObject:
     """Returns the selected fields of the state. `values.<key>` selects one key of the values."""
     if select is None:
         return state.model_dump()
-    selected = parts(state, {"values" if name.startswith("values.") else name for name in select})
+    fields = {"values" if name.startswith("values.") else name for name in select}
+    selected = parts(state.model_dump(include=fields), fields)
     keys = {name.removeprefix("values.") for name in select if name.startswith("values.")}
     if keys and "values" not in select:
         selected["values"] = _pick(state.values, keys)

@@ -42,23 +42,28 @@ backtracking."""
 
 class _StrictRequest(Request):
     async def json(self) -> Json:
-        """Parses the body and refuses what databases and other parsers refuse: invalid UTF-8, unpaired
-        surrogates, numbers that are not finite, great depth. Raises JSONDecodeError; HTTPException (413) if
-        the body has so many values that parsing would block the event loop."""
+        """Parses the body as `parsed` does. Raises HTTPException (413) if the body has so many values that
+        parsing would block the event loop."""
         body = await self.body()
         if weight.at_most(body) > weight.MAX_VALUES and await asyncio.to_thread(
             weight.exceeds, body, weight.MAX_VALUES
         ):
             raise HTTPException(413, f"the body has more than {weight.MAX_VALUES} values")
-        try:
-            content = pydantic_core.from_json(body, allow_inf_nan=False)
-            shape = body.translate(_DIGITS_ALIKE, b"+")
-            if any(part in shape for part in _HUGE) and not _is_finite(content):
-                raise ValueError(f"a number is too large{_position_of_too_large_number(body)}")
-        except ValueError as error:
-            # FastAPI puts `pos` into the location of its response, and the message where `errors` reads it.
-            raise json.JSONDecodeError(*_decode_error(body, str(error))) from None
-        return content
+        return parsed(body)
+
+
+def parsed(body: bytes) -> Json:
+    """Parses JSON and refuses what databases and other parsers refuse: invalid UTF-8, unpaired surrogates,
+    numbers that are not finite, great depth. Raises JSONDecodeError."""
+    try:
+        content = pydantic_core.from_json(body, allow_inf_nan=False)
+        shape = body.translate(_DIGITS_ALIKE, b"+")
+        if any(part in shape for part in _HUGE) and not _is_finite(content):
+            raise ValueError(f"a number is too large{_position_of_too_large_number(body)}")
+    except ValueError as error:
+        # FastAPI puts `pos` into the location of its response, and the message where `errors` reads it.
+        raise json.JSONDecodeError(*_decode_error(body, str(error))) from None
+    return content
 
 
 def _decode_error(body: bytes, message: str) -> tuple[str, str, int]:
