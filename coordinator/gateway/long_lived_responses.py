@@ -91,16 +91,24 @@ class Watchers:
                 del self._counts[slot.user_id]
 
     @contextmanager
+    def using(self, slot: StreamSlot) -> Generator[None]:
+        """Frees `slot` at the end of the block. Blocks may be nested."""
+        try:
+            yield
+        finally:
+            self._free(slot)
+
+    @contextmanager
     def track(self, slot: StreamSlot, body: asyncio.Task[None]) -> Generator[None]:
         """Lets `abort_all` cancel `body` during the block, and frees `slot` at its end."""
         self._bodies.add(body)
         if self._aborted:
             body.cancel()
-        try:
-            yield
-        finally:
-            self._bodies.discard(body)
-            self._free(slot)
+        with self.using(slot):
+            try:
+                yield
+            finally:
+                self._bodies.discard(body)
 
     def abort_all(self) -> None:
         """Aborts every open response and refuses new ones; clients resume at another worker. Called when the
@@ -154,6 +162,16 @@ class LongLivedResponse(Response, ABC):
                 raise Draining
         else:
             body.result()
+
+    async def send_whole(self, body: bytes, send: Send) -> None:
+        """Sends the headers and the body, in place of `respond`."""
+        self.headers["content-length"] = str(len(body))
+        headers = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        try:
+            await send(headers)
+            await send({"type": "http.response.body", "body": body, "more_body": False})
+        except OSError:
+            await self._notify_disconnect()
 
     async def _body(self, send: Send) -> None:
         async def start() -> None:
