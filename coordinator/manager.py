@@ -220,15 +220,19 @@ class RunManager:
         self._home.check()
         return self._specs.build(thread_id, assistant_id, **arguments)
 
-    async def admit(self, spec: RunSpec, *, start: bool = False) -> RunRecord:
-        """As `create_or_reject`, for a spec returned by `spec`, which is not validated again. `start`: the
-        caller launches the record at once; so where its assistant is a registered function, the row is
-        `running` as soon as the run has its thread, which saves a transaction."""
+    async def admit(self, spec: RunSpec, *, start: bool = False, validated: bool = False) -> RunRecord:
+        """As `create_or_reject`, for a spec of `spec`, which is not validated again; `validated`: nor does its
+        assistant validate the request. `start`: the caller launches the record at once; so where its
+        assistant is a registered function, the row is `running` as soon as the run has its thread."""
         self._home.check()
         checked = check.check_instance("spec", spec, RunSpec)
         if checked.temporary_ms is not None:
             self._expiry.begin()
-        return await self._admissions.admit(checked, start=check.check_flag("start", start))
+        return await self._admissions.admit(
+            checked,
+            start=check.check_flag("start", start),
+            validated=check.check_flag("validated", validated),
+        )
 
     def launch(self, record: RunRecord, agent: AgentFunction | Assistant | None = None) -> RunTask:
         """Run `async def agent(ctx: RunContext) -> result` as the run's task, once the run holds its thread.

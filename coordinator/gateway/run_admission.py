@@ -66,15 +66,15 @@ def validate_run(
 
 
 async def start_run(services: Services, spec: RunSpec, *, own_thread: bool = False) -> RunRecord:
-    """Admits the run and launches it; it may be queued on its thread. `own_thread`: its thread has a random
-    id. A repeated idempotency key returns the record of the first run and launches nothing. Raises
-    InvalidArgument and the exceptions of admission."""
+    """Admits the run that `validate_run` has returned, and launches it; it may be queued on its thread.
+    `own_thread`: its thread has a random id. A repeated idempotency key returns the record of the first run
+    and launches nothing. Raises InvalidArgument and the exceptions of admission."""
     manager = services.manager
     await _check_checkpoint(services, spec, own_thread=own_thread)
     if own_thread and spec.idempotency_key is not None:
         record = await _admit_once(manager, spec, spec.idempotency_key)
     else:
-        record = await manager.admit(spec, start=True)
+        record = await manager.admit(spec, start=True, validated=True)
     if not record.already_admitted:
         manager.launch(record)
     return record
@@ -91,6 +91,8 @@ def unknown_assistant(assistants: Assistants, assistant_id: str) -> str:
 async def _check_checkpoint(services: Services, spec: RunSpec, *, own_thread: bool) -> None:
     """Checks that the requested checkpoint exists. Only for functions: their checkpoints are in the store.
     Raises InvalidArgument."""
+    if "checkpoint" not in spec.kwargs:
+        return
     ref = RunRequest.of(spec.kwargs, None).checkpoint
     assistant = services.manager.assistants.get(spec.assistant_id)
     if ref is None or ref == CheckpointRef() or not isinstance(assistant, FunctionAssistant):
@@ -109,12 +111,13 @@ async def _admit_once(manager: RunManager, spec: RunSpec, key: str) -> RunRecord
     the second attempt finds its thread."""
     used = await manager.runs.thread_of_key(key, user_id=spec.user_id)
     try:
-        return await manager.admit(replace(spec, thread_id=used or spec.thread_id), start=True)
+        spec = replace(spec, thread_id=used or spec.thread_id)
+        return await manager.admit(spec, start=True, validated=True)
     except IdempotencyConflict:
         used = None if used else await manager.runs.thread_of_key(key, user_id=spec.user_id)
         if used is None:
             raise
-    return await manager.admit(replace(spec, thread_id=used))
+    return await manager.admit(replace(spec, thread_id=used), validated=True)
 
 
 _REQUESTED = tuple(name for name in RunRequest.__dataclass_fields__ if name in RunOptions.model_fields)

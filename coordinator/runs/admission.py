@@ -126,9 +126,9 @@ class Admissions:
             own = Ownership(run_id, spec.thread_id, epoch, admission.fence)
             return self.register(request, admission, own)
 
-    async def admit(self, spec: RunSpec, *, start: bool = False) -> RunRecord:
-        """Admits a run, atomically against every other admission on the thread, on any worker. `start`: see
-        `RunManager.admit`.
+    async def admit(self, spec: RunSpec, *, start: bool = False, validated: bool = False) -> RunRecord:
+        """Admits a run, atomically against every other admission on the thread, on any worker. `start` and
+        `validated`: see `RunManager.admit`.
 
         Returns when the new run and the decisions over replaced runs are committed; does not wait for the
         replaced tasks. Raises InvalidArgument (the assistant refuses the request), ConflictError, QueueFull,
@@ -136,6 +136,8 @@ class Admissions:
         """
         run_id, request_hash = new_run_id(), _hash_of(spec)
         spec, assistant = self._resolved(spec)
+        if assistant is not None and not validated:
+            _check_takes(assistant, spec)
         self._outbox.check_room()
         await self._registry.settling.over(spec.thread_id)
         patience = self._patience()
@@ -165,15 +167,12 @@ class Admissions:
 
     def _resolved(self, spec: RunSpec) -> tuple[RunSpec, Assistant | None]:
         """Returns the spec with the name of its assistant in place of its UUID, and the assistant if it is
-        registered, which makes the run portable; None for an operation. Raises InvalidArgument."""
+        registered, which makes the run portable; None for an operation."""
         named = self._assistants.name_of(spec.assistant_id)
         if named != spec.assistant_id:
             spec = replace(spec, assistant_id=named)
         assistant = self._assistants.get(named)
-        if assistant is None or spec.kind != "run":
-            return spec, None
-        _check_takes(assistant, spec)
-        return spec, assistant
+        return spec, None if spec.kind != "run" else assistant
 
     def _keys_of(self, spec: RunSpec, assistant: Assistant) -> dict[str, str]:
         """Returns the keys to add to the metadata of the run's thread."""

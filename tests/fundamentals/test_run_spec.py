@@ -179,8 +179,8 @@ async def test_argument_of_create_or_reject_reaches_the_spec(name: str) -> None:
     async with open_coordinator(settings=settings) as manager:
         seen: list[RunSpec] = []
 
-        async def admit(spec: RunSpec, *, start: bool = False) -> Any:
-            del start
+        async def admit(spec: RunSpec, *, start: bool = False, validated: bool = False) -> Any:
+            del start, validated
             seen.append(spec)
 
         manager.admit = admit

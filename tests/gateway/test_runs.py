@@ -11,7 +11,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from coordinator import RunManager, Settings
+from coordinator import RunManager, RunRequest, Settings
+from coordinator.assistants.function import FunctionAssistant
 from coordinator.gateway.wire.documents import Run, Thread, ThreadWithTtl
 from tests.gateway.conftest import Pair
 from tests.graphlike import CheckpointStates, GraphLikeAssistant
@@ -244,3 +245,25 @@ async def test_documents_have_the_fields_of_their_models(one: Served) -> None:
     ):
         assert list(each) == list(Thread.model_fields)
         assert Thread.model_validate(each).model_dump() == each
+
+
+async def test_request_is_built_and_validated_once_until_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[str]()
+    validate, of = FunctionAssistant.validate, RunRequest.of
+
+    def counted_validate(assistant: FunctionAssistant, request: RunRequest) -> None:
+        calls.append("validate")
+        validate(assistant, request)
+
+    def counted_of(cls: type[RunRequest], kwargs: Any, metadata: Any) -> RunRequest:
+        calls.append("of")
+        return of(kwargs, metadata)
+
+    monkeypatch.setattr(FunctionAssistant, "validate", counted_validate)
+    monkeypatch.setattr(RunRequest, "of", classmethod(counted_of))
+    async with serving(manager=RunManager(settings=Settings(grace=0))) as (_, client):
+        for path in (f"/threads/{uuid4()}/runs/wait", "/runs/wait"):
+            body = {"assistant_id": "agent", "input": demo(), "if_not_exists": "create"}
+            assert (await client.post(path, json=body)).status_code == 200
+            assert calls == ["validate", "of"], "`of` is the run that reads its row"
+            calls.clear()
