@@ -114,11 +114,11 @@ async def test_the_slot_refuses_an_older_fence_before_the_new_one_has_emitted(
 ) -> None:
     async with in_redis(shared_valkey, namespace) as log:
         await log.append("t", "old", entry(4, 1))
-        shared_valkey.command("HSET", f"{namespace}:{{t:t}}:slot", "run", "new", "fence", "5")
+        shared_valkey.command("SET", f"{namespace}:{{t:t}}:holder", "5 new", "PX", "60000")
         assert await log.append("t", "old", entry(4, 2)) is Appended.stale
         assert await log.append("t", "beside", entry(0, 1)) is Appended.done
         assert await ids(log, "old") == ["4-1"]
-        shared_valkey.command("DEL", f"{namespace}:{{t:t}}:slot")
+        shared_valkey.command("DEL", f"{namespace}:{{t:t}}:holder")
 
 
 async def test_what_others_wrote_into_the_stream_cannot_be_read(

@@ -94,8 +94,7 @@ async def test_flushed_redis_loses_no_run(with_redis: list[RunManager], own_valk
 async def test_stale_redis_keys_block_no_run(with_redis: list[RunManager], own_valkey: ValkeyServer) -> None:
     """A slot without a holder costs one read of the store, never an admission."""
     a, b = with_redis
-    own_valkey.command("HSET", "rc:{t:t}:slot", "run", "ghost", "epoch", "999", "fence", "999")
-    own_valkey.command("PEXPIRE", "rc:{t:t}:slot", "60000")
+    own_valkey.command("SET", "rc:{t:t}:holder", "999 ghost", "PX", "60000")
     await everything_works(a, b, "t")
 
 
