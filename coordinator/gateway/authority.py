@@ -8,7 +8,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 _NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _PORTS = {"http": 80, "https": 443}
-_MAX_LENGTH = 253 + 6
+LONGEST = 253 + 6
+"""Characters of an authority: a name and a port."""
 
 LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
 
@@ -52,7 +53,7 @@ class Origin:
 
 def parse_authority(text: str) -> Authority | None:
     """Returns None if `text` is not `host` or `host:port`, for example because it contains user info."""
-    if len(text) > _MAX_LENGTH or not text.isascii():
+    if len(text) > LONGEST or not text.isascii():
         return None
     text = text.lower()
     if text.startswith("["):

@@ -122,11 +122,14 @@ def presented(request: Request) -> str | None:
 
     Returns None if there is none, and if there are several different ones, which would be ambiguous.
     """
-    candidates = set(request.headers.getlist("x-api-key"))
-    for value in request.headers.getlist("authorization"):
-        scheme, _, credentials = value.partition(" ")
-        if scheme.lower() == "bearer":  # other schemes may belong to a proxy
-            candidates.add(credentials.strip())
+    candidates: set[str] = set()
+    for name, value in request.scope["headers"]:
+        if name == b"x-api-key":
+            candidates.add(value.decode("latin-1"))
+        elif name == b"authorization":
+            scheme, _, credentials = value.decode("latin-1").partition(" ")
+            if scheme.lower() == "bearer":  # other schemes may belong to a proxy
+                candidates.add(credentials.strip())
     return candidates.pop() if len(candidates) == 1 else None
 
 

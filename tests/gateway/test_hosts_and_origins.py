@@ -137,6 +137,41 @@ def test_allowed_hosts_are_served(allowed: tuple[str, ...], host: str, included:
     assert Names(allowed, any_address=False).include(authority) is included
 
 
+GUARDS: list[tuple[dict[str, str], int, str, dict[str, str]]] = [
+    ({"host": "a b"}, 400, "one Host header", {}),
+    ({"host": "evil.example"}, 403, "does not serve the host", {}),
+    ({"origin": "http://evil.example"}, 403, "origin is not allowed", {}),
+    ({"x-api-key": "unknown"}, 401, "no valid API key", {"www-authenticate": "Bearer"}),
+    ({}, 429, "too many requests", {"retry-after": "100"}),
+    ({"content-length": "5000"}, 413, "larger than 4096 bytes", {"connection": "close"}),
+]
+"""What each guard refuses, in their order: headers, and status, text and headers of the refusal."""
+
+
+@pytest.mark.parametrize("first", range(len(GUARDS)))
+async def test_first_guard_that_objects_refuses(first: int, tmp_path: Path) -> None:
+    """The request gives a reason to this guard and to all of those behind it."""
+    sent = {**key_for(tmp_path / "keys", Role.admin), "host": "localhost"}
+    for headers, *_ in reversed(GUARDS[first:]):
+        sent |= headers
+    _, status, text, expected = GUARDS[first]
+    rate = None if status == 413 else 0.01
+    async with serving(api_keys=tmp_path / "keys", max_body_bytes=4096, rate_limit=rate) as (_, client):
+        if status == 429:
+            await client.post("/threads", headers=sent, content=b"x" * 5000)
+        answer = await client.post("/threads", headers=sent, content=b"x" * 5000)
+    assert (answer.status_code, text in answer.json()["detail"]) == (status, True)
+    assert expected.items() <= dict(answer.headers).items()
+
+
+@pytest.mark.parametrize("host", ["localhost", "evil.example", "a b", "x" * 5000])
+async def test_repeated_host_is_judged_as_the_first_time(host: str) -> None:
+    async with serving() as (_, client):
+        answers = [await client.get("/ok", headers={"host": host}) for _ in range(3)]
+    assert len({(answer.status_code, answer.text) for answer in answers}) == 1
+    assert (answers[0].status_code == 200) is (host == "localhost")
+
+
 async def test_with_keys_hosts_that_are_ip_addresses_are_served(tmp_path: Path) -> None:
     key = key_for(tmp_path / "keys", Role.admin)
     async with serving(api_keys=tmp_path / "keys", headers=key, host="0.0.0.0") as (_, client):

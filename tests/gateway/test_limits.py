@@ -169,6 +169,79 @@ async def test_stalled_body_times_out_and_long_responses_do_not() -> None:
             await Bodies(app, max_bytes=MAX, within=0.01)(scope, receive, send)
 
 
+class Body:
+    """A body in one message, which is received in `steps` steps and then complete, or never."""
+
+    def __init__(self, steps: int, *, ever: bool = True) -> None:
+        self._steps, self._ever = steps, ever
+        self.waiting, self.cancelled = asyncio.Event(), False
+
+    async def receive(self) -> Message:
+        for _ in range(self._steps):
+            await asyncio.sleep(0)
+        if not self._ever:
+            self.waiting.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.cancelled = True
+                raise
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+
+async def received_by(within: float, body: Body) -> list[Message]:
+    received: list[Message] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        received.append(await receive())
+
+    async def send(message: Message) -> None:
+        raise AssertionError(message)
+
+    bodies = Bodies(app, max_bytes=MAX, within=within)
+    await bodies({"type": "http", "headers": []}, body.receive, send)
+    return received
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+async def test_body_is_received_however_often_the_server_suspends(steps: int) -> None:
+    assert [message["body"] for message in await received_by(60, Body(steps))] == [b"{}"]
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+async def test_body_that_never_begins_times_out(steps: int) -> None:
+    body = Body(steps, ever=False)
+    with pytest.raises(HTTPException) as raised:
+        await received_by(0.01, body)
+    assert (raised.value.status_code, raised.value.headers) == (408, {"Connection": "close"})
+    assert body.cancelled
+
+
+async def test_cancelled_request_stops_to_receive() -> None:
+    body = Body(0, ever=False)
+    request = asyncio.ensure_future(received_by(60, body))
+    await body.waiting.wait()
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    assert body.cancelled
+
+
+async def test_only_a_body_that_is_awaited_has_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    timers: list[float] = []
+    loop, call_at = asyncio.get_running_loop(), asyncio.get_running_loop().call_at
+
+    def counted(when: float, *args: Any, **kwargs: Any) -> asyncio.TimerHandle:
+        timers.append(when)
+        return call_at(when, *args, **kwargs)
+
+    monkeypatch.setattr(loop, "call_at", counted)
+    await received_by(60, Body(0))
+    assert timers == []
+    await received_by(60, Body(1))
+    assert len(timers) == 1
+
+
 def test_bucket_holds_one_second_of_tokens_and_refills() -> None:
     now = [0.0]
     buckets = Buckets(2.0, clock=lambda: now[0])

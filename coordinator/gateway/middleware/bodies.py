@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Generator
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.gateway.caller import quota_key
 from coordinator.gateway.errors import RETRY_AFTER, error_response
-from coordinator.gateway.middleware.refusal import values
+from coordinator.gateway.middleware.head import head_of
 
 BODY_TIMEOUT = 60.0
 """Seconds for the whole body, from the first read. A slower client would occupy a connection."""
@@ -36,7 +38,9 @@ class Bodies:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif any(_exceeds(declared, self._max_bytes) for declared in values(scope, "content-length")):
+        elif any(
+            _exceeds(declared, self._max_bytes) for declared in head_of(scope).get(b"content-length", ())
+        ):
             too_large = self._too_large()
             await error_response(too_large.status_code, too_large.detail, too_large.headers)(
                 scope, receive, send
@@ -77,6 +81,26 @@ class Bodies:
         return self._within
 
 
+class _Rest(Generator[Any, Any, Message]):
+    """An awaitable that goes on with `steps`, whose first step has yielded `first`."""
+
+    def __init__(self, first: Any, steps: Generator[Any, Any, Message]) -> None:
+        self._first: tuple[Any, ...] = (first,)
+        self._steps = steps
+
+    def __await__(self) -> Generator[Any, Any, Message]:
+        return self
+
+    def send(self, value: Any, /) -> Any:
+        if self._first:
+            (first,), self._first = self._first, ()
+            return first
+        return self._steps.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._steps.throw(*error)
+
+
 class _Body:
     """The body of one request. Its bytes count until it is complete; then the app parses it."""
 
@@ -89,15 +113,15 @@ class _Body:
     async def receive(self) -> Message:
         if self._complete:  # only the disconnect follows, without a deadline
             return await self._receive()
-        loop = asyncio.get_running_loop()
         if self._deadline is None:
-            self._deadline = loop.time() + self._bodies.within
+            self._deadline = asyncio.get_running_loop().time() + self._bodies.within
+        steps = self._receive().__await__()
         try:
-            async with asyncio.timeout_at(self._deadline):
-                message = await self._receive()
-        except TimeoutError:
-            detail = f"the body was not complete within {self._bodies.within:g} s"
-            raise HTTPException(408, detail, {"Connection": "close"}) from None
+            waits_for = next(steps)
+        except StopIteration as received:  # most bodies have arrived with the head
+            message: Message = received.value
+        else:
+            message = await self._in_time(_Rest(waits_for, steps), self._deadline)
         growth = len(message.get("body", b""))
         self._size += growth
         self._bodies.reserve(self._caller, self._size, growth)
@@ -106,6 +130,14 @@ class _Body:
         if self._complete:
             self.release()
         return message
+
+    async def _in_time(self, received: Awaitable[Message], deadline: float) -> Message:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await received
+        except TimeoutError:
+            detail = f"the body was not complete within {self._bodies.within:g} s"
+            raise HTTPException(408, detail, {"Connection": "close"}) from None
 
     def release(self) -> None:
         self._bodies.release(self._caller, self._incomplete)

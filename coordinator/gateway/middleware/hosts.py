@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from coordinator.gateway.authority import Authority, parse_authority
+from coordinator.gateway.authority import LONGEST, Authority, parse_authority
 from coordinator.gateway.errors import error_response
-from coordinator.gateway.middleware.refusal import refuse, values
+from coordinator.gateway.middleware.head import pick_head
+from coordinator.gateway.middleware.refusal import refuse
 
 _AMBIGUOUS = re.compile(rb"%(?:2f|5c|00)|\\", re.IGNORECASE)
-_DOT_SEGMENTS = frozenset({"", ".", ".."})
+_DOT_SEGMENTS = re.compile(r"/\.{0,2}(?=/)|/\.{1,2}\Z")
+_REMEMBERED = 256
+"""Host headers whose check is remembered, each of at most `LONGEST` characters."""
+
+
+_NOT_ONE_HOST = 400, "the request needs one Host header with one host in it"
 
 
 class Names:
@@ -33,6 +40,7 @@ class Names:
             for name in names
         }
         self._any_address = any_address
+        self._remembered = lru_cache(_REMEMBERED)(self._refusal_of)
 
     def include(self, host: Authority) -> bool:
         if self._any or host.loopback or host.host in self._names:
@@ -40,6 +48,21 @@ class Names:
         if host.address is not None:
             return self._any_address
         return host.host.endswith(self._endings) if self._endings else False
+
+    def refusal_of(self, host: str) -> tuple[int, str] | None:
+        """Returns status and text of the refusal of a Host header, or None if it is allowed."""
+        return self._remembered(host) if len(host) <= LONGEST else self._refusal_of(host)
+
+    def _refusal_of(self, host: str) -> tuple[int, str] | None:
+        authority = parse_authority(host)
+        if authority is None:
+            return _NOT_ONE_HOST
+        if self.include(authority):
+            return None
+        return 403, (
+            f"this server does not serve the host {authority.host!r}: allowed_hosts"
+            " (COORDINATOR_ALLOWED_HOSTS) lists the hosts that it serves"
+        )
 
 
 class Hosts:
@@ -50,32 +73,21 @@ class Hosts:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        hosts = values(scope, "host")
-        host = parse_authority(hosts[0]) if len(hosts) == 1 else None
-        if host is None:
-            refusal = error_response(400, "the request needs one Host header with one host in it")
-        elif not self._names.include(host):
-            refusal = error_response(
-                403,
-                f"this server does not serve the host {host.host!r}: allowed_hosts"
-                " (COORDINATOR_ALLOWED_HOSTS) lists the hosts that it serves",
-            )
-        elif not _is_unambiguous(scope):
-            refusal = error_response(404, "Not Found")
-        else:
+        hosts = pick_head(scope).get(b"host", ())
+        refusal = self._names.refusal_of(hosts[0]) if len(hosts) == 1 else _NOT_ONE_HOST
+        if refusal is None and not _is_unambiguous(scope):
+            refusal = 404, "Not Found"
+        if refusal is None:
             await self._app(scope, receive, send)
             return
-        await refuse(refusal, scope, receive, send)
+        await refuse(error_response(*refusal), scope, receive, send)
 
 
 def _is_unambiguous(scope: Scope) -> bool:
     """Returns whether a proxy interprets the path as this server does. No route has an ambiguous path."""
     path: str = scope["path"]
     raw: bytes = scope.get("raw_path") or b""
-    if _AMBIGUOUS.search(raw) or not path.isprintable():
-        return False
-    *folders, last = path.split("/")[1:] or [""]
-    return last not in (".", "..") and not _DOT_SEGMENTS.intersection(folders)
+    return not _AMBIGUOUS.search(raw) and path.isprintable() and not _DOT_SEGMENTS.search(path)
 
 
 def _bracketed(name: str) -> str:

@@ -14,8 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from coordinator.gateway.authority import parse_authority, parse_origin
 from coordinator.gateway.errors import error_response
+from coordinator.gateway.middleware.head import Head, head_of
 from coordinator.gateway.middleware.public import Public
-from coordinator.gateway.middleware.refusal import refuse, values
+from coordinator.gateway.middleware.refusal import refuse
 
 logger = logging.getLogger("coordinator.serve")
 
@@ -97,29 +98,30 @@ class Origins:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        origins = values(scope, "origin")
-        if len(origins) > 1 or (origins and not self._may_call(scope, origins[0])):
+        head = head_of(scope)
+        origins = head.get(b"origin", ())
+        if len(origins) > 1 or (origins and not self._may_call(head, origins[0])):
             reason = (
                 "the origin is not allowed: cors_origins (COORDINATOR_CORS_ORIGINS) lists the allowed ones"
             )
             self._refused.log(", ".join(origins))
-        elif not origins and self._sent_by_another_page(scope):
+        elif not origins and self._sent_by_another_page(head, scope):
             reason = "requests of pages of another site are not allowed"
         else:
             await self._app(scope, receive, send)
             return
         await refuse(error_response(403, reason), scope, receive, send)
 
-    def _may_call(self, scope: Scope, text: str) -> bool:
-        origin, host = parse_origin(text), parse_authority(values(scope, "host")[0])
+    def _may_call(self, head: Head, text: str) -> bool:
+        origin, host = parse_origin(text), parse_authority(head[b"host"][0])
         if origin is not None and host is not None and origin.of_host(host):
             return True
         return self._pages.include(text)
 
-    def _sent_by_another_page(self, scope: Scope) -> bool:
+    def _sent_by_another_page(self, head: Head, scope: Scope) -> bool:
         """Returns whether a page of another site sent the request, as an image, a form or a frame. A followed
         link is allowed to public pages."""
-        if not _CROSS_SITE.intersection(value.lower() for value in values(scope, "sec-fetch-site")):
+        if not _CROSS_SITE.intersection(map(str.lower, head.get(b"sec-fetch-site", ()))):
             return False
-        followed = values(scope, "sec-fetch-dest") == ["document"] and scope.get("method") == "GET"
+        followed = head.get(b"sec-fetch-dest") == ["document"] and scope.get("method") == "GET"
         return not (followed and self._public.leads_to(scope))

@@ -18,14 +18,16 @@ class Public:
         paths = [route.path for route in self._routes if isinstance(route, Route) and "{" not in route.path]
         if len(paths) < len(self._routes):
             raise ValueError(f"only routes of fixed paths can be public, not all of {self._routes}")
-        self._last_segment = frozenset(map(_last_segment, paths))
-        """Last segments of their paths. A request with another one is not matched, which saves 3 us per
-        route."""
+        self._by_last_segment: dict[str, list[BaseRoute]] = {}
+        for route, path in zip(self._routes, paths, strict=True):
+            self._by_last_segment.setdefault(_last_segment(path), []).append(route)
+        # A match takes 3 us, and few requests have such a last segment.
 
     def leads_to(self, scope: Scope) -> bool:
-        if scope["type"] != "http" or _last_segment(scope["path"]) not in self._last_segment:
+        if scope["type"] != "http":
             return False
-        return any(route.matches(scope)[0] is Match.FULL for route in self._routes)
+        routes = self._by_last_segment.get(_last_segment(scope["path"]), ())
+        return any(route.matches(scope)[0] is Match.FULL for route in routes)
 
 
 def _last_segment(path: str) -> str:

@@ -173,7 +173,7 @@ def test_each_line_is_written_once_whatever_ends_the_process(end: str) -> None:
     assert numbers == list(range(lines))
 
 
-def test_process_ends_though_nobody_reads_its_lines() -> None:
+def test_process_ends_though_its_lines_are_not_read() -> None:
     reading, writing = os.pipe()
     try:
         more = "for number in range(3000): log.info('%d %s', number, 'x' * 100)"
@@ -196,7 +196,7 @@ serve(create_gateway(RunManager(settings=Settings(grace=0))), port=int(sys.argv[
 
 @pytest.mark.slow
 @pytest.mark.multiprocess
-async def test_server_answers_and_ends_though_nobody_reads_its_log(tmp_path: Path) -> None:
+async def test_server_answers_and_ends_though_its_log_is_not_read(tmp_path: Path) -> None:
     port, (reading, writing) = free_port(), os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     program = (sys.executable, "-c", SERVER, str(port))
