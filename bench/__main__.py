@@ -32,6 +32,7 @@ from bench import (
     requests,
     shares,
     startup,
+    streams,
     throughput,
 )
 from bench.report import Measure, document, load, machine, table
@@ -61,6 +62,7 @@ BENCHES: dict[str, Bench] = {
     "postgres_cost": postgres_cost.run,
     "redis": redis_commands.run,
     "costs": costs.run,
+    "streams": streams.run,
 }
 
 
