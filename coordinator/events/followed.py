@@ -116,7 +116,7 @@ class FollowedRun:
     # -- its row
 
     async def standing(self, user_id: str | None, *, since: float) -> Standing:
-        """Returns what the row says: by a read that began after `since` (s, time.monotonic). Raises
+        """Returns the status in the row: by a read that began after `since` (s, time.monotonic). Raises
         RunNotFound, StoreUnavailable."""
         while self._answer is None or self._answer[0] <= since:
             await asyncio.shield(self._reading or self._begin())
@@ -186,7 +186,7 @@ class FollowedRuns:
                 self._timer = None
 
     def close(self) -> None:
-        """Wakes all followers, which then ask the store. Idempotent."""
+        """Wakes all followers, which then read the store. Idempotent."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()

@@ -22,7 +22,7 @@ class Settled(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """What the row of a run says. `settled`: its outcome, if it has settled."""
+    """The status in the row of a run. `settled`: its outcome, if it has settled."""
 
     thread_id: str
     user_id: str | None

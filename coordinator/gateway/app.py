@@ -50,6 +50,7 @@ logger = logging.getLogger(__name__)
 
 DEMO = "agent"
 
+# Any: the option has a type only where FastAPI has the option.
 _NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False}
 """`Envelope` observes requests. FastAPI would look for OpenTelemetry's providers at each one, for 14 us.
 Its earlier versions have no such option and ignore it."""

@@ -34,7 +34,7 @@ async def while_connected(request: Request, work: Coroutine[object, object, T]) 
             await asyncio.wait((working,))
 
 
-async def _ends_first(working: asyncio.Task[Any], request: Request) -> bool:
+async def _ends_first(working: asyncio.Task[object], request: Request) -> bool:
     """Returns when `working` has ended, or False when the client has disconnected."""
     disconnected = begin_soon(_await_disconnect(request))
     try:

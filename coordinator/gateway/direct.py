@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from inspect import signature
-from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeAlias, cast, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qsl
 
 from fastapi import Request
@@ -24,13 +24,17 @@ from coordinator.gateway import services
 from coordinator.gateway.caller import Caller, Role, at_least, caller
 from coordinator.gateway.lazy import LazyModel, LazyRoute
 from coordinator.gateway.wire import weight
-from coordinator.gateway.wire.json import parsed
+from coordinator.gateway.wire.json import Json, parsed
 
 _JSON = (b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8")
 _CONTENT_TYPE = b"content-type"
 
-_Values = dict[str, Any]
-_Source = Callable[["_Plain"], Any]
+_Value: TypeAlias = Any
+"""Any: an argument of an endpoint or a default; the annotation of the endpoint has its type."""
+_Hint: TypeAlias = Any
+"""Any: an annotation, which may be any object."""
+_Values = dict[str, _Value]
+_Source = Callable[["_Plain"], _Value]
 
 
 class _Indirect(Exception):
@@ -86,7 +90,7 @@ class _Plain:
         self.scope, self.receive, self.segments = scope, receive, segments
         self.query: dict[str, list[str]] = {}
         self.headers: dict[bytes, str] = {}
-        self.body: Any = None
+        self.body: Json = None
         self._received: list[Message] = []
 
     def parse_query(self, known: frozenset[str]) -> None:
@@ -143,7 +147,9 @@ class _Route:
     def _calls(self) -> tuple[_Call, tuple[_Call, ...], Role]:
         """The endpoint, the dependencies without a value, and the role. Built at the first request."""
         roles = {at_least(role): role for role in Role}
-        dependencies = [cast("Any", depends.dependency) for depends in self._route.dependencies]
+        dependencies = [
+            cast("Callable[..., _Value]", depends.dependency) for depends in self._route.dependencies
+        ]
         role = max((roles[each] for each in dependencies if each in roles), default=Role.reader)
         others = tuple(_Call(each, self._parameters) for each in dependencies if each not in roles)
         return _Call(self.endpoint, self._parameters), others, role
@@ -183,7 +189,7 @@ class _Call:
     """An endpoint or a dependency, and how its arguments are found. Raises TypeError for an argument that
     only FastAPI can find."""
 
-    def __init__(self, function: Callable[..., Any], parameters: dict[str, int]) -> None:
+    def __init__(self, function: Callable[..., _Value], parameters: dict[str, int]) -> None:
         self._function = function
         self._sources: list[tuple[str, _Source]] = []
         self._dependencies: list[tuple[str, _Call]] = []
@@ -193,14 +199,16 @@ class _Call:
             hint = hints[name]
             kind = _kind(hint)
             if isinstance(kind, Depends) and kind.dependency not in (services.services, caller):
-                dependency = _Call(cast("Any", kind.dependency), parameters)
+                dependency = _Call(cast("Callable[..., _Value]", kind.dependency), parameters)
                 self._dependencies.append((name, dependency))
                 self.queries |= dependency.queries
                 self.headers |= dependency.headers
             else:
                 self._sources.append((name, self._source(name, hint, kind, parameter.default, parameters)))
 
-    def _source(self, name: str, hint: Any, kind: Any, default: Any, parameters: dict[str, int]) -> _Source:
+    def _source(
+        self, name: str, hint: _Hint, kind: _Hint, default: _Value, parameters: dict[str, int]
+    ) -> _Source:
         if isinstance(kind, Depends):
             return _services if kind.dependency is services.services else _caller
         if kind is Request:
@@ -209,7 +217,7 @@ class _Call:
             kind.build()
             self.reads_body = True
             return lambda request: kind.model_validate(request.body)
-        validate = TypeAdapter[Any](hint).validate_python
+        validate = TypeAdapter[_Value](hint).validate_python
         if isinstance(kind, Path):
             index = parameters[kind.alias or name]
             return lambda request: validate(request.segments[index])
@@ -224,7 +232,7 @@ class _Call:
             )
         raise TypeError(f"only FastAPI can find the argument {name}: {hint}")
 
-    async def __call__(self, request: _Plain) -> Any:
+    async def __call__(self, request: _Plain) -> _Value:
         return await self._function(**await self.arguments(request))
 
     async def arguments(self, request: _Plain) -> _Values:
@@ -234,7 +242,7 @@ class _Call:
         return values
 
 
-def _kind(hint: Any) -> Any:
+def _kind(hint: _Hint) -> _Hint:
     """Returns FastAPI's part of an annotation; the annotation itself if it has none."""
     of_fastapi = [part for part in get_args(hint)[1:] if isinstance(part, (Depends, Param))]
     return of_fastapi[-1] if get_origin(hint) is Annotated and of_fastapi else hint
@@ -248,17 +256,19 @@ def _caller(request: _Plain) -> Caller | None:
     return request.scope.get("state", {}).get("caller")
 
 
-def _is_list(hint: Any) -> bool:
+def _is_list(hint: _Hint) -> bool:
     """Returns whether a parameter of this type may be repeated: `Annotated[list[X] | None, …]`."""
     kind = get_args(hint)[0]
     return list in (get_origin(kind), *map(get_origin, get_args(kind)))
 
 
-def _from_query(validate: Callable[[Any], Any], name: str, default: Any, *, several: bool) -> _Source:
-    def value(request: _Plain) -> Any:
+def _from_query(
+    validate: Callable[[_Value], _Value], name: str, default: _Value, *, several: bool
+) -> _Source:
+    def value(request: _Plain) -> _Value:
         texts = request.query.get(name)
         if texts is None:
-            return list(cast("list[Any]", default)) if isinstance(default, list) else default
+            return list(cast("list[_Value]", default)) if isinstance(default, list) else default
         if several:
             return validate(texts)
         if len(texts) > 1:

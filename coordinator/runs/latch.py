@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 
 class Latch:
@@ -42,7 +41,7 @@ class Latch:
                 self._waiters.remove(waiter)
             raise
 
-    def subscribe(self, callback: Callable[[Any], object]) -> None:
+    def subscribe(self, callback: Callable[[asyncio.Future[None]], object]) -> None:
         """Calls `callback` once the latch is set, in a later turn of the loop."""
         if self._subscribed is None:
             self._subscribed = self._waiter()
@@ -50,7 +49,7 @@ class Latch:
                 self._subscribed.set_result(None)
         self._subscribed.add_done_callback(callback)
 
-    def unsubscribe(self, callback: Callable[[Any], object]) -> None:
+    def unsubscribe(self, callback: Callable[[asyncio.Future[None]], object]) -> None:
         """Removes a callback that was not called yet. Idempotent."""
         if self._subscribed is not None:
             self._subscribed.remove_done_callback(callback)

@@ -28,7 +28,7 @@ def test_guide_has_the_table_that_follows_from_them() -> None:
     assert sizing.table(Costs.read(), Capacity(), sizing.WORKERS, sizing.RATES) in GUIDE
 
 
-def test_guide_says_how_many_hints_take_a_core() -> None:
+def test_guide_states_how_many_hints_take_a_core() -> None:
     hints = 1 / hint_cores(Costs.read(), workers=1_000, hints_per_second=1)
     assert f"With 1,000 workers {hints:.0f} hints per second take a core." in GUIDE
 

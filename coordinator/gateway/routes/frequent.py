@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from starlette.routing import BaseRoute
 
 from coordinator.gateway.lazy import LazyRoute
 from coordinator.gateway.routes import runs, stateless, threads
 
-ENDPOINTS: tuple[Callable[..., Any], ...] = (
+ENDPOINTS: tuple[Callable[..., object], ...] = (
     runs.create_run,
     runs.create_and_stream,
     runs.create_and_wait,

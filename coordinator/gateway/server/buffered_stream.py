@@ -51,13 +51,13 @@ class BufferedStream(logging.Handler):
         self._poll.register(self._descriptor, select.POLLOUT)
         self._lines = deque[bytes]()
         self._writing = threading.Lock()
-        """Held while lines are taken and written. Whoever holds `self.lock` awaits it with a timeout only."""
+        """Held while lines are taken and written. A holder of `self.lock` awaits it with a timeout only."""
         self._piece = b""
         self._added = self._taken = 0
         """Bytes, of all lines so far: guarded by `self.lock`, and by `_writing`."""
         self._dropped = self._reported = 0
         """The same in lines."""
-        self._filled, self._hurry = threading.Event(), threading.Event()
+        self._filled, self._urgent = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -79,7 +79,7 @@ class BufferedStream(logging.Handler):
         if error:
             self._write(0.0)
         if error or waiting > MAX_BYTES // 2:
-            self._hurry.set()
+            self._urgent.set()
         if not self._filled.is_set():
             self._filled.set()
             self._start_thread()
@@ -110,9 +110,9 @@ class BufferedStream(logging.Handler):
     def _write_batches(self) -> None:
         while True:
             self._filled.wait()
-            self._hurry.wait(INTERVAL)
+            self._urgent.wait(INTERVAL)
             self._filled.clear()
-            self._hurry.clear()
+            self._urgent.clear()
             self._write(None)
 
     def _write(self, within: float | None) -> None:
