@@ -30,6 +30,7 @@ from bench import (
     postgres_rates,
     redis_commands,
     requests,
+    routes,
     shares,
     startup,
     streams,
@@ -63,6 +64,7 @@ BENCHES: dict[str, Bench] = {
     "redis": redis_commands.run,
     "costs": costs.run,
     "streams": streams.run,
+    "routes": routes.run,
 }
 
 

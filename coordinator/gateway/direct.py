@@ -28,6 +28,8 @@ from coordinator.gateway.wire.json import Json, parsed
 
 _JSON = (b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8")
 _CONTENT_TYPE = b"content-type"
+_ROUTED = ("route", "endpoint", "path_params")
+"""What the router enters into the scope. Handlers of errors and metrics read it."""
 
 _Value: TypeAlias = Any
 """Any: an argument of an endpoint or a default; the annotation of the endpoint has its type."""
@@ -58,16 +60,21 @@ class DirectRoutes:
             await self._fastapi(scope, receive, send)
             return
         request = _Plain(scope, receive, segments)
+        unrouted = {key: scope[key] for key in _ROUTED if key in scope}
+        scope.update(route.scope_of(unrouted, segments))
         try:
             arguments = await route.arguments(request)
         except (_Indirect, ValueError):
+            for key in _ROUTED:
+                scope.pop(key, None)
+            scope.update(unrouted)
             await self._fastapi(scope, request.receive_again, send)
             return
         response: Response = await route.endpoint(**arguments)
         await response(scope, receive, send)
 
     def _find(self, scope: Scope, segments: Sequence[str]) -> _Route | None:
-        if scope["type"] != "http" or scope["app"].dependency_overrides or "fastapi.telemetry" in scope:
+        if scope["type"] != "http" or "fastapi.telemetry" in scope:
             return None
         for route in self._routes.get((scope["method"], len(segments)), ()):
             if route.matches(segments):
@@ -141,7 +148,13 @@ class _Route:
         }
 
     def matches(self, segments: Sequence[str]) -> bool:
-        return all(segments[index] == text for index, text in self._fixed)
+        return all(segments[1:]) and all(segments[index] == text for index, text in self._fixed)
+
+    def scope_of(self, unrouted: Scope, segments: Sequence[str]) -> Scope:
+        """Returns what FastAPI's router enters into the scope of a request for this route."""
+        parameters = {name: segments[index] for name, index in self._parameters.items()}
+        parameters = {**unrouted.get("path_params", {}), **parameters}
+        return {"route": self._route, "endpoint": self.endpoint, "path_params": parameters}
 
     @cached_property
     def _calls(self) -> tuple[_Call, tuple[_Call, ...], Role]:
@@ -164,15 +177,11 @@ class _Route:
     async def arguments(self, request: _Plain) -> _Values:
         """Returns the arguments of the endpoint, as FastAPI does. Raises _Indirect, ValueError, and what
         receiving and the dependencies raise."""
-        scope = request.scope
-        parameters = {name: request.segments[index] for name, index in self._parameters.items()}
-        scope["route"], scope["endpoint"] = self._route, self.endpoint
-        scope["path_params"] = {**scope.get("path_params", {}), **parameters}
         endpoint, dependencies, role = self._calls
         if (authenticated := _caller(request)) is None or authenticated.role < role:
             raise _Indirect
         queries, headers, reads_body = self._names
-        if scope["query_string"]:
+        if request.scope["query_string"]:
             request.parse_query(queries)
         if headers:
             request.find_headers(headers)
