@@ -31,7 +31,7 @@ MIXED = 300
 
 
 @dataclass(frozen=True)
-class Asked:
+class Sent:
     """A request. The path may have {thread}, {run} and {busy}, which each way replaces by its own."""
 
     method: str
@@ -47,19 +47,19 @@ NEW = "{new}"
 
 PLAIN = [
     *(
-        Asked("POST", path, headers=(JSON,), body=RUN)
+        Sent("POST", path, headers=(JSON,), body=RUN)
         for start in (f"/threads/{NEW}/runs", "/runs")
         for path in (start, f"{start}/wait", f"{start}/stream")
     ),
-    Asked("GET", "/threads/{thread}/runs"),
-    Asked("GET", "/threads/{thread}/runs/{run}"),
-    Asked("GET", "/threads/{thread}/runs/{run}/join"),
-    Asked("GET", "/threads/{thread}/runs/{run}/stream"),
-    Asked("POST", "/threads/{busy}/runs/{live}/cancel"),
-    Asked("GET", "/runs/{run}"),
-    Asked("GET", "/runs/{run}/join"),
-    Asked("GET", "/runs/{run}/stream"),
-    Asked("POST", "/threads/search", headers=(JSON,), body=b'{"ids":["{thread}"]}'),
+    Sent("GET", "/threads/{thread}/runs"),
+    Sent("GET", "/threads/{thread}/runs/{run}"),
+    Sent("GET", "/threads/{thread}/runs/{run}/join"),
+    Sent("GET", "/threads/{thread}/runs/{run}/stream"),
+    Sent("POST", "/threads/{busy}/runs/{live}/cancel"),
+    Sent("GET", "/runs/{run}"),
+    Sent("GET", "/runs/{run}/join"),
+    Sent("GET", "/runs/{run}/stream"),
+    Sent("POST", "/threads/search", headers=(JSON,), body=b'{"ids":["{thread}"]}'),
 ]
 """The least that a client sends to each frequent route."""
 
@@ -118,7 +118,7 @@ PATHS: tuple[Callable[[str], str], ...] = (
 METHODS = "HEAD", "OPTIONS", "PUT", "PATCH", "get", "POST", "GET"
 
 
-def variants() -> Iterator[Asked]:
+def variants() -> Iterator[Sent]:
     """Every plain request, each of them changed in one way, and some changed in several."""
     yield from PLAIN
     for plain in PLAIN:
@@ -195,10 +195,10 @@ class Way:
         )
         self.ids |= {"busy": live.json()["thread_id"], "live": live.json()["run_id"]}
 
-    async def answer(self, asked: Asked) -> tuple[int, Any, bytes]:
+    async def answer(self, request: Sent) -> tuple[int, Any, bytes]:
         """Returns status, headers and body, without what differs between any two requests."""
         ids = {**self.ids, "new": str(uuid4())}
-        parts = asked.body if isinstance(asked.body, tuple) else (asked.body,)
+        parts = request.body if isinstance(request.body, tuple) else (request.body,)
         parts = tuple(part.replace(b"{thread}", self.ids["thread"].encode()) for part in parts)
 
         async def chunks() -> AsyncGenerator[bytes]:
@@ -207,25 +207,25 @@ class Way:
 
         headers = [
             (name.encode(), _filled(value, ids).encode("latin-1"))
-            for name, value in (*self._keys[asked.key].items(), *asked.headers)
+            for name, value in (*self._keys[request.key].items(), *request.headers)
         ]
-        query = f"?{asked.query}" if asked.query else ""
+        query = f"?{request.query}" if request.query else ""
         response = await self._client.request(
-            asked.method,
-            _filled(asked.path, ids) + query,
+            request.method,
+            _filled(request.path, ids) + query,
             headers=headers,
-            content=chunks() if isinstance(asked.body, tuple) else parts[0] or None,
+            content=chunks() if isinstance(request.body, tuple) else parts[0] or None,
         )
-        if "/cancel" in asked.path and response.status_code in (200, 202):
+        if "/cancel" in request.path and response.status_code in (200, 202):
             await self.start()
-        found = [
+        headers_of_response = [
             (name, _same(value.encode()))
             for name, value in response.headers.multi_items()
             if name not in ("x-request-id", "content-length")
         ]
-        if "content-length" in response.headers and asked.method != "HEAD":
+        if "content-length" in response.headers and request.method != "HEAD":
             assert int(response.headers["content-length"]) == len(response.content)
-        return response.status_code, sorted(found), _same(response.content)
+        return response.status_code, sorted(headers_of_response), _same(response.content)
 
 
 _DIFFERS = re.compile(
@@ -265,9 +265,9 @@ async def way(folder: Path, *, direct: bool, mounted: bool = False) -> AsyncGene
 async def test_answers_are_those_of_fastapi(tmp_path: Path) -> None:
     async with way(tmp_path, direct=True) as direct, way(tmp_path, direct=False) as fastapi:
         statuses = set[int]()
-        for asked in variants():
-            answer = await direct.answer(asked)
-            assert answer == await fastapi.answer(asked), asked
+        for request in variants():
+            answer = await direct.answer(request)
+            assert answer == await fastapi.answer(request), request
             statuses.add(answer[0])
         assert statuses >= {200, 202, 401, 403, 404, 405, 413, 422}
 
@@ -276,10 +276,10 @@ async def test_answers_are_those_of_fastapi(tmp_path: Path) -> None:
 async def test_plain_requests_do_not_pass_through_fastapi(tmp_path: Path, mounted: bool) -> None:
     async with way(tmp_path, direct=True, mounted=mounted) as one:
         before = one.through_fastapi
-        for asked in PLAIN:
-            status, _, _ = await one.answer(asked)
-            assert status in (200, 202), asked
-            assert one.through_fastapi == before, asked
+        for request in PLAIN:
+            status, _, _ = await one.answer(request)
+            assert status in (200, 202), request
+            assert one.through_fastapi == before, request
         refused = replace(PLAIN[0], body=b"{}")
         assert (await one.answer(refused))[0] == 422
         assert one.through_fastapi == before + 1
@@ -292,14 +292,14 @@ def test_plain_requests_cover_the_frequent_routes() -> None:
         for route in frequent.of(gateway.routes)
         for method in route.methods
     }
-    assert {(asked.method, re.sub(r"\{[^}]*\}", "*", asked.path)) for asked in PLAIN} == of_routes
+    assert {(request.method, re.sub(r"\{[^}]*\}", "*", request.path)) for request in PLAIN} == of_routes
     assert len(of_routes) == len(frequent.ENDPOINTS)
 
 
 async def test_role_of_a_reader_is_enough_to_read_directly(tmp_path: Path) -> None:
     async with way(tmp_path, direct=True) as one:
         before = one.through_fastapi
-        for asked in PLAIN:
-            if asked.method == "GET":
-                assert (await one.answer(replace(asked, key=Role.reader)))[0] == 200, asked
+        for request in PLAIN:
+            if request.method == "GET":
+                assert (await one.answer(replace(request, key=Role.reader)))[0] == 200, request
         assert one.through_fastapi == before
