@@ -33,18 +33,15 @@ from stores.states import FAILED
 class RunManager:
     """Runs of this process, coordinated with those of every other process on the same store.
     `threads`, `runs`, `crons`, `webhooks`, `worker`, `assistants`: methods beyond the life of one run.
-
     `RunManager()` keeps all in memory; `RunManager(store)` takes a coordination store (of `stores`)
     or any store with only record operations, for one process. `open_coordinator` picks the adapters by URL.
     Can be built without an event loop: background work starts at the first admission or in `async with`.
-
     A manager lives in one event loop, that of its first call. A call from another one raises
     WrongEventLoop; other threads use `asyncio.run_coroutine_threadsafe`. Once that loop is closed, a manager
     on a store in memory moves to the loop of the next call; for a durable store, make a new manager.
-
-    `assistants`: by name, or a collection of assistants that have names. `launch` uses them, and their runs
-    are portable: if the worker drains or dies while such a run is queued, another worker that has the
-    assistant takes it over. `pacemaker`, `clocks`: the source of heartbeats and times, for simulations.
+    `assistants`: by name, or a collection of assistants that have names. `launch` uses them; their runs are
+    portable: if the worker drains or dies while one is queued, another worker that has the assistant takes
+    it over. `pacemaker`, `clocks`: the source of heartbeats and times, for simulations.
     """
 
     def __init__(
@@ -221,18 +218,14 @@ class RunManager:
         return self._specs.build(thread_id, assistant_id, **arguments)
 
     async def admit(self, spec: RunSpec, *, start: bool = False, validated: bool = False) -> RunRecord:
-        """As `create_or_reject`, for a spec of `spec`, which is not validated again; `validated`: nor does its
-        assistant validate the request. `start`: the caller launches the record at once; so where its
-        assistant is a registered function, the row is `running` as soon as the run has its thread."""
+        """As `create_or_reject`, for a spec of `spec`, which is not validated again; `validated`: nor by its
+        assistant. `start`: the caller launches the record at once; where its assistant is a registered
+        function, the row is `running` as soon as the run has its thread."""
         self._home.check()
         checked = check.check_instance("spec", spec, RunSpec)
         if checked.temporary_ms is not None:
             self._expiry.begin()
-        return await self._admissions.admit(
-            checked,
-            start=check.check_flag("start", start),
-            validated=check.check_flag("validated", validated),
-        )
+        return await self._admissions.admit(checked, start=bool(start), validated=validated)
 
     def launch(self, record: RunRecord, agent: AgentFunction | Assistant | None = None) -> RunTask:
         """Run `async def agent(ctx: RunContext) -> result` as the run's task, once the run holds its thread.

@@ -137,7 +137,7 @@ async def test_lost_claim_is_repeated_by_the_tick(
     """The store has given the thread to the queued run, but its worker has not received the answer."""
     a, _ = team
     first_run, first = await running(a, "t")
-    _, second = await launched(a, "t", multitask_strategy="enqueue")
+    run = await a.create_or_reject("t", multitask_strategy="enqueue")
     claim, lost = a.store.claim, asyncio.Event()
 
     async def lose(*args: Any, **kwargs: Any) -> Any:
@@ -149,6 +149,7 @@ async def test_lost_claim_is_repeated_by_the_tick(
     first.may_end.set()
     await a.wait(first_run.run_id, timeout=20)
     await lost.wait()
+    a.launch(run, second := Agent())
     async with asyncio.timeout(20):
         await second.started.wait()
 

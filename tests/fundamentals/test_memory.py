@@ -20,7 +20,7 @@ from coordinator.runs.latch import Latch
 from coordinator.runs.states import TRANSITIONS, End, Hold
 from coordinator.runs.work import Work
 from stores.rows import Outcome as StoredOutcome
-from tests.support.agents import Agent, launched, quick, running
+from tests.support.agents import Agent, quick, running
 from tests.support.held import hold_answers
 from tests.support.inside import (
     assembly_of,
@@ -81,11 +81,12 @@ async def test_late_claim_of_a_dropped_run_does_not_stop_it(tmp_path: Path) -> N
     one would free the thread under its task."""
     async with team_of(1, tmp_path) as (home,):
         first, holder = await running(home, "t")
-        run, agent = await launched(home, "t", multitask_strategy="enqueue")
+        run = await home.create_or_reject("t", multitask_strategy="enqueue")
         held = hold_answers(home.store, "claim", lambda claimed: claimed is not None)
         holder.may_end.set()
         async with asyncio.timeout(20):
             await held.reached.wait()
+            home.launch(run, agent := Agent())
             await agent.started.wait()
         await home.cleanup(run.run_id, delay=0)
         held.go_on.set()

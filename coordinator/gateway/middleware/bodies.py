@@ -81,23 +81,24 @@ class Bodies:
         return self._within
 
 
-class _Rest(Generator[Any, Any, Message]):
-    """An awaitable that goes on with `steps`, whose first step has yielded `first`."""
+class _Rest(Generator[object, object, Message]):
+    """An awaitable that continues with `steps`, whose first step has yielded `first`."""
 
-    def __init__(self, first: Any, steps: Generator[Any, Any, Message]) -> None:
-        self._first: tuple[Any, ...] = (first,)
+    def __init__(self, first: object, steps: Generator[object, object, Message]) -> None:
+        self._first: tuple[object, ...] = (first,)
         self._steps = steps
 
-    def __await__(self) -> Generator[Any, Any, Message]:
+    def __await__(self) -> Generator[object, object, Message]:
         return self
 
-    def send(self, value: Any, /) -> Any:
+    def send(self, value: object, /) -> object:
         if self._first:
             (first,), self._first = self._first, ()
             return first
         return self._steps.send(value)
 
-    def throw(self, *error: Any) -> Any:
+    # Any: as in Generator, whose overloads differ.
+    def throw(self, *error: Any) -> object:
         return self._steps.throw(*error)
 
 
