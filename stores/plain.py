@@ -34,15 +34,12 @@ _COPIED = tuple(name for name in RECORDED if name in _PROMISED and name != "user
 
 
 class PlainStore(MemoryStore):
-    """`records` has the record operations of `stores.base.RecordStore`, and needs no others.
-
-    Where `records` carries a `coordination` (see `MemoryRunStore`), managers that share it agree.
-    """
+    """`records` has the operations of `stores.base.RecordStore`. Where it carries a `coordination` (see
+    `MemoryRunStore`), managers that share it agree."""
 
     durable = True
 
-    # Any: a store of the caller's own.
-    def __init__(self, records: Any, policy: PersistenceRetryPolicy) -> None:
+    def __init__(self, records: Any, policy: PersistenceRetryPolicy) -> None:  # Any: a caller's own store
         beside = getattr(records, "coordination", None)
         self._beside = beside if isinstance(beside, Coordination) else Coordination(shared=False)
         super().__init__(shared=self._beside.shared)

@@ -11,15 +11,7 @@ from typing import NamedTuple
 
 from stores.json_values import Json, JsonObject
 from stores.spec import RunColumns
-from stores.states import (
-    OPEN,
-    CancelAction,
-    Cause,
-    Phase,
-    RunStatus,
-    WorkerState,
-    phase_of,
-)
+from stores.states import OPEN, CancelAction, Cause, Phase, RunStatus, WorkerState, phase_of
 
 COUNTERS = (
     "total_input_tokens",

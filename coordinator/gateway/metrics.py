@@ -95,16 +95,7 @@ class Metrics:
             WorkerFenced: self._counter("worker_fenced", "Times that a worker lost its lease"),
             PeerBuried: self._counter("peers_buried", "Workers declared dead"),
         }
-        self._worker_gauges = {
-            name: Gauge(
-                f"coordinator_worker_{name}",
-                description,
-                registry=self._registry,
-                multiprocess_mode="liveall",
-            )
-            for name, description in _WORKER_GAUGES.items()
-        }
-
+        self._worker_gauges = {name: self._gauge(name, text) for name, text in _WORKER_GAUGES.items()}
         # `labels` takes 3 us. The values are few, see above.
         self._of_request = cache(self._children_of_request)
         self._with_label = cache(Counter.labels)
@@ -119,6 +110,11 @@ class Metrics:
             self._worker_gauges["loop_stalled_seconds"].set(stalled_for)
         if stalled_for:
             self._worker_gauges["ready"].set(0)
+
+    def _gauge(self, name: str, description: str) -> Gauge:
+        return Gauge(
+            f"coordinator_worker_{name}", description, registry=self._registry, multiprocess_mode="liveall"
+        )
 
     def _counter(self, name: str, description: str, *labels: str) -> Counter:
         return Counter(f"coordinator_{name}", description, labels, registry=self._registry)

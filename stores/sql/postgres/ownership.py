@@ -104,19 +104,22 @@ def finish(
     )
 
     def answer(rows: Rows) -> Finish:
-        finish = answered(*rows[0])
+        finish = _finished(outcome, *rows[0])
         return finish if len(rows) == 1 else finish._replace(next_home=None, claimed=_passed_on(rows[1]))
-
-    def answered(reply: str, children: str | None, home: int | None, *stands: Column) -> Finish:
-        if reply != "written":
-            return _unwritten(reply, home, stands)
-        # By the row and not by its writer: the first answer of this very call may be lost.
-        won = stands[2] == outcome.status and stands[7] is None
-        decision = standing(stands, won=won, children=children)
-        return Finish(decision.status, next_home=home, decision=decision)
 
     alone = outcome.status is not RunStatus.success or following is not None
     return Call(_FINISH, (record,), answer, own.thread_id, alone)
+
+
+def _finished(
+    outcome: Outcome, reply: str, children: str | None, home: int | None, *stands: Column
+) -> Finish:
+    if reply != "written":
+        return _unwritten(reply, home, stands)
+    # By the row and not by its writer: the first answer of this very call may be lost.
+    won = stands[2] == outcome.status and stands[7] is None
+    decision = standing(stands, won=won, children=children)
+    return Finish(decision.status, next_home=home, decision=decision)
 
 
 def _passed_on(row: Row) -> Claimed:
