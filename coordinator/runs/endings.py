@@ -142,7 +142,7 @@ class Endings:
         own, end = hold.own, with_times(entry.outcome or fallback(entry), entry)
         # Not closures: they would keep a dozen small objects for every end that waits for its commit.
         following = self._next_start(own.thread_id) if own.fence else None  # 0: it holds nothing
-        write = partial(self._store.finish, own, end, following=following)
+        write = partial(self._write_end, own, end, following)
         instead = partial(self._without_result, entry, own, end)
         try:
             answer = await self._persist(entry, write, instead=instead)
@@ -153,7 +153,10 @@ class Endings:
             harmless = with_times(refused(end, error), entry)
             logger.warning("The end of run %r was refused: %s", own.run_id, harmless.error)
         entry.replace_outcome(harmless)
-        return await self._persist(entry, partial(self._store.finish, own, harmless)), harmless
+        return await self._persist(entry, partial(self._write_end, own, harmless, None)), harmless
+
+    def _write_end(self, own: Ownership, end: Outcome, following: NextStart | None) -> Awaitable[Finish]:
+        return self._store.finish(own, end, following=following)
 
     async def _without_result(
         self, entry: Entry, own: Ownership, end: Outcome, error: StoreFull
