@@ -16,13 +16,15 @@ import json
 import logging
 import sys
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
 from coordinator.cli.sentence import sentence
 from coordinator.cli.text import safe
-from stores.json_values import JsonObject
+
+if TYPE_CHECKING:
+    from stores.json_values import JsonObject
 
 DONE, FAILED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 

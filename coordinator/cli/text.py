@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import math
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
-from stores.json_values import Json
+if TYPE_CHECKING:
+    from stores.json_values import Json
+
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

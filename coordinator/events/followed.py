@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from coordinator.errors import RunNotFound
 from coordinator.event_log import EventId, EventLog
@@ -38,6 +39,13 @@ class LocalRuns:
         return self._writer.appended(run_id)
 
 
+class _Read(NamedTuple):
+    """An answer of the store. `began`: when it was requested (s, time.monotonic)."""
+
+    began: float
+    answer: Standing | Exception
+
+
 class FollowedRun:
     """Shared by the followers of one run on this worker: reads of its log and of its row, and the end of a
     run of this worker."""
@@ -47,8 +55,9 @@ class FollowedRun:
         self._local, self._standings = local, standings
         self._entry: Entry | None = None
         self._wakeups: dict[Wakeup, EventId | None] = {}  # with the position of the follower
-        self._reading: asyncio.Task[None] | None = None
-        self._answer: tuple[float, Standing | Exception] | None = None  # and when the read began
+        self._reading: asyncio.Task[_Read] | None = None
+        self._began = 0.0
+        self._answer: _Read | None = None
         self.closed = False
 
     def __bool__(self) -> bool:
@@ -116,23 +125,27 @@ class FollowedRun:
     # -- its row
 
     async def standing(self, user_id: str | None, *, since: float) -> Standing:
-        """Returns the status in the row: by a read that began after `since` (s, time.monotonic). Raises
-        RunNotFound, StoreUnavailable."""
-        while self._answer is None or self._answer[0] <= since:
-            await asyncio.shield(self._reading or self._begin())
-        answer = self._answer[1]
+        """Returns the status in the row: by a read that began after `since` (s, time.monotonic), or by this
+        call. Raises RunNotFound, StoreUnavailable."""
+        read = self._answer
+        if read is None or read.began <= since:
+            if self._reading is not None and self._began <= since:
+                await asyncio.shield(self._reading)
+            read = await asyncio.shield(self._reading or self._begin())
+        answer = read.answer
         if isinstance(answer, Exception):
             raise answer
         if user_id is not None and answer.user_id != user_id:
             raise RunNotFound(self.run_id)
         return answer
 
-    def _begin(self) -> asyncio.Task[None]:
+    def _begin(self) -> asyncio.Task[_Read]:
+        self._began = time.monotonic()
         self._reading = begin_soon(self._read(), name=f"reading the row of run {self.run_id!r}")
         return self._reading
 
-    async def _read(self) -> None:
-        began = time.monotonic()
+    async def _read(self) -> _Read:
+        began = self._began
         answer: Standing | Exception
         try:
             answer = await self._standings(self.run_id)
@@ -143,7 +156,8 @@ class FollowedRun:
                 self.wake()
         finally:
             self._reading = None
-        self._answer = began, answer
+        self._answer = _Read(began, answer)
+        return self._answer
 
 
 class FollowedRuns:

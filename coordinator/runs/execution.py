@@ -171,7 +171,10 @@ class Execution:
         except SystemExit as error:
             raise RunExited(error.code) from error
         finally:
-            current_run.reset(token)  # the record keeps the task, and the task its variables
+            # The record keeps the task, and the task its variables. A task that is discarded with its loop
+            # ends here in the garbage collector, with the variables of another task.
+            with suppress(ValueError):
+                current_run.reset(token)
 
     def context(self, entry: Entry, hold: Hold, started: Started, services: type[Services]) -> RunContext:
         """Creates the context for the code of a run that has started, or of an operation."""

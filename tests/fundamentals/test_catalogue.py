@@ -322,14 +322,14 @@ async def test_repeated_end_does_not_recreate_a_temporary_thread(
     store, repeated = store_of(brief[0]), asyncio.Event()
     finish = store.finish
 
-    async def losing(own: Ownership, outcome: Outcome, *, hold: bool = False) -> Finish:
-        await finish(own, outcome, hold=hold)
+    async def losing(own: Ownership, outcome: Outcome, **options: Any) -> Finish:
+        await finish(own, outcome, **options)
         await sweep(brief[1])
         monkeypatch.setattr(store, "finish", repeating)
         raise StoreUnavailable("the answer was lost")
 
-    async def repeating(own: Ownership, outcome: Outcome, *, hold: bool = False) -> Finish:
-        answer = await finish(own, outcome, hold=hold)
+    async def repeating(own: Ownership, outcome: Outcome, **options: Any) -> Finish:
+        answer = await finish(own, outcome, **options)
         assert (answer.lost, answer.decision) == (True, None)
         repeated.set()
         return answer

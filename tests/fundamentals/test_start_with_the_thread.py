@@ -31,7 +31,12 @@ def may_end() -> Generator[asyncio.Event]:
     del _may_end["t"]
 
 
-pytestmark = [on_every_store, pytest.mark.assistants(assistant=assistant)]
+pytestmark = [
+    on_every_store,
+    pytest.mark.assistants(assistant=assistant),
+    # A tick that reads a row before the answer of its transaction has arrived would start the run again.
+    pytest.mark.settings(tick=3600.0, short_tick=3600.0),
+]
 
 
 @pytest.fixture

@@ -58,10 +58,7 @@ async def test_refused_initial_state_keeps_a_concurrent_run(two: Pair) -> None:
     thread = str(uuid4())
     creating = asyncio.create_task(create(local, thread, [*counting(200), *steps(REFUSED)]))
 
-    async def is_made() -> bool:
-        return (await remote.raw.get(f"/threads/{thread}")).status_code == 200
-
-    await wait_until(is_made, description="the thread is created")
+    await wait_until(lambda: remote.manager.has_inflight(thread), description="the creation holds the thread")
     run = (await remote.sdk.runs.create(thread, "agent", input=demo(tag="b")))["run_id"]
     assert not creating.done()
     assert (await creating).status_code == 422
