@@ -31,12 +31,7 @@ def may_end() -> Generator[asyncio.Event]:
     del _may_end["t"]
 
 
-pytestmark = [
-    on_every_store,
-    pytest.mark.assistants(assistant=assistant),
-    # A tick that reads a row before the answer of its transaction has arrived would start the run again.
-    pytest.mark.settings(tick=3600.0, short_tick=3600.0),
-]
+pytestmark = [on_every_store, pytest.mark.assistants(assistant=assistant)]
 
 
 @pytest.fixture
@@ -71,9 +66,11 @@ async def test_run_on_a_free_thread_starts_with_its_admission(
     assert [step.what for step in explained.transitions] == ["admitted", "started", "finished"]
 
 
+@pytest.mark.settings(tick=3600.0, short_tick=3600.0)
 async def test_queue_starts_run_by_run_as_each_finishes(
     workers: list[RunManager], may_end: asyncio.Event
 ) -> None:
+    """No tick reads a row before the answer of its transaction has arrived: it would start the run again."""
     a, _ = workers
     runs = [await launched(a) for _ in range(5)]
     may_end.set()

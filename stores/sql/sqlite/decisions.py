@@ -118,7 +118,7 @@ def withdraw(cx: sqlite3.Connection, now: int, run_id: str, epoch: int) -> Decis
 
     Only for a run of this epoch to which no task was ever attached. Queues behind the admission
     itself, so the row exists then if it ever will. A cancel that came first keeps its cause and
-    is settled as well. None = unknown run.
+    is settled as well; a rollback has nothing to undo. None = unknown run.
     """
     row = cx.execute(
         f"UPDATE runs SET status = CASE WHEN status IN {OPEN_STATUSES} THEN 'interrupted' ELSE status END,"
@@ -126,6 +126,8 @@ def withdraw(cx: sqlite3.Connection, now: int, run_id: str, epoch: int) -> Decis
         " cancel_cause = COALESCE(cancel_cause, 'disconnect'), cancel_requested_at ="
         " COALESCE(cancel_requested_at, :now),"
         " cancel_reason = COALESCE(cancel_reason, 'the caller of the admission was cancelled'),"
+        " rollback_state = CASE WHEN cancel_action = 'rollback' AND started_at IS NOT NULL THEN 'done'"
+        " ELSE rollback_state END,"
         " holds_thread = 0, settled_at = :now, ended_at = COALESCE(ended_at, :now), updated_at = :now"
         " WHERE run_id = :run AND COALESCE(owner_epoch, home_epoch) = :epoch AND settled_at IS NULL"
         f" RETURNING {DECISION_COLUMNS}",

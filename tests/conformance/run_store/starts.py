@@ -89,6 +89,15 @@ class Starts(StoreCase):
         assert decision.settled
         assert await store.claim("t", epoch=me) == Claimed(replacing.run_id, admission.fence + 1)
 
+    async def test_withdrawal_of_a_run_to_be_rolled_back_has_nothing_to_undo(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        admission = await admitted_to_start(store, me)
+        await store.admit(new_run(multitask_strategy="rollback"), epoch=me, limits=Limits())
+        await store.withdraw(admission.run_id, epoch=me)
+        row = await row_of(store, admission.run_id)
+        assert (row.settled, row.rollback_state) == (True, "done")
+
     async def test_finish_starts_the_head_of_the_queue(self, store: CoordinationStore, me: int) -> None:
         own = await running(store, me)
         head, behind = [await waiting(store, me) for _ in range(2)]

@@ -41,6 +41,8 @@ FOUND_ELSEWHERE: Mapping[str, str] = {
     "test_pending_writes.py::test_closed_outbox_accepts_no_pending_write",
     "put-resets-the-fence": _STORES
     + "rollbacks.py::test_a_record_put_back_on_a_deleted_thread_does_not_reset_its_fence",
+    "repeated-finish-forgets-the-run-it-started": _STORES
+    + "starts.py::test_repeated_finish_returns_the_run_that_it_started",
     "sweep-leaves-what-is-beside": _STORES + "workers.py::test_a_run_beside_the_slot_ends_with_its_worker",
     "the-last-run-is-pruned": _STORES
     + "pruning.py::test_old_runs_go_with_their_audit_and_the_last_of_each_thread_stays",

@@ -138,6 +138,9 @@ BEGIN
         cancel_cause = COALESCE(cancel_cause, 'disconnect'),
         cancel_requested_at = COALESCE(cancel_requested_at, v_now),
         cancel_reason = COALESCE(cancel_reason, 'the caller of the admission was cancelled'),
+        -- No task was attached, so there is nothing to undo.
+        rollback_state = CASE WHEN cancel_action = 'rollback' AND started_at IS NOT NULL THEN 'done'
+                              ELSE rollback_state END,
         holds_thread = false, settled_at = v_now, ended_at = COALESCE(ended_at, v_now), updated_at = v_now
     WHERE run_id = _run_id AND COALESCE(owner_epoch, home_epoch) = _epoch AND settled_at IS NULL;
     won := FOUND;

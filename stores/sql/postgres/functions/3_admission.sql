@@ -104,16 +104,20 @@ DECLARE
         SELECT thread_id FROM rc.threads WHERE thread_id = ANY (ARRAY(SELECT thread_id FROM unnest(_calls)))
         FOR NO KEY UPDATE SKIP LOCKED);
 BEGIN
+    now := rc.clock((_calls[1]).now);
+    -- What is indexed is written as `place` will update it, so that the update changes no index.
     WITH fresh AS (
-        INSERT INTO rc.threads (thread_id, fence, next_seq, created_at, updated_at)
-        SELECT thread_id, COALESCE((SELECT d.fence FROM rc.deleted_threads d WHERE d.thread_id = new.thread_id), 0), 0, 0, 0
-        FROM (SELECT DISTINCT thread_id FROM unnest(_calls)
-              WHERE NOT thread_must_exist AND thread_id <> ALL (v_locked)) new
+        INSERT INTO rc.threads (thread_id, user_id, metadata, fence, next_seq, created_at, updated_at, ttl_ms, temporary)
+        SELECT thread_id, user_id, rc.stamped('{}', stamp),
+            COALESCE((SELECT d.fence FROM rc.deleted_threads d WHERE d.thread_id = new.thread_id), 0), 0, now, now,
+            temporary_ms, temporary_ms IS NOT NULL
+        FROM (SELECT DISTINCT ON (thread_id) thread_id, user_id, stamp, temporary_ms
+              FROM unnest(_calls) WITH ORDINALITY
+              WHERE NOT thread_must_exist AND thread_id <> ALL (v_locked) ORDER BY thread_id, ordinality) new
         WHERE pg_try_advisory_xact_lock('rc.threads'::regclass::oid::int4, hashtext(thread_id))
         ON CONFLICT DO NOTHING
         RETURNING thread_id
     ) SELECT COALESCE(array_agg(thread_id), '{}') INTO made FROM fresh;
-    now := rc.clock((_calls[1]).now);
     WITH plain AS MATERIALIZED (
         SELECT call.ordinality AS place, call.run_id, call.thread_id, call.user_id, call.multitask_strategy, call.beside,
                t.user_id AS owner,
@@ -166,8 +170,9 @@ BEGIN
             _now + delay_ms * 1000 AS not_before, _holds AND start_ref IS NOT NULL AS starts
         FROM unnest(_calls) WITH ORDINALITY WHERE ordinality = ANY (_places)
     ), placed AS (
-        UPDATE rc.threads t SET user_id = COALESCE(t.user_id, call.user_id),
-            assistant_id = COALESCE(call.assistant_id, t.assistant_id), metadata = rc.stamped(t.metadata, stamp),
+        UPDATE rc.threads t SET user_id = CASE WHEN fresh THEN call.user_id ELSE COALESCE(t.user_id, call.user_id) END,
+            assistant_id = COALESCE(call.assistant_id, t.assistant_id),
+            metadata = rc.stamped(CASE WHEN fresh THEN '{}' ELSE t.metadata END, stamp),
             fence = t.fence + _holds::int, next_seq = t.next_seq + 1, updated_at = _now,
             created_at = CASE WHEN fresh THEN _now ELSE t.created_at END,
             ttl_ms = CASE WHEN fresh THEN temporary_ms ELSE t.ttl_ms END,
