@@ -153,7 +153,11 @@ def claim(cx: sqlite3.Connection, now: int, thread_id: str, epoch: int) -> Claim
     ).fetchone()
     if head is None or not head[1]:
         return None
-    run_id: str = head[0]
+    return take_thread(cx, now, thread_id, head[0], epoch)
+
+
+def take_thread(cx: sqlite3.Connection, now: int, thread_id: str, run_id: str, epoch: int) -> Claimed:
+    """Give the free thread to the head of its queue. The caller has checked both."""
     (fence,) = cx.execute(
         "UPDATE threads SET fence = fence + 1, updated_at = ? WHERE thread_id = ? RETURNING fence",
         (now, thread_id),

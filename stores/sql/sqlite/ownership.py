@@ -16,8 +16,8 @@ from stores.sql.codec import (
     storable,
 )
 from stores.sql.columns import Column
-from stores.sql.conditions import IN_FLIGHT, WAITING
-from stores.sql.sqlite.admission import claim
+from stores.sql.conditions import IN_FLIGHT, WAITING, WAITS
+from stores.sql.sqlite.admission import take_thread
 from stores.sql.sqlite.codec import HOMELESS, IN_FLIGHT_RUNS
 from stores.sql.sqlite.decisions import end_children, standing
 from stores.sql.sqlite.guards import GUARD, LIVE, guard, is_mine
@@ -123,25 +123,28 @@ def finish(
 def _claim_next(
     cx: sqlite3.Connection, now: int, own: Ownership, finish: Finish, following: NextStart
 ) -> Finish:
-    claimed = None
-    if finish.next_home == own.epoch:
-        head, due = cx.execute(_HEAD, {"thread": own.thread_id, "now": now}).fetchone()
-        if head == following.run_id and not due:
-            claimed = claim(cx, now, own.thread_id, own.epoch)
-    if claimed is None:  # it may have taken the thread in an earlier attempt, whose answer was lost
-        row = cx.execute(_HOLDS, {"run": following.run_id, "epoch": own.epoch}).fetchone()
-        if row is None:
-            return finish
+    row = cx.execute(_HOLDS, {"run": following.run_id, "epoch": own.epoch}).fetchone()
+    if row is not None:  # it took the thread in an earlier attempt, whose answer was lost
         claimed = Claimed(following.run_id, row[0])
+    elif finish.next_home == own.epoch and _is_next(cx, now, own.thread_id, following.run_id):
+        claimed = take_thread(cx, now, own.thread_id, following.run_id, own.epoch)
+    else:
+        return finish
     its = Ownership(claimed.run_id, own.thread_id, own.epoch, claimed.fence)
     claimed = claimed._replace(started=start(cx, now, its, following.rollback_ref))
     return finish._replace(next_home=None, claimed=claimed)
 
 
+def _is_next(cx: sqlite3.Connection, now: int, thread_id: str, run_id: str) -> bool:
+    """Whether the thread is free, the run is the head of its queue, and no delayed run is due."""
+    head, blocked = cx.execute(_HEAD, {"thread": thread_id, "now": now}).fetchone()
+    return head == run_id and not blocked
+
+
 _OF_THREAD = f"FROM {IN_FLIGHT_RUNS} WHERE thread_id = :thread"
 _HEAD = (
     f"SELECT (SELECT run_id {_OF_THREAD} AND {WAITING} ORDER BY seq LIMIT 1),"
-    f" EXISTS (SELECT 1 {_OF_THREAD} AND {IN_FLIGHT} AND not_before <= :now)"
+    f" EXISTS (SELECT 1 {_OF_THREAD} AND {IN_FLIGHT} AND (NOT ({WAITS}) OR not_before <= :now))"
 )
 _HOLDS = "SELECT fence FROM runs WHERE run_id = :run AND owner_epoch = :epoch AND holds_thread"
 

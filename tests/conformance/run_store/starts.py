@@ -129,6 +129,20 @@ class Starts(StoreCase):
         assert again.claimed.started.decision.status is RunStatus.running
         assert [step.what for step in await store.transitions(head)] == ["queued", "claimed", "started"]
 
+    async def test_repeated_finish_starts_no_run_on_a_thread_that_another_run_has_taken(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        """The answer of the first finish was lost, and the head was claimed meanwhile. The state of its
+        thread may have to be opened first, so it starts by its own call."""
+        own = await running(store, me)
+        head, behind = [await waiting(store, me) for _ in range(2)]
+        await store.finish(own, SUCCESS)
+        await store.claim("t", epoch=me)
+        again = await store.finish(own, SUCCESS, following=NextStart(behind, REF))
+        assert again.claimed is None
+        assert (await row_of(store, head)).status is RunStatus.pending
+        assert (await row_of(store, behind)).holds_thread is False
+
     async def test_finish_of_a_cancelled_run_starts_the_head_as_well(
         self, store: CoordinationStore, me: int
     ) -> None:

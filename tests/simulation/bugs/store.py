@@ -70,7 +70,7 @@ BUGS = (
         "claim-takes-the-last",
         (_ADMISSION + "claim", "{WAITING} ORDER BY seq LIMIT 1", "{WAITING} ORDER BY seq DESC LIMIT 1"),
     ),
-    bug("claim-keeps-the-fence", (_ADMISSION + "claim", "SET fence = fence + 1", "SET fence = fence")),
+    bug("claim-keeps-the-fence", (_ADMISSION + "take_thread", "SET fence = fence + 1", "SET fence = fence")),
     bug("claim-of-a-held-thread", (_ADMISSION + "claim", "if busy is not None:", "if 0:")),
     # -- delayed runs
     bug(
@@ -165,7 +165,8 @@ BUGS = (
         ),
     ),
     bug(
-        "repeated-finish-forgets-the-run-it-started", (_OWNERSHIP + "_claim_next", "if row is None:", "if 1:")
+        "repeated-finish-forgets-the-run-it-started",
+        (_OWNERSHIP + "_claim_next", "if row is not None:", "if 0:"),
     ),
     bug(
         "withdrawal-leaves-a-run-that-has-started",
