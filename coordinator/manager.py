@@ -33,16 +33,17 @@ from stores.states import FAILED
 class RunManager:
     """Runs of this process, coordinated with those of every other process on the same store.
     `threads`, `runs`, `crons`, `webhooks`, `worker`, `assistants`: methods beyond the life of one run.
-    `RunManager()` keeps all in memory; `RunManager(store)` takes a coordination store (of `stores`)
-    or any store with only record operations, for one process. `open_coordinator` picks the adapters by URL.
-    Can be built without an event loop: background work starts at the first admission or in `async with`.
-    A manager lives in one event loop, that of its first call. A call from another one raises
+
+    `RunManager()` keeps all in memory; `RunManager(store)` takes a coordination store (of `stores`) or any
+    store with only record operations, for one process. `open_coordinator` picks the adapters by URL. A
+    manager needs no event loop when it is built: its background work starts at the first admission or in
+    `async with`. It lives in one event loop, that of its first call. A call from another one raises
     WrongEventLoop; other threads use `asyncio.run_coroutine_threadsafe`. Once that loop is closed, a manager
     on a store in memory moves to the loop of the next call; for a durable store, make a new manager.
+
     `assistants`: by name, or a collection of assistants that have names. `launch` uses them; their runs are
     portable: if the worker drains or dies while one is queued, another worker that has the assistant takes
-    it over. `pacemaker`, `clocks`: the source of heartbeats and times, for simulations.
-    """
+    it over. `pacemaker`, `clocks`: the source of heartbeats and times, for simulations."""
 
     def __init__(
         self,

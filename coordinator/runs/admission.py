@@ -172,7 +172,7 @@ class Admissions:
         if named != spec.assistant_id:
             spec = replace(spec, assistant_id=named)
         assistant = self._assistants.get(named)
-        return spec, None if spec.kind != "run" else assistant
+        return spec, assistant if spec.kind == "run" else None
 
     def _keys_of(self, spec: RunSpec, assistant: Assistant) -> dict[str, str]:
         """Returns the keys to add to the metadata of the run's thread."""
