@@ -55,13 +55,19 @@ dev: $(LIGHT)/.installed ## The same while assistants are written: one worker, r
 # has a Valkey and a PostgreSQL of its own.
 PROCESSES ?= 4
 
+RUN_TESTS = $(BIN)/pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
+
 .PHONY: test
-test: $(STAMP) ## Run the tests. A part of them: ARGS="tests/unit -k lease"
-	$(BIN)/pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(STAMP) ## Run the tests but for those of make slow. A part of them: ARGS="tests/unit -k lease"
+	$(RUN_TESTS) -m "not slow" $(ARGS)
+
+.PHONY: slow
+slow: $(STAMP) ## Run the long tests: simulation, model, browsers, kills, every engine and pooler
+	$(RUN_TESTS) -m slow $(ARGS)
 
 .PHONY: coverage
-coverage: ## The same, with branch coverage held at its floor, which takes half as long again
-	@$(MAKE) test ARGS="--cov --cov-report=term $(ARGS)"
+coverage: $(STAMP) ## Both, with branch coverage held at its floor, which takes half as long again
+	@$(RUN_TESTS) --cov --cov-report=term $(ARGS)
 
 # How many crashes, pauses, false burials, outages and deaf tasks a way through the model may have.
 FAULTS ?= 2
@@ -112,6 +118,19 @@ MINUTES ?= 3
 churn: $(STAMP) ## Begin and end runs for MINUTES (10): memory flat, nothing left over. Report in build/churn
 	@$(BIN)/python -m tests.churn $(ARGS)
 
+KILLS ?= 500
+RESTARTS ?= 100
+
+.PHONY: attempts
+attempts: $(STAMP) ## Kill owners of graphs (KILLS=500), restart workers in turn (RESTARTS=100): no step doubled or lost
+	@$(BIN)/python -m tests.attempts --kills $(KILLS) --restarts $(RESTARTS) $(ARGS)
+
+RECONNECTS ?= 1000
+
+.PHONY: reconnects
+reconnects: $(STAMP) ## Kill workers while clients of threads come back (RECONNECTS=1000): no event lost or doubled
+	@$(BIN)/python -m tests.reconnects --reconnects $(RECONNECTS) $(ARGS)
+
 .PHONY: drains
 drains: $(STAMP) ## Drain workers under load, COUNT (1000) times: no run that has returned is decided otherwise
 	@$(BIN)/python -m tests.drains $(if $(filter command line environment,$(origin COUNT)),--count $(COUNT)) $(ARGS)
@@ -148,8 +167,8 @@ simulate: $(STAMP) ## Run the real manager under seeded faults. SEEDS=100000, JO
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs $(JOBS) $(if $(SEED),--seed $(SEED)) $(if $(BUG),--bug $(BUG)) $(ARGS)
 
 .PHONY: contract
-contract: $(STAMP) ## Drive `coordinator serve --workers 3` with a folder of contract tests: CONTRACT=folder, WITHOUT=redis
-	@$(BIN)/python -m tests.contract $(CONTRACT) $(if $(filter redis,$(WITHOUT)),--without-redis) $(ARGS)
+contract: $(STAMP) ## Drive `coordinator serve --workers 3` with a folder of contract tests: CONTRACT=folder, WITHOUT=redis, WITH=graph
+	@$(BIN)/python -m tests.contract $(CONTRACT) $(if $(filter redis,$(WITHOUT)),--without-redis) $(if $(filter graph,$(WITH)),--graph) $(ARGS)
 
 .PHONY: newest
 newest: $(STAMP) ## Checks and tests with the newest releases that the bounds allow, and without bounds. A part: ARGS="tests/unit"
@@ -185,6 +204,11 @@ format: $(STAMP) ## Format, mend what ruff can mend, and write what is derived f
 	$(BIN)/ruff format .
 	$(BIN)/python tools/revise_functions.py
 	$(BIN)/python tools/langgraph_api.py
+
+.PHONY: page
+page: ## Build the pages of examples/ from their sources; needs node and npm
+	cd examples/chat/page && npm ci --no-audit --no-fund && node ../../page.mjs
+	cd examples/langgraph/page && npm ci --no-audit --no-fund && node ../../page.mjs
 
 .PHONY: clean
 clean: ## Remove all that was installed, built or cached

@@ -1,4 +1,5 @@
-"""The floor of a request: bare FastAPI routes that commit one row, or read rows of a coordinator's store.
+"""The floor of a request: bare FastAPI routes that commit one row, or read rows of a coordinator's store. A
+search also counts the threads, as each response of the coordinator with a full page does.
 
 `python -m bench.bare_routes PORT FOLDER`: FOLDER has the store `runs.db`; rows are committed to `floor.db`.
 The statements are executed in the event loop, which is the cheapest way, and nothing is logged.
@@ -28,8 +29,8 @@ def create_app(folder: Path) -> FastAPI:
     store = sqlite3.connect(f"file:{folder / 'runs.db'}?mode=ro", uri=True, isolation_level=None)
     store.row_factory = sqlite3.Row
 
-    def answer(statement: str, *parameters: Any) -> JSONResponse:
-        return JSONResponse([dict(row) for row in store.execute(statement, parameters)])
+    def answer(statement: str, *parameters: Any, headers: dict[str, str] | None = None) -> JSONResponse:
+        return JSONResponse([dict(row) for row in store.execute(statement, parameters)], headers=headers)
 
     async def commit(body: dict[str, Any]) -> JSONResponse:
         row_id = str(uuid4())
@@ -45,9 +46,11 @@ def create_app(folder: Path) -> FastAPI:
         return answer("SELECT * FROM runs WHERE run_id = ?", run_id)
 
     async def search(body: dict[str, Any]) -> JSONResponse:
+        (total,) = store.execute("SELECT count(*) FROM threads WHERE temporary = 0").fetchone()
         return answer(
-            "SELECT * FROM threads WHERE temporary = 0 ORDER BY created_at DESC, thread_id LIMIT ?",
+            "SELECT * FROM threads WHERE temporary = 0 ORDER BY updated_at DESC, thread_id DESC LIMIT ?",
             body["limit"],
+            headers={"X-Pagination-Total": str(total)},
         )
 
     app.add_api_route("/commit", commit, methods=["POST"])

@@ -87,7 +87,7 @@ class _Pairs:
 
 
 async def _compared(url: str, bare: _BareRoundTrips, pairs: _Pairs, pauses: Sequence[float]) -> None:
-    async with _workers(url, saturating=0) as (owner, other):
+    async with worker_pair(url, saturating=0) as (owner, other):
         for number, pause in enumerate(pauses):
             pairs.cancels.append(await cancel_elsewhere(owner, other, number, pause=pause))
             await asyncio.sleep(max(QUIET, pause))
@@ -95,17 +95,17 @@ async def _compared(url: str, bare: _BareRoundTrips, pairs: _Pairs, pauses: Sequ
 
 
 async def _cancels(url: str | None, count: int, *, saturating: int) -> list[float]:
-    async with _workers(url, saturating=saturating) as (owner, other):
+    async with worker_pair(url, saturating=saturating) as (owner, other):
         return [await cancel_elsewhere(owner, other, number) for number in range(count)]
 
 
 @asynccontextmanager
-async def _workers(
-    url: str | None, *, saturating: int
+async def worker_pair(
+    url: str | None, *, saturating: int, program: str = "bench.worker"
 ) -> AsyncGenerator[tuple[WorkerProcess, WorkerProcess]]:
     with tempfile.TemporaryDirectory() as folder:
         store = f"sqlite:///{Path(folder) / 'runs.db'}"
-        async with workers(2 + saturating, store, url) as (owner, other, *busy):
+        async with workers(2 + saturating, store, url, program=program) as (owner, other, *busy):
             for worker in busy:
                 await worker.call("saturate", at_once=20)
             if url is not None:

@@ -2,7 +2,8 @@
 the tables are off meanwhile: the rows are as the transactions would have left them, without their audit.
 
 Epochs 1..workers are live, those after them are dead and have no runs. Ids of runs grow with time, as those
-of `coordinator.ids` do: `old…` finished, `run…` in flight, `wait…` waiting. Threads: `t0`, `t1`, …
+of `coordinator.ids` do: `old…` finished, `run…` in flight, `wait…` waiting. Threads: `t0`, `t1`, …,
+changed a second apart.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _THREADS = """
 INSERT INTO rc.threads (thread_id, user_id, assistant_id, fence, next_seq, metadata, "values", created_at,
     updated_at)
 SELECT 't' || n, 'user' || n % 1000, 'agent', 1000, 1000, json_build_object('n', n % 5000)::text,
-    json_build_object('n', n % 5000, 'text', repeat('x', 200))::text, n, n
+    json_build_object('n', n % 5000, 'text', repeat('x', 200))::text, n, n * 1000000
 FROM generate_series(0, $1::bigint - 1) n
 """
 _RUNS = """

@@ -23,7 +23,7 @@ _THREADS = f"""
 INSERT INTO threads (thread_id, user_id, assistant_id, fence, next_seq, metadata, "values", created_at,
     updated_at)
 SELECT 't' || n, 'user' || (n % 1000), 'agent', 1000000, 1000000, json_object('n', n % 5000),
-    json_object('n', n % 5000, 'text', printf('%.200c', 'x')), n, n
+    json_object('n', n % 5000, 'text', printf('%.200c', 'x')), n, n * 1000000
 FROM numbers
 """  # noqa: S608 - constants of this module
 _RUNS = f"""

@@ -79,7 +79,7 @@ async def _start(*command: str) -> _Start:
                 stderr=asyncio.subprocess.PIPE,
             )
             try:
-                await _answered(port)
+                await answered(port)
                 healthy = time.perf_counter() - began
                 result = await client.runs.wait(None, "agent")
                 first_run = time.perf_counter() - began
@@ -95,7 +95,7 @@ async def _start(*command: str) -> _Start:
         return _Start(healthy, first_run, rss, pss)
 
 
-async def _answered(port: int) -> None:
+async def answered(port: int) -> None:
     """By a probe of its own few lines: what an HTTP client costs is not the server's."""
     until = time.perf_counter() + _GIVES_UP
     while time.perf_counter() < until:

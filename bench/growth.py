@@ -48,6 +48,8 @@ class Opened(NamedTuple):
     epoch: int
     idle: Iterator[str]
     """Threads with history and no run in flight, again and again."""
+    of_peer: list[str]
+    """The runs that PEER executes."""
     cpu: Callable[[], Awaitable[dict[int, float]]]
     """CPU seconds so far, by PID."""
 
@@ -103,6 +105,10 @@ def _idle(fleet: Fleet) -> Iterator[str]:
             yield f"t{number}"
 
 
+def _of_peer(fleet: Fleet) -> list[str]:
+    return [f"run{number:09}" for number in range(PEER - 1, fleet.in_flight, fleet.workers)]
+
+
 @asynccontextmanager
 async def _sqlite(fleet: Fleet) -> AsyncGenerator[Opened]:
     with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +120,7 @@ async def _sqlite(fleet: Fleet) -> AsyncGenerator[Opened]:
         store = SQLiteStore(path)
         await store.open()
         try:
-            yield Opened(store, await store.register(_worker()), _idle(fleet), _own_cpu)
+            yield Opened(store, await store.register(_worker()), _idle(fleet), _of_peer(fleet), _own_cpu)
         finally:
             await store.aclose()
 
@@ -129,7 +135,7 @@ async def _postgres(fleet: Fleet) -> AsyncGenerator[Opened]:
             try:
                 await make(cx, _SCHEMA, fleet)
                 epoch = await store.register(_worker())
-                yield Opened(store, epoch, _idle(fleet), lambda: _cpu_of_sessions(cx))
+                yield Opened(store, epoch, _idle(fleet), _of_peer(fleet), lambda: _cpu_of_sessions(cx))
             finally:
                 await cx.close()
                 await store.aclose()
@@ -151,7 +157,7 @@ async def _cpu_of_sessions(cx: asyncpg.Connection[Any]) -> dict[int, float]:
 
 async def _round(opened: Opened) -> Costs:
     """us of CPU of each operation."""
-    store, epoch = opened.store, opened.epoch
+    store = opened.store
     costs: Costs = {}
     owned = await _timed(opened, costs, "admit", [lambda: _admit(opened) for _ in range(BATCH)])
     success = Outcome(RunStatus.success)
@@ -160,17 +166,18 @@ async def _round(opened: Opened) -> Costs:
     await _timed(opened, costs, "cancel", [lambda own=own: _cancel(store, own) for own in owned])
     for own in owned:
         await store.finish(own, Outcome(RunStatus.interrupted))
-    for name, read in _reads(store, epoch).items():
+    for name, read in _reads(opened).items():
         ends = time.perf_counter() + SLICE
         until = iter(lambda ends=ends: time.perf_counter() >= ends, True)
         await _timed(opened, costs, name, (read for _, _ in zip(range(BATCH), until, strict=False)))
     return costs
 
 
-def _reads(store: Store, epoch: int) -> dict[str, Callable[[], Awaitable[Any]]]:
+def _reads(opened: Opened) -> dict[str, Callable[[], Awaitable[Any]]]:
+    store, epoch = opened.store, opened.epoch
     return {
         "tick": lambda: store.tick(epoch),
-        "tick of a worker that has a tenth of them": lambda: store.tick(PEER),
+        "tick of a worker that has a tenth of them": lambda: store.tick(PEER, opened.of_peer),
         "sweep": lambda: store.sweep(by=epoch, error="lost"),
         "a thread": lambda: store.thread("t7"),
         "newest 10 runs of a thread": lambda: _runs_of(store, "t7"),

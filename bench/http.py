@@ -22,8 +22,10 @@ class Connection:
         headers = await self._send(method, path, body)
         if "content-length" in headers:
             text = await self._reader.readexactly(int(headers["content-length"]))
-        else:
+        elif "transfer-encoding" in headers:
             text = b"".join([chunk async for chunk in self._chunks()])
+        else:  # 204
+            return None
         return json.loads(text) if text.strip() else None
 
     async def lines(self, path: str, **headers: str) -> AsyncGenerator[str]:

@@ -1,4 +1,5 @@
-"""What a worker costs that has nothing to do but run: store writes and Redis commands a second."""
+"""What a worker costs that has nothing to do but run: store writes and Redis commands a second; with MOST
+runs also CPU, and memory for each run."""
 
 from __future__ import annotations
 
@@ -8,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from bench.bare import connect
+from bench.cpu import cpu_seconds
+from bench.memory import memory_of
 from bench.processes import WorkerProcess, workers
-from bench.report import Measure
+from bench.report import Measure, at_most
 from coordinator.servers.valkey import ValkeyServer
 
-FEW, MANY = 10, 1_000
+FEW, MANY, MOST = 10, 1_000, 10_000
 SECONDS = 10.0
+AT_REST = 20.0
+"""Seconds over which the CPU is measured."""
 
 
 async def run(rounds: int) -> list[Measure]:
@@ -25,6 +30,8 @@ async def run(rounds: int) -> list[Measure]:
             few = await _counted(worker, client)
             await worker.call("hold_many", runs=MANY - FEW)
             many = await _counted(worker, client)
+        async with workers(1, store, server.url) as (worker,):
+            most = await _most(worker)
     measures: list[Measure] = []
     units = {"commits": "store writes/s", "reads": "store reads/s", "commands": "Redis commands/s"}
     for name, unit in units.items():
@@ -33,7 +40,23 @@ async def run(rounds: int) -> list[Measure]:
         measures.append(
             Measure("idle", f"{MANY:,} running runs", many[name], unit, f"= {few[name]:.1f}", same)
         )
-    return measures
+    return measures + most
+
+
+async def _most(worker: WorkerProcess) -> list[Measure]:
+    await worker.call("hold_many", runs=FEW)
+    before = memory_of(worker.pid).rss
+    for _ in range(37):
+        await worker.call("hold_many", runs=270)
+    await asyncio.sleep(5.0)
+    grown = memory_of(worker.pid).rss - before
+    began = cpu_seconds([worker.pid])
+    await asyncio.sleep(AT_REST)
+    share = (cpu_seconds([worker.pid]) - began) / AT_REST * 100
+    return [
+        at_most(Measure("idle", f"{MOST:,} running runs, CPU", share, "% of a core"), 2),
+        at_most(Measure("idle", f"{MOST:,} running runs, memory of a run", grown / (MOST - FEW), "KiB"), 12),
+    ]
 
 
 async def _counted(worker: WorkerProcess, client: Any) -> dict[str, float]:

@@ -60,7 +60,7 @@ async def _fleet(cx: asyncpg.Connection, jit: str, count: int) -> list[Measure]:
         ]
     )  # fmt: skip
     peers = await _median(cx, workers.workers(None, alive_only=True, counted=False), count)
-    tick = await _median(cx, reading.tick(_EPOCH, None), count)
+    tick = await _median(cx, reading.tick(_EPOCH, None, ()), count)
     return [
         at_most(Measure(_BENCH, f"a sweep, jit {jit}", sweep, "ms", note="three statements"), 1),
         Measure(_BENCH, f"a sweep's look at its peers, jit {jit}", peers, "ms"),

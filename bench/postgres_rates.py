@@ -46,8 +46,9 @@ async def run(rounds: int) -> list[Measure]:
     ]
 
 
-def _run(thread_id: str, **fields: Any) -> AdmissionRequest:
-    return AdmissionRequest(uuid4().hex, RunSpec(thread_id=thread_id, **fields), "2026-01-01T00:00:00+00:00")
+def _run(thread_id: str, *, request_hash: str | None = None, **fields: Any) -> AdmissionRequest:
+    spec = RunSpec(thread_id=thread_id, **fields)
+    return AdmissionRequest(uuid4().hex, spec, "2026-01-01T00:00:00+00:00", request_hash=request_hash)
 
 
 async def _admitted(store: PostgresStore, epoch: int, run: AdmissionRequest) -> Ownership:

@@ -13,6 +13,7 @@ from typing import Any
 class WorkerProcess:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+        self.pid = process.pid
         self._one_at_a_time = asyncio.Lock()
 
     async def call(self, do: str, **command: Any) -> Any:
@@ -37,7 +38,9 @@ class WorkerProcess:
 
 
 @asynccontextmanager
-async def workers(count: int, store: str, redis: str | None) -> AsyncGenerator[list[WorkerProcess]]:
+async def workers(
+    count: int, store: str, redis: str | None, *, program: str = "bench.worker"
+) -> AsyncGenerator[list[WorkerProcess]]:
     """`count` worker processes on one store, ready; killed at the end."""
     started: list[WorkerProcess] = []
     try:
@@ -45,7 +48,7 @@ async def workers(count: int, store: str, redis: str | None) -> AsyncGenerator[l
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "bench.worker",
+                program,
                 store,
                 *([redis] if redis else []),
                 stdin=asyncio.subprocess.PIPE,

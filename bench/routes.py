@@ -83,6 +83,8 @@ async def _batches(folder: Path, count: int) -> dict[str, list[float]]:
             thread_id = str(uuid4())
             for _ in range(LISTED):
                 await _call(app, "POST", f"/threads/{thread_id}/runs/wait", RUN)
+            for _ in range(LISTED):
+                await _call(app, "POST", f"/threads/{uuid4()}/runs/wait", RUN)
             run_id = (await manager.runs.of_thread(thread_id))[0].run_id
             floor = _floor(folder, manager, thread_id, run_id)
             calls = _calls(app, floor, thread_id, run_id)
@@ -110,7 +112,7 @@ def _calls(app: ASGIApp, floor: ASGIApp, thread_id: str, run_id: str) -> dict[st
 
     calls: dict[str, Call] = {_wait(at_once): (at_once, wait) for at_once in SCALES}
     calls |= {f"a commit, floor, {at_once} at once": (at_once, commit) for at_once in SCALES}
-    search = {"ids": [thread_id]}
+    search = {"limit": LISTED}
     return calls | {
         "list runs": read(app, "GET", f"/threads/{thread_id}/runs"),
         "list runs, floor": read(floor, "GET", "/runs"),
@@ -142,9 +144,11 @@ def _floor(folder: Path, manager: RunManager, thread_id: str, run_id: str) -> Fa
         return JSONResponse(_shown(await manager.runs.get(run_id, thread_id=thread_id)))
 
     async def search() -> JSONResponse:
-        rows = await manager.threads.search(ThreadQuery(ids=(thread_id,)))
+        rows = await manager.threads.search(ThreadQuery(limit=LISTED))
+        total = await manager.threads.count()
         names = "thread_id", "created_at", "updated_at", "state_updated_at", "metadata", "status", "values"
-        return JSONResponse([{name: getattr(row, name) for name in names} for row in rows])
+        page = [{name: getattr(row, name) for name in names} for row in rows]
+        return JSONResponse(page, headers={"X-Pagination-Total": str(total)})
 
     app.add_api_route("/commit/{row}", commit, methods=["POST"])
     app.add_api_route("/runs", list_runs)

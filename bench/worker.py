@@ -17,10 +17,11 @@ import itertools
 import json
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from bench.throughput import by_status
-from coordinator import RunContext, RunManager, open_coordinator
+from coordinator import RunContext, RunManager, RunRecord, open_coordinator
 
 QUIET = 0.02  # s; the answer wakes the driver, which must not take a core from the owner just now
 
@@ -32,7 +33,7 @@ class Commands:
         self._busy: list[asyncio.Task[None]] = []
 
     async def hold(self, thread: str) -> str:
-        run = await self._manager.create_or_reject(thread, "agent")
+        run = await self._manager.create_or_reject(thread, "agent", kwargs={"input": {}})
         self._stopped[run.run_id] = asyncio.get_running_loop().create_future()
         running = asyncio.Event()
 
@@ -44,9 +45,12 @@ class Commands:
                 self._stopped[ctx.run.run_id].set_result(time.monotonic())
                 raise
 
-        self._manager.launch(run, wait_for_cancel)
+        self.launch(run, wait_for_cancel)
         await running.wait()
         return run.run_id
+
+    def launch(self, run: RunRecord, step: Callable[[RunContext], Awaitable[None]]) -> None:
+        self._manager.launch(run, step)
 
     async def stopped(self, run: str) -> float:
         return await self._stopped[run]
@@ -89,9 +93,9 @@ class Commands:
         return self._manager.worker.store_counters()
 
 
-async def main(store: str, redis: str | None) -> None:
-    async with open_coordinator(store, redis=redis, grace=0, force_after=1.0) as manager:
-        commands = Commands(manager)
+async def main(store: str, redis: str | None, kind: type[Commands] = Commands, **options: Any) -> None:
+    async with open_coordinator(store, redis=redis, grace=0, force_after=1.0, **options) as manager:
+        commands = kind(manager)
         loop = asyncio.get_running_loop()
         print(json.dumps({"ready": manager.worker.epoch}), flush=True)
         while line := await loop.run_in_executor(None, sys.stdin.readline):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from coordinator.assistants.decorator import assistant
     from coordinator.bootstrap import open_coordinator
-    from coordinator.context import RunContext
+    from coordinator.context import BlockContext, RunContext, current_run
     from coordinator.errors import (
         CancelNotDurable,
         ConflictError,
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         QueueFull,
         RunFailed,
         RunNotFound,
+        RunNotStarted,
         StaleFence,
         StoreError,
         StoreRefused,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from coordinator.schemas import (
         Abort,
         CancelAction,
+        CancelAnswer,
+        CancelOutcome,
         Cause,
         CheckpointRef,
         Description,
@@ -50,17 +53,23 @@ if TYPE_CHECKING:
         RunStatus,
         StateView,
         Strategy,
+        User,
     )
     from coordinator.settings import Settings
     from coordinator.workers.health import Health
+    from coordinator.workers.projections import Projection
     from stores.base import RunStore
     from stores.catalogue import ThreadQuery
     from stores.memory import MemoryRunStore
+    from stores.projections import RunChange
 
 __all__ = [
     "Abort",
+    "BlockContext",
     "CancelAction",
+    "CancelAnswer",
     "CancelNotDurable",
+    "CancelOutcome",
     "Cause",
     "CheckpointRef",
     "ConflictError",
@@ -85,12 +94,15 @@ __all__ = [
     "ParentEnded",
     "PersistenceRetryPolicy",
     "Phase",
+    "Projection",
     "QueueFull",
     "Receipt",
+    "RunChange",
     "RunContext",
     "RunFailed",
     "RunManager",
     "RunNotFound",
+    "RunNotStarted",
     "RunRecord",
     "RunRequest",
     "RunStatus",
@@ -106,7 +118,9 @@ __all__ = [
     "ThreadNotFound",
     "ThreadQuery",
     "UnsupportedStrategyError",
+    "User",
     "assistant",
+    "current_run",
     "open_coordinator",
 ]
 
@@ -114,7 +128,10 @@ __all__ = [
 # may.
 _HOMES = {
     "Abort": "coordinator.schemas",
+    "BlockContext": "coordinator.context",
     "CancelAction": "coordinator.schemas",
+    "CancelAnswer": "coordinator.schemas",
+    "CancelOutcome": "coordinator.schemas",
     "CancelNotDurable": "coordinator.errors",
     "Cause": "coordinator.schemas",
     "CheckpointRef": "coordinator.schemas",
@@ -140,12 +157,15 @@ _HOMES = {
     "ParentEnded": "coordinator.errors",
     "PersistenceRetryPolicy": "coordinator.schemas",
     "Phase": "coordinator.schemas",
+    "Projection": "coordinator.workers.projections",
     "QueueFull": "coordinator.errors",
     "Receipt": "coordinator.schemas",
+    "RunChange": "stores.projections",
     "RunContext": "coordinator.context",
     "RunFailed": "coordinator.errors",
     "RunManager": "coordinator.manager",
     "RunNotFound": "coordinator.errors",
+    "RunNotStarted": "coordinator.errors",
     "RunRecord": "coordinator.record",
     "RunRequest": "coordinator.schemas",
     "RunStatus": "coordinator.schemas",
@@ -161,7 +181,9 @@ _HOMES = {
     "ThreadNotFound": "coordinator.errors",
     "ThreadQuery": "stores.catalogue",
     "UnsupportedStrategyError": "coordinator.errors",
+    "User": "coordinator.schemas",
     "assistant": "coordinator.assistants.decorator",
+    "current_run": "coordinator.context",
     "open_coordinator": "coordinator.bootstrap",
 }
 

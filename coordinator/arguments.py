@@ -24,6 +24,7 @@ T = TypeVar("T")
 MAX_ID = 255
 MAX_MODEL_NAME = 128
 MAX_URL = 2048
+MAX_EXTRA = 16 * 1024  # bytes
 MAX_DEPTH = 200
 MAX_TIME_LIMIT = 10 * 366 * 86_400  # s; its microseconds must fit 64 bits
 
@@ -40,6 +41,19 @@ def check_id(argument: str, value: object) -> str:
         raise InvalidArgument(argument, f"must be a str, not {type(value).__name__}")
     if not value or len(value) > MAX_ID:
         raise InvalidArgument(argument, f"must have 1 to {MAX_ID} characters, not {len(value)}")
+    return _without_controls(argument, value)
+
+
+def check_mode(value: object) -> str:
+    """The name of an event, of any length: without control characters, encodable, not empty."""
+    if not isinstance(value, str):
+        raise InvalidArgument("mode", f"must be a str, not {type(value).__name__}")
+    if not value:
+        raise InvalidArgument("mode", "must not be empty")
+    return _without_controls("mode", value)
+
+
+def _without_controls(argument: str, value: str) -> str:
     if not value.isprintable() and any(_is_control(char) for char in value):
         raise InvalidArgument(argument, "must not contain control characters or lone surrogates")
     return value
@@ -127,6 +141,10 @@ def check_choice(argument: str, value: object, choices: Collection[str]) -> str:
     return value
 
 
+def check_on_pending_cancel(value: object) -> Literal["cancel", "raise"]:
+    return "raise" if check_choice("on_pending_cancel", value, ("cancel", "raise")) == "raise" else "cancel"
+
+
 def check_disconnect(value: object) -> DisconnectMode:
     return _member("on_disconnect", value, DisconnectMode)
 
@@ -176,6 +194,14 @@ def _has_plain_keys(value: object, depth: int) -> bool:
     return True
 
 
+def check_extra(value: object) -> JsonObject:
+    """Accepts a JSON object of at most MAX_EXTRA bytes."""
+    extra = check_metadata(value, "extra")
+    if len(json.dumps(extra, separators=(",", ":"))) > MAX_EXTRA:
+        raise InvalidArgument("extra", f"must be at most {MAX_EXTRA} bytes of JSON")
+    return extra
+
+
 def check_counters(fields: JsonMapping) -> JsonObject:
     """Validates the known fields of a completion or a progress snapshot; unknown names pass unchecked."""
     checked = dict(fields)
@@ -190,6 +216,8 @@ def check_counters(fields: JsonMapping) -> JsonObject:
             checked[name] = (
                 check_model_name(fields[name]) if name == "model_name" else check_text(name, fields[name])
             )
+    if fields.get("extra") is not None:
+        checked["extra"] = check_extra(fields["extra"])
     if "status" in fields:
         checked["status"] = check_status(fields["status"]).value
     return checked
@@ -297,6 +325,15 @@ def check_epoch(value: object) -> int | None:
 def check_flag(argument: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise InvalidArgument(argument, f"must be a bool, not {type(value).__name__}")
+    return value
+
+
+MAX_RETRIES = 1000
+
+
+def check_retries(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_RETRIES:
+        raise InvalidArgument("retries", f"must be an integer from 0 to {MAX_RETRIES}, not {value!r:.80}")
     return value
 
 

@@ -24,6 +24,7 @@ from coordinator.settings import Settings
 from coordinator.telemetry import Hook
 from coordinator.telemetry.log import LoggingHook
 from coordinator.urls import redact_url
+from coordinator.workers.projections import Projection
 from coordinator.workers.reaper import Reaper
 from coordinator.workers.worker import Worker
 from stores.base import CoordinationStore
@@ -216,19 +217,22 @@ async def open_coordinator(
     settings: Settings | None = None,
     hooks: Iterable[Hook] | None = None,
     assistants: Agents | None = None,
+    projections: Iterable[Projection] = (),
+    manager_class: type[RunManager] = RunManager,
     **overrides: Any,  # Any: by the names of Settings, which checks them
 ) -> AsyncGenerator[RunManager]:
     """A started RunManager on a store URL and, if given, a Redis URL.
 
     Missing arguments are taken from `settings`, then from COORDINATOR_… variables; `overrides` are fields
     of `Settings`. `redis_credentials` is called for user and password at each connect (as redis-py's
-    `CredentialProvider`). `assistants`: see `RunManager`. Without a reachable Redis the manager starts in
+    `CredentialProvider`). `assistants`: see `RunManager`. `projections`: see `Projection`. `manager_class`: a
+    subclass of RunManager, called with its arguments. Without a reachable Redis the manager starts in
     store-only mode and connects later. Raises InvalidArgument, StoreError.
     """
     given = settings or Settings(**overrides)
     opened_store = store_from_url(store or given.store, given)
     transport = _transport(redis or given.redis, store or given.store, given, opened_store, redis_credentials)
-    manager = RunManager(
+    manager = _checked_class(manager_class)(
         opened_store,
         settings=given,
         notifier=transport.notifier,
@@ -237,12 +241,21 @@ async def open_coordinator(
         hooks=(LoggingHook(),) if hooks is None else hooks,
         assistants=assistants,
     )
+    for projection in projections:
+        manager.projections.add(projection)
     try:
         async with manager, _delivering(manager, given):
             yield manager
     finally:
         await opened_store.aclose()
         await transport.aclose()
+
+
+def _checked_class(manager_class: object) -> type[RunManager]:
+    """Raises InvalidArgument."""
+    if not (isinstance(manager_class, type) and issubclass(manager_class, RunManager)):
+        raise InvalidArgument("manager_class", f"must be a subclass of RunManager, not {manager_class!r:.50}")
+    return manager_class
 
 
 def _delivering(manager: RunManager, settings: Settings) -> AbstractAsyncContextManager[None]:

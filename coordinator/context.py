@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import Awaitable
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable
+from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
-from coordinator.arguments import check_model_name
+from coordinator.arguments import check_extra, check_json, check_model_name, check_status, check_text
 from coordinator.errors import InvalidArgument, StaleFence
 from coordinator.record import PROGRESS_FIELDS, RunRecord
-from coordinator.schemas import Abort, Json, RunRequest, User
+from coordinator.schemas import Abort, Json, RunRequest, RunStatus, User
+from stores.json_values import JsonObject
+from stores.states import TERMINAL
 from stores.tasks import AnyFuture
 
 current_run: ContextVar[RunContext | None] = ContextVar("current_run", default=None)
-"""The run that executes this code; inherited by tasks and `asyncio.to_thread` calls that it starts."""
+"""The run or operation that executes this code: `current_run.get()` carries `fence`, `run.run_id` and
+`run.thread_id`, which a storage of state checks in its transaction.
+
+Inherited by tasks, and by `asyncio.to_thread` calls, that the code starts. A thread that was started by hand
+inherits nothing: a storage must refuse writes without a run, and those to another thread than the run's."""
 
 
 REPORTED = (*PROGRESS_FIELDS, "model_name")
@@ -32,9 +38,13 @@ class ContextServices(Protocol):
         ...
 
     def emit(self, mode: str, data: Json) -> Awaitable[None]: ...
+    def emit_encoded(self, mode: str, data: bytes) -> Awaitable[None]: ...
     def show(self, values: Json, *, if_changed: bool = False) -> Awaitable[None]:
-        """Emit the thread's values, of any size. With `if_changed`, skip them if equal to the last emitted
-        ones."""
+        """Emit the thread's values. With `if_changed`, skip them if equal to the last emitted ones."""
+        ...
+
+    def end_messages(self) -> Awaitable[None]:
+        """Emit the end of a message that is open, if the request is one of the streaming protocol."""
         ...
 
     def close(self) -> None:
@@ -49,21 +59,33 @@ class ContextServices(Protocol):
     def abort(self) -> Abort | None: ...
 
 
+def _no_node(context: Context) -> str | None:
+    del context
+    return None
+
+
 @dataclass(eq=False)
 class RunContext:
     """Passed to the run's code. `fence` belongs in every write of state that the code makes itself.
 
     `abort_event` is set when the run must stop (`abort` holds the reason), `drain_event` when the worker
-    drains: a run that can stop early should do so.
+    drains: a run that can stop early should do so. `portable`: another worker may continue it; then it stops
+    with `Outcome(drained=True)`. `opened`: what `ThreadStates.open` returned for this run; None for a run
+    beside its thread (fence 0). `node_in`: set by assistants that run graphs, returns the node that the code
+    with this context belongs to; called from other threads, for messages.
     """
 
     run: RunRecord
     fence: int
     attempt: int
     values: Json
+    user: User | None
     drain_event: asyncio.Event
     services: ContextServices
     tracked: set[AnyFuture] = field(default_factory=set[AnyFuture])
+    opened: Json = None
+    portable: bool = False
+    node_in: Callable[[Context], str | None] = _no_node
 
     def __post_init__(self) -> None:
         self.closed = False
@@ -78,10 +100,6 @@ class RunContext:
     @property
     def abort(self) -> Abort | None:
         return self.services.abort()
-
-    @property
-    def user(self) -> User | None:
-        return None if self.run.user_id is None else User(self.run.user_id)
 
     @cached_property
     def request(self) -> RunRequest:
@@ -114,8 +132,8 @@ class RunContext:
         await self.services.show(values)
 
     async def show(self, values: Json) -> None:
-        """Emit the values that the thread will have, unless equal to the last emitted ones. Raises as `emit`,
-        except for values that are too large: these are missing in the log."""
+        """Emit the values that the thread will have, unless equal to the last emitted ones. Raises as
+        `emit`."""
         self.check()
         await self.services.show(values, if_changed=True)
 
@@ -124,10 +142,17 @@ class RunContext:
 
         Waits for the log's acknowledgement for at most `event_budget` s. After that the event is buffered,
         within bounds, and appended when the log is reachable again; followers receive a gap for dropped
-        events. Allowed while the run unwinds, not after it has stopped. Raises as `check`, and
-        InvalidArgument for data that is not JSON or larger than `event_max_bytes`."""
+        events. In place of an event larger than `event_max_bytes` an event `omitted` is appended, which names
+        its mode and size. Allowed while the run unwinds, not after it has stopped. Raises as `check`, and
+        InvalidArgument for data that is not JSON, and for a mode that is empty or has control characters."""
         self.check()
         await self.services.emit(mode, data)
+
+    async def emit_encoded(self, mode: str, data: bytes) -> None:
+        """As `emit`, of JSON that the caller has encoded (UTF-8). It is not parsed: invalid JSON reaches the
+        followers as it is. Raises InvalidArgument if it is not UTF-8."""
+        self.check()
+        await self.services.emit_encoded(mode, data)
 
     def progress(self, **counters: Json) -> None:
         """Report token and message counters and `model_name`; omitted or None fields are unchanged. Written
@@ -156,6 +181,41 @@ class RunContext:
     def _untrack(self, future: AnyFuture) -> None:
         self.tracked.discard(future)
         _retrieve_exception(future)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The end of a run as a block of its caller has decided it."""
+
+    status: RunStatus
+    error: str | None = None
+    result: Json = None
+    extra: JsonObject | None = None
+
+
+class BlockContext(RunContext):
+    """Yielded by `RunManager.running`: the context of a run whose code is a block of the caller's task."""
+
+    ending: Ending | None = None
+
+    def end(
+        self,
+        status: RunStatus | str,
+        *,
+        error: str | None = None,
+        result: Json = None,
+        extra: JsonObject | None = None,
+    ) -> None:
+        """Decide how the run ends when the block is left, also if the block raises afterwards. The last call
+        counts; a cancel or time limit that was committed before takes precedence. `result`: what `wait`
+        returns. `extra`: merged into the run's own fields before it settles. Raises InvalidArgument, also for
+        a status that is not terminal."""
+        ended = check_status(status)
+        if ended not in TERMINAL:
+            raise InvalidArgument("status", f"must be a terminal one, not {ended.value!r}")
+        if extra is not None:
+            check_extra({**self.run.extra, **check_extra(extra)})
+        self.ending = Ending(ended, check_text("error", error), check_json("result", result), extra)
 
 
 def _retrieve_exception(future: AnyFuture) -> None:

@@ -7,12 +7,14 @@ CoordinatorError
 │   ├── IdempotencyConflict
 │   └── ThreadExists           the id of a new thread exists already
 ├── QueueFull                  the queue of the thread or of the user is full
-├── ThreadNotFound, RunNotFound, CronNotFound
+├── ThreadNotFound, RunNotFound, CronNotFound, AssistantNotFound
+├── AssistantExists            the id of a new assistant is in use
 ├── SearchTooLong              a search or a count exceeded `search_timeout`
 ├── CronFired                  the cron is no longer due at that time
 ├── TooManyCrons               the user has reached the limit of crons
 ├── ParentEnded                the parent run was cancelled or failed: it admits no children
 ├── RunFailed                  raised by `wait` for a run that ended with error or timeout
+├── RunNotStarted              raised by `running` for a run that must not run
 ├── NotSettled                 (also TimeoutError) the run is decided, but its task has not stopped yet
 ├── Draining                   this worker admits no more runs: retry on another worker
 ├── EpochDead, LeaseLost       this worker is fenced and registers with a new epoch
@@ -35,6 +37,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from stores.errors import (
+    AssistantExists,
+    AssistantNotFound,
     ConflictError,
     CoordinatorError,
     CronFired,
@@ -62,6 +66,8 @@ from stores.errors import (
 )
 
 __all__ = [
+    "AssistantExists",
+    "AssistantNotFound",
     "CancelNotDurable",
     "ConflictError",
     "CoordinatorError",
@@ -78,6 +84,7 @@ __all__ = [
     "QueueFull",
     "RunFailed",
     "RunNotFound",
+    "RunNotStarted",
     "SchemaTooNew",
     "SchemaTooOld",
     "SearchTooLong",
@@ -118,6 +125,14 @@ class RunFailed(CoordinatorError):
     def __init__(self, run_id: str, status: str, error: str | None) -> None:
         self.run_id, self.status, self.error = run_id, status, error
         super().__init__(f"Run {run_id!r} ended with {status}: {error or 'no error text'}")
+
+
+class RunNotStarted(CoordinatorError):
+    """The run was cancelled, or has ended otherwise, before its code could begin. `status`: its decision."""
+
+    def __init__(self, run_id: str, status: str, error: str | None) -> None:
+        self.run_id, self.status, self.error = run_id, status, error
+        super().__init__(f"Run {run_id!r} has not started: it is {status}{f' ({error})' if error else ''}")
 
 
 class NotSettled(CoordinatorError, TimeoutError):

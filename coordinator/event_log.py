@@ -23,6 +23,10 @@ from coordinator.schemas import Cause, Json, RunStatus
 END = ""
 """The mode of the entry that closes a log; no event may use it."""
 
+OMITTED = "omitted"
+"""The mode of an event in place of one that was too large for the log. Every follower receives it, whatever
+modes it selects. Its data: `{"mode": …, "bytes": …, "max_bytes": …}`."""
+
 _ID = re.compile(r"([0-9]{1,19})-([0-9]{1,19})", re.ASCII)
 _LARGEST = 2**63 - 1  # half of the range of a Redis stream id, so that the successor of every id is valid
 
@@ -154,6 +158,11 @@ class EventLog(Protocol):
     def close(self, thread_id: str, run_id: str, entry: Entry) -> None:
         """Append the last entry of a fence (mode `END`). Fire and forget. Called before the run's row
         settles: a reader that sees the settled row finds the complete log."""
+        ...
+
+    async def flushed(self, thread_id: str, run_id: str) -> None:
+        """Return when every worker can read the entries of the run that were appended before, or when they
+        are given up. The caller bounds the wait."""
         ...
 
     async def read(self, thread_id: str, run_id: str, after: EventId | None, limit: int) -> Page | None:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Iterable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Self
 
 from coordinator import arguments as check
-from coordinator.assembly.resources import crons_of, runs_of, specs_of, threads_of, webhooks_of, worker_of
+from coordinator.assembly import resources
 from coordinator.assembly.whole import Assembly
 from coordinator.assistants.decorator import Agents
 from coordinator.assistants.function import AgentFunction, as_assistant
 from coordinator.assistants.ports import Assistant
 from coordinator.clock import Clocks
+from coordinator.context import BlockContext
 from coordinator.errors import RunFailed
 from coordinator.event_log import Event, EventLog, Gap
 from coordinator.events.follower import Follower
 from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier
 from coordinator.record import RunRecord, RunTask
-from coordinator.schemas import Cause, DisconnectMode, Ended, Json, PersistenceRetryPolicy, RunStatus
+from coordinator.record_methods import RecordMethods
+from coordinator.runs.blocks import OnPendingCancel
+from coordinator.schemas import Cause, DisconnectMode, Ended, Json, PersistenceRetryPolicy, RunStatus, User
 from coordinator.settings import Settings
 from coordinator.telemetry import Hook
 from coordinator.workers.lease import Pacemaker
@@ -30,20 +33,20 @@ from stores.spec import RunSpec
 from stores.states import FAILED
 
 
-class RunManager:
+class RunManager(RecordMethods):
     """Runs of this process, coordinated with those of every other process on the same store.
-    `threads`, `runs`, `crons`, `webhooks`, `worker`, `assistants`: methods beyond the life of one run.
+    Its nouns (`threads`, `runs`, `crons`, `projections`, ...) have the methods beyond the life of one run.
 
     `RunManager()` keeps all in memory; `RunManager(store)` takes a coordination store (of `stores`) or any
-    store with only record operations, for one process. `open_coordinator` picks the adapters by URL. A
-    manager needs no event loop when it is built: its background work starts at the first admission or in
-    `async with`. It lives in one event loop, that of its first call. A call from another one raises
-    WrongEventLoop; other threads use `asyncio.run_coroutine_threadsafe`. Once that loop is closed, a manager
-    on a store in memory moves to the loop of the next call; for a durable store, make a new manager.
+    store with only record operations, for one process. `open_coordinator` picks the adapters by URL. It needs
+    no event loop when it is built: background work starts at the first admission or in `async with`. It lives
+    in one event loop, that of its first call. A call from another one raises WrongEventLoop; other threads
+    use `asyncio.run_coroutine_threadsafe`. Once that loop is closed, a manager on a store in memory moves to
+    the loop of the next call; for a durable store, make a new manager.
 
-    `assistants`: by name, or a collection of assistants that have names. `launch` uses them; their runs are
-    portable: if the worker drains or dies while one is queued, another worker that has the assistant takes
-    it over. `pacemaker`, `clocks`: the source of heartbeats and times, for simulations."""
+    `assistants`: by name, or a collection of assistants that have names. Their runs are portable: another
+    worker with the assistant takes them over if this one drains or dies while they are queued, or while they
+    run and have `retries`. `pacemaker`, `clocks`: the source of heartbeats and times, for simulations."""
 
     def __init__(
         self,
@@ -59,7 +62,7 @@ class RunManager:
         pacemaker: Pacemaker | None = None,
         clocks: Clocks | None = None,
     ) -> None:
-        self._parts = Assembly(
+        parts = self._parts = Assembly(
             coordinated(check.check_store(store), persistence_retry_policy or PersistenceRetryPolicy()),
             settings or Settings(),
             notifier=notifier,
@@ -70,16 +73,16 @@ class RunManager:
             pacemaker=pacemaker,
             clocks=clocks,
         )
-        self._take(self._parts)
-        self.store = self._parts.shared.store
-        """The store that this manager was given, as a coordination store. A write to it bypasses the manager,
-        which learns of it as of any other worker's."""
-        self.assistants = self._parts.shared.assistants
+        self._take(parts)
+        self.store = parts.shared.store
+        """As a coordination store. A write to it bypasses the manager, which learns of it as of another's."""
+        self.assistants = parts.shared.assistants
         """The assistants of this worker, by name or UUID; `register` more before the manager opens."""
-        self.threads, self.runs = threads_of(self._parts), runs_of(self._parts)
-        self.crons, self.webhooks = crons_of(self._parts), webhooks_of(self._parts)
-        self.worker = worker_of(self._parts)
-        self._specs = specs_of(self._parts, self.webhooks)
+        self.threads, self.runs = resources.threads_of(parts), resources.runs_of(parts)
+        self.crons, self.webhooks = resources.crons_of(parts), resources.webhooks_of(parts)
+        self.projections, self.streams = resources.projections_of(parts), resources.streams_of(parts)
+        self.client_assistants = resources.client_assistants_of(parts)
+        self.worker, self._specs = resources.worker_of(parts), resources.specs_of(parts, self.webhooks)
 
     def _take(self, parts: Assembly) -> None:
         """Sets the collaborators that the methods of this class call."""
@@ -88,6 +91,7 @@ class RunManager:
         self._runs, self._values, self._worker = shared.registry.records, shared.values, shared.worker
         self._admissions, self._execution, self._lifecycle = runs.admissions, runs.execution, runs.lifecycle
         self._cancellations, self._queries, self._readers = runs.cancellations, runs.queries, runs.readers
+        self._blocks, self._extras = runs.blocks, runs.extras
         self._drain, self._expiry, self._recovery = parts.drain, parts.expiry, parts.recovery
 
     async def __aenter__(self) -> Self:
@@ -98,10 +102,9 @@ class RunManager:
         await self.aclose()
 
     async def open(self) -> None:
-        """Open the store, register this worker, start its loops. Raises StoreError."""
+        """Open the store and storages of state, register this worker, start its loops. Raises StoreError."""
         self._home.check()
-        await self.store.open()
-        await self._worker.ready()
+        await self._parts.open()
 
     async def aclose(self) -> None:
         """Shut down with the configured grace, then close store and transport. Idempotent."""
@@ -156,6 +159,7 @@ class RunManager:
         multitask_strategy: str = "reject",
         model_name: str | None = None,
         user_id: str | None = None,
+        user: User | None = None,
         idempotency_key: str | None = None,
         parent_run_id: str | None = None,
         thread_must_exist: bool = False,
@@ -167,28 +171,28 @@ class RunManager:
         after_seconds: float | None = None,
         webhook: str | None = None,
         firing: Firing | None = None,
+        extra: JsonObject | None = None,
     ) -> RunRecord:
         """Admit a run, atomically against every other admission on the thread, on any worker.
 
-        `reject` raises ConflictError while a run is in flight. `interrupt`, `rollback` cancel the runs in
-        flight with that action once the new row is committed; the new run starts when their tasks have
-        stopped. `enqueue`: first in, first out.
+        `reject` raises ConflictError while a run is in flight; `interrupt`, `rollback` cancel those in flight
+        once the new row is committed, and start it when their tasks have stopped; `enqueue`: in order.
 
         Limits (s; "default" = the setting, None = none), which end the run with status `timeout`: `timeout`
         from its start, `idle_timeout` without event, save or progress, `queue_timeout` in the queue.
-        `parent_run_id`: the run is cancelled when its parent ends as anything but success; a run that
-        replaces its parent has no parent. `webhook`: the URL to which the settled run is sent, by a worker
-        that delivers webhooks. `firing`: the firing of a cron; CronFired is raised if it has a run already.
+        `parent_run_id`: the run is cancelled when its parent ends as anything but success. `webhook`: URL to
+        which a delivering worker sends the settled run. `firing`: of a cron; CronFired if it has a run.
 
         Creates the thread if it does not exist (unless `thread_must_exist`); with `temporary_thread`, it is
         removed `keep_temporary` (s) after its last run settled. A thread without an owner is assigned to
-        `user_id`; with `adopt_thread=False` ThreadNotFound is raised instead. `after_seconds`: delay by the
-        store's clock before the run joins the queue; survives restarts. Until then it does not block other
-        runs. Its `created_at` is that time; its strategy acts at once.
+        `user_id`; with `adopt_thread=False` ThreadNotFound is raised instead. `user`: in place of `user_id`,
+        with permissions and attributes. `after_seconds`: delay by the store's clock before the run joins the
+        queue. Until then it blocks no other run. Its `created_at` is that time; its strategy acts at once.
+        `extra`: fields of the caller's own (JSON, at most 16 KiB), which `get` and the lists of this class
+        return; see `update_run_completion`.
 
         Raises ConflictError, QueueFull, ThreadNotFound, RunNotFound and ParentEnded (of the parent),
-        UnsupportedStrategyError, InvalidArgument, Draining, OutboxFull, StoreError.
-        """
+        UnsupportedStrategyError, InvalidArgument, Draining, OutboxFull, StoreError."""
         spec = self.spec(
             thread_id,
             assistant_id,
@@ -198,6 +202,7 @@ class RunManager:
             multitask_strategy=multitask_strategy,
             model_name=model_name,
             user_id=user_id,
+            user=user,
             idempotency_key=idempotency_key,
             parent_run_id=parent_run_id,
             thread_must_exist=thread_must_exist,
@@ -209,6 +214,7 @@ class RunManager:
             after_seconds=after_seconds,
             webhook=webhook,
             firing=firing,
+            extra=extra,
         )
         return await self.admit(spec)
 
@@ -228,18 +234,44 @@ class RunManager:
             self._expiry.begin()
         return await self._admissions.admit(checked, start=bool(start), validated=validated)
 
-    def launch(self, record: RunRecord, agent: AgentFunction | Assistant | None = None) -> RunTask:
-        """Run `async def agent(ctx: RunContext) -> result` as the run's task, once the run holds its thread.
-        Without `agent`, the assistant that is registered with the run's assistant_id. Raises InvalidArgument
-        for a run that this worker did not admit, or an unknown assistant."""
+    def launch(
+        self, record: RunRecord, agent: AgentFunction | Assistant | None = None, *, user: User | None = None
+    ) -> RunTask:
+        """Run `agent` (default: the run's assistant) as the run's task, once the run holds its thread.
+        `user`: for `ctx.user`. Raises InvalidArgument (not admitted by this worker, no such assistant)."""
         self._home.check()
         run = check.check_instance("record", record, RunRecord)
-        chosen = self.assistants.named(run.assistant_id) if agent is None else agent
-        return self._execution.launch(run, as_assistant(chosen, self._values))
+        named = agent is None
+        assistant = self.assistants.named(run.assistant_id) if named else as_assistant(agent, self._values)
+        return self._execution.launch(run, assistant, user)
+
+    def running(
+        self, record: RunRecord, *, on_pending_cancel: OnPendingCancel = "cancel"
+    ) -> AbstractAsyncContextManager[BlockContext]:
+        """For callers with a task of their own: `async with manager.running(record) as ctx:` makes the block
+        the code of the run, and the current task its task until the block is left.
+
+        Enters the block when the run holds its thread and has a place. A cancel or a time limit, from any
+        worker, sets `ctx.abort` and cancels the task. When the block is left, the run settles: as
+        `ctx.end(…)` has decided, else as success, as an error if an exception leaves the block, as
+        interrupted if the task was cancelled. Exceptions propagate. The thread is free only then, even if the
+        run was decided before.
+
+        A cancel before the block is entered cancels the task; with `on_pending_cancel="raise"`,
+        RunNotStarted is raised instead, so that the task can go on. Leave `record.task` to this method: a
+        task that is attached earlier is cancelled like any other.
+
+        Entering raises RunNotStarted (the run has ended), InvalidArgument (not admitted by this worker,
+        started before, or with another task), LeaseLost, StoreError."""
+        self._home.check()
+        return self._blocks.running(
+            check.check_instance("record", record, RunRecord),
+            check.check_on_pending_cancel(on_pending_cancel),
+        )
 
     async def start(self, run_id: str) -> bool:
-        """For callers with a task of their own: wait until the run holds its thread, then pending -> running.
-        Returns False if it must not run: its record has the decision."""
+        """For tasks of callers: wait until the run holds its thread, then pending -> running. Returns False
+        if it must not run: its record has the decision."""
         self._home.check()
         return await self._lifecycle.start_by_id(check.check_id("run_id", run_id))
 
@@ -249,23 +281,6 @@ class RunManager:
         self._home.check()
         check.check_id("run_id", run_id)
         await self._lifecycle.set_status(run_id, check.check_status(status), check.check_text("error", error))
-
-    async def update_model_name(self, run_id: str, name: str | None) -> None:
-        """Persisted, best effort."""
-        self._home.check()
-        check.check_id("run_id", run_id)
-        await self._lifecycle.update_model_name(run_id, check.check_model_name(name))
-
-    async def update_run_completion(self, run_id: str, **fields: Json) -> None:
-        """Final counters; never the record's status. A missing row is recreated once."""
-        self._home.check()
-        check.check_id("run_id", run_id)
-        await self._lifecycle.update_completion(run_id, check.check_counters(fields))
-
-    async def update_run_progress(self, run_id: str, **fields: Json) -> None:
-        """A snapshot of counters while the run is running; otherwise ignored."""
-        self._home.check()
-        await self._lifecycle.update_progress(check.check_id("run_id", run_id), check.check_counters(fields))
 
     async def cancel(
         self,
@@ -280,18 +295,12 @@ class RunManager:
     ) -> bool:
         """Cancel a run on any worker: committed, then acknowledged, then published. Returns True if it is
         interrupted now or was before; False if it is unknown or has another terminal status. With `wait` (s),
-        returns when the task has stopped and the thread is free, else raises NotSettled. Raises
-        StoreUnavailable, CancelNotDurable."""
-        self._home.check()
-        return await self._cancellations.cancel(
-            check.check_id("run_id", run_id),
-            action=check.check_action(action),
-            cause=check.check_cause(cause),
-            reason=check.check_text("reason", reason),
-            actor=check.check_text("actor", actor),
-            user_id=check.check_optional_id("user_id", user_id),
-            wait=None if wait is None else check.check_seconds("wait", wait),
+        returns when the task has stopped and the thread is free, else raises NotSettled. `runs.cancel_one`
+        returns what counts in place of a bool. Raises StoreUnavailable, CancelNotDurable."""
+        answer = await self.runs.cancel_one(
+            run_id, action=action, reason=reason, actor=actor, cause=cause, user_id=user_id, wait=wait
         )
+        return bool(answer)
 
     async def disconnected(self, run_id: str, *, user_id: str | None = None) -> bool:
         """Report that the run's last watcher has disconnected; from any worker, idempotent. Cancels a run
@@ -350,51 +359,3 @@ class RunManager:
             check.check_limit("limit", limit),
             check.check_optional_id("user_id", user_id),
         )
-
-    async def get(
-        self, run_id: str, *, user_id: str | None = None, raise_on_store_error: bool = False
-    ) -> RunRecord | None:
-        """From memory, else from the store. If that fails: None, or StoreError if `raise_on_store_error`."""
-        self._home.check()
-        return await self._queries.get(
-            check.check_id("run_id", run_id),
-            check.check_optional_id("user_id", user_id),
-            raise_on_store_error=check.check_flag("raise_on_store_error", raise_on_store_error),
-        )
-
-    async def aget(self, run_id: str, *, user_id: str | None = None) -> RunRecord | None:
-        """Alias of `get`."""
-        return await self.get(run_id, user_id=user_id)
-
-    async def list_by_thread(
-        self, thread_id: str, *, user_id: str | None = None, limit: int = 100
-    ) -> list[RunRecord]:
-        """Newest first, from memory and store; from memory only if the store fails."""
-        self._home.check()
-        return await self._queries.list_by_thread(
-            check.check_id("thread_id", thread_id),
-            check.check_optional_id("user_id", user_id),
-            check.check_limit("limit", limit),
-        )
-
-    async def has_inflight(self, thread_id: str) -> bool:
-        """Whether a run or operation is in flight on the thread, on any worker."""
-        self._home.check()
-        return await self._queries.has_inflight(check.check_id("thread_id", thread_id))
-
-    async def reconcile_orphaned_inflight_runs(
-        self, *, error: str, before: str | None = None
-    ) -> list[RunRecord]:
-        """End the runs without a live owner, with `error` as their error text, and return those that this
-        call ended. `before` (ISO 8601): only runs created before."""
-        self._home.check()
-        return await self._recovery.reconcile(
-            check.check_needed_text("error", error), check.check_instant("before", before)
-        )
-
-    async def cleanup(self, run_id: str, *, delay: float = 300) -> None:
-        """Drop the in-memory record after `delay` (s). Without a durable store the run is unknown then."""
-        self._home.check()
-        check.check_id("run_id", run_id)
-        await asyncio.sleep(check.check_seconds("delay", delay))
-        await self._lifecycle.forget(run_id)

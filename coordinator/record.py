@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
-from coordinator.schemas import DisconnectMode, RunStatus
+from coordinator.schemas import Cause, DisconnectMode, RunStatus, User
 from stores.json_values import JsonMapping, JsonObject
 from stores.rows import COUNTERS, MESSAGES
 from stores.spec import COLUMN_NAMES, RunSpec, value_in
@@ -60,6 +60,14 @@ class RunRecord:
     message_count: int = 0
     last_ai_message: str | None = None
     first_human_message: str | None = None
+    abort_cause: Cause | None = None
+    abort_reason: str | None = None
+    abort_actor: str | None = None
+    """Why the run was cancelled, as its row has it: with cause `superseded`, the reason names the new run."""
+    user: User | None = field(default=None, repr=False)
+    """For the run's code, with permissions and attributes. None in system scope, and if `store_only`."""
+    extra: JsonObject = field(default_factory=JsonObject)
+    """Fields of the caller's own, see `RunManager.update_run_completion`."""
 
     @property
     def task_active(self) -> bool:
@@ -88,6 +96,7 @@ def record_of(run_id: str, spec: RunSpec, created_at: str) -> RunRecord:
         created_at=created_at,
         updated_at=created_at,
         model_name=spec.model_name,
+        extra=dict(spec.extra),
     )
 
 
@@ -112,6 +121,8 @@ def record_from_row(row: JsonMapping) -> RunRecord:
     )
     if row.get("cancel_action"):
         record.abort_action = row["cancel_action"]
+        record.abort_cause = Cause.stored(row["cancel_cause"]) if row.get("cancel_cause") else None
+        record.abort_reason, record.abort_actor = row.get("cancel_reason"), row.get("cancel_actor")
     record.take(row, PROGRESS_FIELDS)
     return record
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
 from typing import Literal, NamedTuple, cast
 
 from stores.json_values import JsonMapping
@@ -12,8 +13,11 @@ from stores.rows import Json
 from stores.states import CancelAction, Cause, DisconnectMode, Phase, RunStatus, Strategy
 
 __all__ = [
+    "PROTOCOL",
     "Abort",
     "CancelAction",
+    "CancelAnswer",
+    "CancelOutcome",
     "Cause",
     "CheckpointRef",
     "Command",
@@ -33,12 +37,19 @@ __all__ = [
     "User",
 ]
 
+PROTOCOL = "protocol"
+"""Among the stream modes of a run: its events have the form of the Agent Streaming Protocol, of which the
+other modes are the channels. With the mode `input` the run emits its interrupts itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """The user on whose behalf a call is made."""
+    """The user on whose behalf a call is made. `permissions` and `attributes` come from the authentication of
+    the request. A run keeps them for the workers that execute it; they are not shown to clients."""
 
     user_id: str
+    permissions: tuple[str, ...] = ()
+    attributes: Mapping[str, Json] = field(default_factory=dict[str, Json], hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +62,47 @@ class CheckpointRef:
 
 
 @dataclass(frozen=True, slots=True)
-class StateStep:
-    """One update of a thread's state, applied as node `as_node`; None = the assistant chooses the node."""
-
-    values: Json = None
-    as_node: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Command:
+    """Without `update` and `goto`, it resumes the run with `resume`, which may be None."""
+
     resume: Json = None
     update: Json = None
     goto: Json = None
 
 
 @dataclass(frozen=True, slots=True)
+class StateStep:
+    """One update of a thread's state, applied as node `as_node`; None = the assistant chooses the node. With
+    `command`, the node has returned that command instead of `values`."""
+
+    values: Json = None
+    as_node: str | None = None
+    command: Command | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Interrupt:
-    """An interrupt of a paused run: `value` is its question to the caller."""
+    """An interrupt of a paused run: `value` is its question to the caller. `response_schema`: JSON schema of
+    the answer. `task_id`: the task of the graph that is interrupted."""
 
     value: Json
     id: str | None = None
+    response_schema: Json = None
+    task_id: str | None = None
+
+    @property
+    def stored(self) -> dict[str, Json]:
+        """The form in which rows keep it, without the fields that it does not have."""
+        fields: dict[str, Json] = {"value": self.value, "id": self.id}
+        if self.response_schema is not None:
+            fields["response_schema"] = self.response_schema
+        if self.task_id is not None:
+            fields["task_id"] = self.task_id
+        return fields
+
+    @classmethod
+    def of(cls, stored: JsonMapping) -> Interrupt:
+        return cls(**{name: stored[name] for name in cls.__dataclass_fields__ if name in stored})
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +202,15 @@ class Description:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """The result of an attempt. `values`: the thread's new values, None = as saved. `result`: returned by
-    `wait`. `paused`: the run stopped with work left (status success, thread interrupted)."""
+    `wait`, None = `values`. `paused`: the run stopped with work left (status success, thread interrupted).
+    `checkpoint`: the state after the run, None = the thread's current one; see the feature "state"."""
 
     values: Json = None
     result: Json = None
     paused: bool = False
     interrupts: tuple[Interrupt, ...] = ()
     drained: bool = False
+    checkpoint: CheckpointRef | None = None
 
 
 class Ended(NamedTuple):
@@ -198,6 +232,34 @@ class Abort:
     cause: Cause
     reason: str | None = None
     actor: str | None = None
+
+
+class CancelOutcome(StrEnum):
+    committed = "committed"
+    """By this call."""
+    repeated = "repeated"
+    """The run was interrupted before."""
+    ended = "ended"
+    """The run has another terminal status."""
+    not_found = "not found"
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAnswer:
+    """The answer to a cancel; true if the run is interrupted now. `status`, `action`, `cause`, `reason`,
+    `actor`: the decision that counts, of this call or of an earlier one. `worker`: the one that executes the
+    run or has it in its queue; None = none does, or it has ended."""
+
+    outcome: CancelOutcome
+    status: RunStatus | None = None
+    action: CancelAction | None = None
+    cause: Cause | None = None
+    reason: str | None = None
+    actor: str | None = None
+    worker: Literal["this", "another"] | None = None
+
+    def __bool__(self) -> bool:
+        return self.outcome in (CancelOutcome.committed, CancelOutcome.repeated)
 
 
 @dataclass(frozen=True, slots=True)

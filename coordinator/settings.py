@@ -54,6 +54,12 @@ class Settings(BaseSettings):
         ge=1024,
         description="Maximum size of a thread's values, in bytes of JSON; none = unlimited",
     )
+    state_copy_bytes: int = Field(
+        default=16 << 10,
+        ge=0,
+        description="Values up to this size (bytes in memory, estimated) are copied into the store if their"
+        " assistant has a storage of its own (feature `state`); larger ones are read from there",
+    )
 
     postgres_schema: str = Field(
         default="coordinator",
@@ -147,6 +153,19 @@ class Settings(BaseSettings):
     admission_patience: float = Field(
         default=2.0, ge=0, description="How long an admission is retried while the store is unreachable"
     )
+    admit_only: bool = Field(
+        default=False,
+        description="Admit runs of registered assistants, and execute none: other workers do",
+    )
+    max_running: int | None = Field(
+        default=None,
+        ge=1,
+        description="Maximum number of runs that one worker executes at the same time; further ones wait",
+    )
+    max_running_per_assistant: int | None = Field(
+        default=None, ge=1, description="The same, of each assistant"
+    )
+    max_running_per_user: int | None = Field(default=None, ge=1, description="The same, of each user")
     max_waiting_per_thread: int | None = Field(
         default=1000, ge=0, description="Maximum number of queued runs of a thread"
     )
@@ -217,7 +236,10 @@ class Settings(BaseSettings):
         description="How long an emit waits for the log; after that the event is appended later",
     )
     event_max_bytes: int = Field(
-        default=1 << 20, ge=1, le=1 << 20, description="Maximum size of an event, in bytes of JSON"
+        default=8 << 20,
+        ge=1,
+        le=8 << 20,
+        description="Maximum size of an event, in bytes of JSON; a larger one is replaced by `omitted`",
     )
     event_log_max: int = Field(default=10_000, ge=1, description="Maximum number of events kept per run")
     event_log_max_bytes: int = Field(

@@ -1,17 +1,16 @@
 """The store's ports: what a durable run store promises.
 
-`RunStore` is the set of record operations that existing gateways implement; subclass it. A store
-with only these serves one process (`stores.plain`). The transactions of the coordination itself are
-the small protocols below, checked by `isinstance`; `stores.sqlite` and `stores.memory` have all of
-them. Each transaction is one indivisible unit: it finishes even if its caller is cancelled, and it
-may be run again with the same ids, which resolves an unknown outcome.
+`RunStore` is the set of record operations that existing gateways implement; subclass it. A store with only
+these serves one process (`stores.plain`). The transactions of the coordination itself are the small protocols
+below, checked by `isinstance`; `stores.sqlite` and `stores.memory` have all of them. Each is one indivisible
+unit: it finishes even if its caller is cancelled, and it may be run again with the same ids.
 
 Errors of every transaction: StoreUnavailable (nothing was acknowledged), StoreRefused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Protocol, runtime_checkable
 
 from stores.catalogue import CatalogueStore
@@ -142,8 +141,8 @@ class AdmissionStore(Protocol):
         `thread_must_exist`: ThreadNotFound). Raises ThreadNotFound for a thread of another user and, unless
         `adopt_thread`, for one without an owner.
 
-        With a delay it does all that now, and neither takes the thread nor joins the queue before its time
-        has come by the store's clock; until then it is in flight, and blocks only runs with `reject`.
+        With a delay it neither takes the thread nor joins the queue before its time has come by the store's
+        clock; until then it is in flight, and blocks only runs with `reject`.
 
         Raises ConflictError (also where the id is that of a deleted run whose webhook is kept),
         IdempotencyConflict, QueueFull, ThreadNotFound, EpochDead, CronFired; of the parent that it names
@@ -152,18 +151,16 @@ class AdmissionStore(Protocol):
         ...
 
     async def insert(self, request: AdmissionRequest, *, epoch: int) -> Admission:
-        """A pending run of this worker without the one-run-per-thread rule (imports, repairs). Raises as
-        `admit`, but checks neither limits nor the parent."""
+        """A pending run of this worker without the one-run-per-thread rule, limits and parent."""
         ...
 
     async def claim(self, thread_id: str, *, epoch: int) -> Claimed | None:
-        """Delayed runs whose time has come join the queue; then its head takes the free thread, if this
-        worker may execute it."""
+        """Due runs join the queue; then its head takes the free thread, if this worker may execute it."""
         ...
 
     async def claimants(self, thread_id: str) -> list[int]:
-        """The live workers that may claim the free thread for the head of its queue; a few of the newest
-        where many may. [] where the thread is held, or no run waits. A read."""
+        """Live workers that may claim the free thread for the head of its queue, a few of the newest. []
+        where the thread is held, or no run waits. A read."""
         ...
 
     async def withdraw(self, run_id: str, *, epoch: int) -> Decision | None:
@@ -172,24 +169,6 @@ class AdmissionStore(Protocol):
 
     async def holder(self, thread_id: str) -> str | None:
         """The run in flight on the thread: the holder if there is one."""
-        ...
-
-
-@runtime_checkable
-class EchoingStore(Protocol):
-    """A store that repeats its decisions in a record store beside it."""
-
-    async def echoed(self, run_ids: Iterable[str]) -> None:
-        """Return when the decisions over replaced runs are written to the records, or queued for a retry."""
-        ...
-
-
-@runtime_checkable
-class ForgettingStore(Protocol):
-    """A store that keeps rows in memory."""
-
-    def forget(self, run_id: str) -> None:
-        """Free the memory of a finished run that its manager no longer uses."""
         ...
 
 
@@ -223,7 +202,7 @@ class OwnershipStore(Protocol):
     """What the owner of a run writes. Every write carries run id, epoch and fence."""
 
     async def start(self, own: Ownership, rollback_ref: Json) -> Started | None:
-        """pending -> running; None = lost. See `Started`."""
+        """pending -> running; None = lost. See `Started`. In a further attempt the first start stands."""
         ...
 
     async def finish(
@@ -235,11 +214,14 @@ class OwnershipStore(Protocol):
         ...
 
     async def settle(self, own: Ownership, outcome: Outcome, rollback_state: str | None = None) -> Finish: ...
+    async def hand_over(self, own: Ownership) -> Decision | None:
+        """Its task has stopped undecided: a sweep may adopt it. Idempotent. None = lost, else its state."""
+        ...
+
     async def refence(self, own: Ownership) -> Ownership | None: ...
     async def readopt(self, own: Ownership) -> Ownership | None:
-        """A rollback has failed, its owner's or an adopted one: the next attempt, counted durably, with a
-        new fence; called again with the old one, it returns the same. None = the attempts are used up, or
-        the run was lost."""
+        """A rollback has failed: the next attempt, counted durably, with a new fence; called again with the
+        old one, it returns the same. None = the attempts are used up, or the run was lost."""
         ...
 
 
@@ -278,13 +260,13 @@ class WorkerStore(Protocol):
         ...
 
     async def request_drain(self, epoch: int | None, *, grace: float | None) -> list[DrainRequested]:
-        """Record that this worker (None = every live one) is requested to drain; its tick returns that. The
-        last request counts. Returns the requested workers, in the order of epochs."""
+        """Record that this worker (None = every live one) is requested to drain; its tick returns that, the
+        last request counts. Returns these workers, in the order of epochs."""
         ...
 
     async def retire(self, epoch: int, *, error: str = EPOCH_ENDED) -> list[Orphan]:
-        """The worker gives up this epoch itself; its runs in flight end as `error`, undecided ones with this
-        text."""
+        """The worker gives up this epoch itself; its undecided runs end with this text, but for those that
+        may have a further attempt (see `sweep`)."""
         ...
 
     async def fence_worker(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
@@ -299,48 +281,24 @@ class WorkerStore(Protocol):
         ...
 
     async def sweep(self, *, by: int, error: str, before: str | None = None) -> list[Orphan]:
-        """End orphaned runs; adopt the half-done rollbacks of dead workers."""
+        """End orphaned runs; adopt half-done rollbacks and, for their next `attempt`, portable holders with
+        `retries` or handed over. Those whose assistant `by` does not know wait for another worker."""
         ...
 
     async def workers(self, *, alive_only: bool = True, counted: bool = True) -> list[WorkerRow]:
         """Oldest first. `counted=False` leaves `holding` at 0: counting reads every thread that is held."""
         ...
 
-    async def tick(self, epoch: int) -> Tick: ...
+    async def tick(self, epoch: int, executing: Collection[str] = ()) -> Tick:
+        """`executing`: runs of this worker that `Tick.not_held` is about."""
+        ...
+
     def proven_dead(self, peer: WorkerRow) -> bool:
         """Does the operating system prove that the peer's process has ended? False = unknown."""
         ...
 
     def proven_alive(self, peer: WorkerRow) -> bool:
         """Does the operating system prove that the peer's process exists? (It may hang.) False = unknown."""
-        ...
-
-
-class Heart(Protocol):
-    """Renews leases from a thread of its own, over a connection of its own. Blocks; no event loop."""
-
-    def beat(self, epoch: int) -> bool:
-        """As `WorkerStore.beat`, and ahead of this process's other writes. Raises StoreUnavailable."""
-        ...
-
-    def close(self) -> None: ...
-
-
-@runtime_checkable
-class HeartStore(Protocol):
-    """A store that several workers share, and that has a connection to spare for the heartbeat."""
-
-    def heart(self) -> Heart:
-        """Called in the one thread that uses the answer; blocks. Raises StoreUnavailable."""
-        ...
-
-
-@runtime_checkable
-class VersionedStore(Protocol):
-    """A store that a newer program may migrate meanwhile."""
-
-    async def check_version(self) -> object:
-        """One small read. Raises SchemaTooNew where programs of this version may not work on it any more."""
         ...
 
 
@@ -352,6 +310,11 @@ class ReadStore(Protocol):
         ...
 
     async def waiting_line(self, thread_id: str) -> list[str]: ...
+    async def pending_on(self, epoch: int) -> list[str]:
+        """The runs that hold their thread on that worker and have not started, as a worker serves them: users
+        in turn, the runs of each by age."""
+        ...
+
     async def runs(
         self,
         *,

@@ -17,7 +17,7 @@ from stores.rows import RunRow, ThreadRow
 
 ThreadOrder = Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"]
 Direction = Literal["asc", "desc"]
-Heavy = Literal["kwargs", "result", "rollback_ref"]
+Heavy = Literal["kwargs", "result", "rollback_ref", "extra"]
 """Columns of a run that may be large and are rarely needed."""
 
 
@@ -130,9 +130,23 @@ class CatalogueStore(Protocol):
         than that. `statuses`: values of `RunRow.shown_status`."""
         ...
 
+    async def started_runs(
+        self, thread_id: str, *, after: int, limit: int, user_id: str | None
+    ) -> list[RunRow]:
+        """Returns runs that have taken the thread with a fence greater than `after`, in the order of their
+        fences, which is that in which they began; also those that were rolled back."""
+        ...
+
     async def delete_run(self, run_id: str, *, thread_id: str | None, user_id: str | None) -> RunRow:
         """Removes a settled run with its audit, and returns its last row. Raises RunNotFound, and
         ConflictError while the run is in flight."""
+        ...
+
+    async def update_extra(
+        self, run_id: str, extra: JsonObject, *, user_id: str | None, max_bytes: int
+    ) -> JsonObject | None:
+        """Merges `extra` key by key into the fields of the run, whatever its status, and returns them.
+        Returns None, and changes nothing, if they would exceed `max_bytes` as JSON. Raises RunNotFound."""
         ...
 
     async def has_expired_threads(self) -> bool:

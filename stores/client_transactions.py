@@ -1,21 +1,21 @@
-"""The operations of clients over SQL: threads and runs, records, webhooks, crons."""
+"""The operations of clients over SQL: threads and runs, records, webhooks, crons, assistants."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from stores.assistants import AssistantQuery, AssistantRow
 from stores.base import Row
 from stores.catalogue import Heavy, RemovedThread, ThreadQuery
 from stores.crons import CronQuery, CronRow, DueCrons, Firing
 from stores.engine import Engine
 from stores.json_values import Json, JsonObject
 from stores.pages import Page
-from stores.rows import (
-    RunRow,
-    ThreadRow,
-)
-from stores.sql import reads
+from stores.projections import FailedChange, PendingChange, ProjectionRow, RunChange
+from stores.rows import Ownership, RunRow, ThreadRow
+from stores.sql import projections, reads
 from stores.states import OPEN, RunStatus
+from stores.thread_states import RemovedState
 from stores.times import limit as limit_of
 from stores.webhooks import ClaimedWebhook, Shares, WebhookReport, WebhookRow
 
@@ -58,6 +58,34 @@ class ClientTransactions(Engine):
         limit: int = 100,
     ) -> list[WebhookRow]:
         return await self._select(reads.webhooks(states=states, run_id=run_id, user_id=user_id, limit=limit))
+
+    # -- projections
+
+    async def add_projection(self, name: str) -> None:
+        await self._write(self._sql.projections.add, name)
+
+    async def remove_projection(self, name: str) -> bool:
+        return await self._write(self._sql.projections.remove, name)
+
+    async def next_change(self, name: str) -> float | None:
+        return await self._read(self._sql.projections.next_due, name, self._now())
+
+    async def claim_changes(
+        self, name: str, *, epoch: int, lease: float, limit: int
+    ) -> list[RunChange] | None:
+        return await self._write(self._sql.projections.claim, name, epoch, round(lease * 1e6), limit=limit)
+
+    async def report_changes(
+        self, name: str, *, epoch: int, delivered: Sequence[int], failed: Sequence[FailedChange] = ()
+    ) -> None:
+        await self._write(self._sql.projections.report, name, epoch, delivered, failed=failed)
+
+    async def projections(self) -> list[ProjectionRow]:
+        rows, queues = await self._select(projections.projections()), await self._select(projections.queues())
+        return [row._replace(**queues.get(row.name, {})) for row in rows]
+
+    async def pending_changes(self, run_id: str) -> list[PendingChange]:
+        return await self._select(projections.pending_changes(run_id))
 
     # -- the catalogue
 
@@ -114,6 +142,11 @@ class ClientTransactions(Engine):
             )
         )
 
+    async def started_runs(
+        self, thread_id: str, *, after: int, limit: int, user_id: str | None
+    ) -> list[RunRow]:
+        return await self._select(reads.started_runs(thread_id, after, limit, user_id))
+
     async def delete_run(self, run_id: str, *, thread_id: str | None, user_id: str | None) -> RunRow:
         return await self._write(self._sql.history.delete_run, run_id, thread_id, user_id)
 
@@ -122,6 +155,20 @@ class ClientTransactions(Engine):
 
     async def expire_threads(self, *, limit: int) -> list[RemovedThread]:
         return await self._write(self._sql.threads.expire_threads, limit)
+
+    # -- state of threads outside of this store
+
+    async def note_states(self, own: Ownership, kinds: Sequence[str]) -> None:
+        await self._write(self._sql.thread_states.note_states, own, kinds)
+
+    async def claim_removed_states(self, kinds: Sequence[str], *, limit: int) -> list[RemovedState]:
+        return await self._write(self._sql.thread_states.claim, kinds, limit)
+
+    async def forget_removed_states(self, states: Sequence[RemovedState]) -> None:
+        await self._write(self._sql.thread_states.forget, states)
+
+    async def removed_state(self, thread_id: str, kind: str) -> RemovedState | None:
+        return await self._read(self._sql.thread_states.removed, thread_id, kind)
 
     # -- record operations
 
@@ -197,3 +244,33 @@ class ClientTransactions(Engine):
 
     async def skip_cron(self, firing: Firing, *, error: str | None) -> bool:
         return await self._write(self._sql.crons.skip, firing, error)
+
+    # -- assistants
+
+    async def create_assistant(self, assistant: AssistantRow) -> AssistantRow | None:
+        return await self._write(self._sql.assistants.create, assistant)
+
+    async def assistant(self, assistant_id: str, *, user_id: str | None) -> AssistantRow | None:
+        return await self._select(reads.assistant(assistant_id, user_id))
+
+    async def change_assistant(self, assistant: AssistantRow, *, user_id: str | None) -> AssistantRow | None:
+        return await self._write(self._sql.assistants.change, assistant, user_id)
+
+    async def set_assistant_version(
+        self, assistant_id: str, version: int, *, user_id: str | None
+    ) -> AssistantRow | None:
+        return await self._write(self._sql.assistants.set_version, assistant_id, version, user_id)
+
+    async def delete_assistant(self, assistant_id: str, *, user_id: str | None) -> bool:
+        return await self._write(self._sql.assistants.delete, assistant_id, user_id)
+
+    async def assistants(self, query: AssistantQuery, *, user_id: str | None) -> Page[AssistantRow]:
+        return await self._search(self._sql.assistants.listed, query, user_id)
+
+    async def count_assistants(self, query: AssistantQuery, *, user_id: str | None) -> int:
+        return await self._search(self._sql.assistants.count, query, user_id)
+
+    async def assistant_versions(
+        self, assistant_id: str, query: AssistantQuery, *, user_id: str | None
+    ) -> Page[AssistantRow]:
+        return await self._read(self._sql.assistants.versions, assistant_id, query, user_id)

@@ -39,6 +39,8 @@ class CronRow:
     payload: JsonObject
     metadata: JsonObject
     next_at: int | None
+    user_document: JsonObject | None = field(default=None, repr=False)
+    """For the runs, see `RunColumns`: of the user's last change. Not shown to clients."""
     last_at: int | None = None
     """The last moment at which it was due, fired or skipped."""
     last_run_id: str | None = None

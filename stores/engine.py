@@ -6,7 +6,8 @@ from collections.abc import Awaitable
 
 from stores.base import RunStore
 from stores.sql.select import Select
-from stores.sql.statements import P, Query, SearchStatement, Statement, Statements, T, Transaction
+from stores.sql.statement import P, Query, SearchStatement, Statement, T, Transaction
+from stores.sql.statements import Statements
 
 
 class Engine(RunStore):

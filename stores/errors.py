@@ -100,6 +100,29 @@ class CronNotFound(CoordinatorError):
         super().__init__(f"Cron {cron_id!r} not found")
 
 
+class AssistantNotFound(CoordinatorError):
+    """No such assistant, or it belongs to another user; the message is the same. Or no such version."""
+
+    def __init__(self, assistant_id: str, version: int | None = None, *, newest: int | None = None) -> None:
+        """`newest`: the greatest version of an assistant that exists."""
+        self.assistant_id, self.version = assistant_id, version
+        why = "not found"
+        if newest is not None:
+            existing = "only version 1" if newest == 1 else f"the versions 1 to {newest}"
+            why = f"has no version {version}: it has {existing}"
+        super().__init__(f"Assistant {assistant_id!r} {why}")
+
+
+class AssistantExists(CoordinatorError):
+    """The id of a new assistant is in use, maybe by another user. Nothing was written."""
+
+    def __init__(self, assistant_id: str) -> None:
+        self.assistant_id = assistant_id
+        super().__init__(
+            f"Assistant {assistant_id!r} exists: change it, or create one with another id (or without one)"
+        )
+
+
 class TooManyCrons(CoordinatorError):
     """The user has reached the maximum number of crons. Nothing was written."""
 

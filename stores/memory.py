@@ -24,7 +24,7 @@ from stores.spec import AdmissionRequest
 from stores.sql.codec import dumps, dumps_opaque, loads, model_name_of
 from stores.sql.sqlite import contains, records, schema
 from stores.sql.sqlite.searches import Search
-from stores.sql.statements import OnConnection, P, Query, SearchStatement, Statement, T, Transaction
+from stores.sql.statement import OnConnection, P, Query, SearchStatement, Statement, T, Transaction
 from stores.sqlite_transactions import SQLiteTransactions, on_connection
 from stores.states import OPEN, TERMINAL, RunStatus
 from stores.times import instant, iso, stamp

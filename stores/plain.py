@@ -23,7 +23,7 @@ from stores.rows import Admission, Decision, Finish, Json, Limits, NextStart, Ou
 from stores.spec import RECORDED, AdmissionRequest, RunColumns
 from stores.sql.codec import dumps_opaque
 from stores.sql.sqlite import admission, decisions
-from stores.sql.statements import OnConnection, P, T
+from stores.sql.statement import OnConnection, P, T
 from stores.states import OPEN, TERMINAL, CancelAction, Cause, RunStatus
 
 logger = logging.getLogger(__name__)

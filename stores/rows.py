@@ -107,16 +107,12 @@ class Admission(NamedTuple):
 
     def ended(self, run_id: str | None) -> bool:
         """That run was in flight until this one took its place, or its parent's."""
-        return any(
-            one.won and one.run_id == run_id
-            for decision in self.replaced
-            for one in (decision, *decision.children)
-        )
+        decided = (one for decision in self.replaced for one in (decision, *decision.children))
+        return any(one.won and one.run_id == run_id for one in decided)
 
 
 class Claimed(NamedTuple):
-    """The run that took its thread. `started` is the answer of a start in the same transaction; None where
-    there was none."""
+    """The run that took its thread. `started`: the answer of a start in the same transaction."""
 
     run_id: str
     fence: int
@@ -132,7 +128,7 @@ class NextStart(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a run's task ended. `values` is None where the thread's values stay as they are."""
+    """How a run's task ended. `values` None: those of the thread stay. `interrupts`: what it waits for."""
 
     status: RunStatus
     error: str | None = None
@@ -179,6 +175,8 @@ class NewWorker:
     ttl_ms: int
     proof: str | None = None
     assistants: tuple[str, ...] = ()
+    admits_only: bool = False
+    """It executes no runs: those that it admits are dispatched to others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,12 +196,13 @@ class WorkerRow:
     holding: int
     expired: bool
     proof: str | None = None
+    admits_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A run that a sweep ended, or that it adopted so that its rollback can be finished. `children`: see
-    `Decision`."""
+    """A run that a sweep ended (`rollback_ref`: only if another storage may have undo data), or adopted: to
+    finish its rollback, or to execute the `attempt` of this number. `children`: see `Decision`."""
 
     run_id: str
     thread_id: str
@@ -213,6 +212,7 @@ class Orphan:
     rollback_ref: Json = None
     decided: bool = False
     children: tuple[Decision, ...] = ()
+    attempt: int = 0
 
 
 class HandedOver(NamedTuple):
@@ -230,42 +230,38 @@ class Overdue(NamedTuple):
 
 
 class DrainWish(NamedTuple):
-    """A worker is requested to drain. `grace`: s; None = as in its own settings."""
+    """`grace`: s; None = as in the settings of the worker that is requested to drain."""
 
     requested_at: int
     grace: float | None
 
 
 class DrainRequested(NamedTuple):
-    """A worker that was requested to drain. `already`: it drained before."""
-
     epoch: int
     already: bool
+    """It drained before."""
 
 
-HOMELESS_AT_ONCE = 200
-"""The threads whose next run has no home that one tick returns at most."""
+HOMELESS_AT_ONCE = 200  # threads whose next run has no home, that one tick returns at most
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """What a worker reads once a tick: eight index look-ups, whatever the number of runs."""
+    """What a worker reads once a tick: ten index look-ups, and entries of its own runs in flight."""
 
     cancelled: tuple[str, ...]
     """Runs of this worker that were decided and are not settled."""
     waiting: tuple[str, ...]
-    """Runs of this worker that still wait."""
     free_threads: tuple[str, ...]
-    """Free threads whose next run this worker may claim: a run that has its home here, or a portable one
-    whose home is dead and whose assistant this worker knows. And those where such a run has waited for its
-    time, which has come: a claim puts it into the queue."""
+    """Free threads whose next run this worker may claim: its home is here, or it is portable, its home is
+    dead, and this worker knows its assistant. Also if that run's time has come, and a claim queues it."""
     overdue: tuple[Overdue, ...] = ()
-    """Runs of any worker that are past their time, at most a batch; usually their own worker was faster."""
+    """Overdue runs of any worker, at most a batch; usually their own worker was faster."""
     drain: DrainWish | None = None
-    """This worker is requested to drain. Returned by every tick until it ends."""
-    holding: frozenset[str] = frozenset()
-    """Runs with which this worker holds a thread. They include the runs that it executes, unless the store
-    has lost one."""
+    """This worker is requested to drain."""
+    not_held: frozenset[str] = frozenset()
+    """Of the runs that the worker executes, those that do not hold their thread for it: a run that ends at
+    this moment, one that the store has lost, and one that another worker continues."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,12 +313,16 @@ class RunRow(RunColumns):
 
     @property
     def delayed(self) -> bool:
-        """Waits for its time, and not yet for its turn."""
         return self.waiting and self.not_before is not None
 
     @property
     def settled(self) -> bool:
         return self.settled_at is not None
+
+    @property
+    def between_attempts(self) -> bool:
+        """An attempt is over, because its worker died or drains, and the next has not begun."""
+        return self.open and self.holds_thread and self.stopped_at is not None
 
     @property
     def phase(self) -> Phase:
@@ -382,7 +382,8 @@ class ThreadRow:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One line of the audit, written by triggers in commit order."""
+    """One line of the audit, written by triggers in commit order. `id` grows in that order; the admission and
+    the start of a run share it where they are one transaction."""
 
     id: int
     run_id: str

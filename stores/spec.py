@@ -41,15 +41,19 @@ class HashPart(IntEnum):
 
 class Role(NamedTuple):
     """What a field is used for. `hashed` None: two requests that differ in it are the same request.
-    `recorded`: `RecordStore.put` takes it."""
+    `recorded`: `RecordStore.put` takes it. `private`: only for the worker that executes the run; records and
+    lists of runs are without it."""
 
     kind: Kind
     hashed: HashPart | None
     recorded: bool
+    private: bool
 
 
-def _role(kind: Kind, hashed: HashPart | None = None, *, recorded: bool = False) -> dict[str, Role]:
-    return {"role": Role(kind, hashed, recorded)}
+def _role(
+    kind: Kind, hashed: HashPart | None = None, *, recorded: bool = False, private: bool = False
+) -> dict[str, Role]:
+    return {"role": Role(kind, hashed, recorded, private)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +77,15 @@ class RunColumns:
     parent_run_id: str | None = field(default=None, metadata=_role(Kind.id, HashPart.limits))
     timeout_ms: int | None = field(default=None, metadata=_role(Kind.integer, HashPart.limits))
     idle_timeout_ms: int | None = field(default=None, metadata=_role(Kind.integer, HashPart.limits))
+    retries: int = field(default=0, metadata=_role(Kind.integer))
+    """How many further attempts the run may have after deaths of its worker; set from the assistant."""
+    user_document: JsonObject | None = field(
+        default=None, repr=False, metadata=_role(Kind.json, private=True)
+    )
+    """`permissions` and `attributes` of the user, from the authentication of the request; None = it has
+    none."""
+    extra: JsonObject = field(default_factory=JsonObject, metadata=_role(Kind.json))
+    """Fields of the caller's own, which change while and after the run executes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +108,8 @@ class RunSpec(RunColumns):
 
     @classmethod
     def of(cls, row: RunColumns) -> Self:
-        """The spec of a stored run, as far as its row keeps it."""
+        """The spec of a stored run, as far as its row keeps it. `row`: read alone, because rows of lists are
+        without private fields."""
         return cls(**{name: getattr(row, name) for name in COLUMN_NAMES})
 
 
@@ -104,7 +118,8 @@ class AdmissionRequest(NamedTuple):
     another worker that knows the assistant may execute the run. `request_hash`: see
     `coordinator.runs.idempotency`. `thread_metadata`: keys that are added to the thread's metadata.
     `start_ref`: if the run takes its thread, it may start in the same transaction with this rollback
-    reference, see `OwnershipStore.start`."""
+    reference, see `OwnershipStore.start`. `dispatched`: the admitting worker does not execute the run, which
+    is portable: it joins the queue without a home, also where the thread is free."""
 
     run_id: str
     spec: RunSpec
@@ -113,12 +128,14 @@ class AdmissionRequest(NamedTuple):
     request_hash: str | None = None
     thread_metadata: dict[str, str] | None = None
     start_ref: JsonObject | None = None
+    dispatched: bool = False
 
 
 COLUMN_NAMES = tuple(each.name for each in fields(RunColumns))
 ROLES: dict[str, Role] = {each.name: each.metadata["role"] for each in fields(RunSpec)}
 RECORDED = tuple(name for name in COLUMN_NAMES if ROLES[name].recorded)
 """The fields of a spec that `RecordStore.put` takes."""
+PRIVATE = tuple(name for name in COLUMN_NAMES if ROLES[name].private)
 
 
 _FIELDS = {each.name: each for each in fields(RunSpec)}

@@ -29,7 +29,7 @@ from stores.lock_watch import LockWatch
 from stores.rows import Decision, NewWorker, Orphan, WorkerRow
 from stores.sql.sqlite import decisions, events, inspection, schema, workers
 from stores.sql.sqlite.searches import Search
-from stores.sql.statements import OnConnection, P, Query, SearchStatement, Statement, T, Transaction
+from stores.sql.statement import OnConnection, P, Query, SearchStatement, Statement, T, Transaction
 from stores.sqlite_connection import Preparation, Synchronous, connect, read_every_table
 from stores.sqlite_registration import Registration
 from stores.sqlite_thread import ThreadConnection

@@ -6,10 +6,11 @@ from typing import cast
 
 from stores.base import EPOCH_ENDED
 from stores.catalogue import NewThread, ThreadPatch
+from stores.json_values import JsonObject
 from stores.rows import Orphan, ThreadRow
-from stores.sql.sqlite import threads, workers
+from stores.sql.sqlite import records, threads, workers
 from stores.sql.sqlite.statements import SQLITE
-from stores.sql.statements import OnConnection, P, Statement, T
+from stores.sql.statement import OnConnection, P, Statement, T
 from stores.times import limit as limit_of
 from stores.transactions import SQLTransactions
 
@@ -24,6 +25,11 @@ class SQLiteTransactions(SQLTransactions):
 
     async def patch_thread(self, thread_id: str, patch: ThreadPatch, *, user_id: str | None) -> ThreadRow:
         return await self._write(threads.patch_thread, thread_id, patch, user_id)
+
+    async def update_extra(
+        self, run_id: str, extra: JsonObject, *, user_id: str | None, max_bytes: int
+    ) -> JsonObject | None:
+        return await self._write(records.update_extra, run_id, extra, user_id=user_id, max_bytes=max_bytes)
 
     async def retire(self, epoch: int, *, error: str = EPOCH_ENDED) -> list[Orphan]:
         return await self._write(workers.retire, epoch, self._registered.get(epoch), error)

@@ -3,7 +3,7 @@ run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 
 from stores.checkpoints import CheckpointRow
@@ -101,6 +101,9 @@ class SQLTransactions(ClientTransactions):
     async def settle(self, own: Ownership, outcome: Outcome, rollback_state: str | None = None) -> Finish:
         return await self._write(self._sql.ownership.settle, own, outcome, rollback_state)
 
+    async def hand_over(self, own: Ownership) -> Decision | None:
+        return await self._write(self._sql.attempts.hand_over, own)
+
     async def refence(self, own: Ownership) -> Ownership | None:
         return await self._write(self._sql.ownership.refence, own)
 
@@ -149,8 +152,8 @@ class SQLTransactions(ClientTransactions):
         read = self._sql.workers.workers
         return await self._read(read, self._now(), alive_only=alive_only, counted=counted)
 
-    async def tick(self, epoch: int) -> Tick:
-        return await self._read(self._sql.reading.tick, epoch, self._now())
+    async def tick(self, epoch: int, executing: Collection[str] = ()) -> Tick:
+        return await self._read(self._sql.reading.tick, epoch, self._now(), executing)
 
     async def prune(
         self, keep: Retention, *, cursor: PruneCursor | None = None, limit: int = 500, dry_run: bool = False
@@ -192,6 +195,9 @@ class SQLTransactions(ClientTransactions):
 
     async def waiting_line(self, thread_id: str) -> list[str]:
         return await self._select(reads.waiting_line(thread_id))
+
+    async def pending_on(self, epoch: int) -> list[str]:
+        return await self._select(reads.pending_on(epoch))
 
     async def thread(self, thread_id: str, *, user_id: str | None = None) -> ThreadRow | None:
         return await self._read(self._sql.reading.thread, thread_id, user_id)

@@ -1,7 +1,9 @@
 """Writes docs/guides/langgraph-api.md: which requests of LangGraph's client the gateway serves.
 
 The requests are those that the methods of the installed `langgraph_sdk` send, each called once; the routes
-are those of the gateway's router. `make format` writes the page again.
+are those of the gateway's router. Those of the JavaScript client are in `langgraph_js.json`, which
+`langgraph_js.mjs` writes where node and the client are installed: `cd examples/langgraph/page && npm ci`.
+`make format` writes the page again.
 
     python tools/langgraph_api.py [--check]
 """
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -21,11 +24,15 @@ from typing import Any, NamedTuple
 import httpx
 from langgraph_sdk._async.stream import AsyncThreadStream
 from langgraph_sdk.client import LangGraphClient
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, WebSocketRoute
 
 from coordinator import RunManager
 from coordinator.gateway import create_gateway
 
+TOOLS = Path(__file__).resolve().parent
+SCRIPT, RECORDED = TOOLS / "langgraph_js.mjs", TOOLS / "langgraph_js.json"
+PACKAGE = TOOLS.parent / "examples" / "langgraph" / "page"
+"""The folder with the lock of the JavaScript client, and where it is installed."""
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "guides" / "langgraph-api.md"
 
 GROUPS = ("assistants", "threads", "runs", "crons", "store")
@@ -147,9 +154,8 @@ def routes() -> list[Request]:
         path = _path(route)
         if path.startswith(("/coordinator", "/docs", "/metrics", "/openapi.json")):
             continue
-        requests += [
-            Request(verb, path) for verb in sorted(getattr(route, "methods", None) or ()) if verb != "HEAD"
-        ]
+        verbs = {"WEBSOCKET"} if isinstance(route, WebSocketRoute) else getattr(route, "methods", None) or ()
+        requests += [Request(verb, path) for verb in sorted(verbs) if verb != "HEAD"]
     return requests
 
 
@@ -162,16 +168,54 @@ HEAD = """\
 
 Route by route, as `langgraph_sdk` {sdk} sends its requests and as the gateway's router has its routes.
 **Not served** means 404 at the gateway. This page is written by `tools/langgraph_api.py`, which calls each
-method of the client; `make format` writes it again, and a test compares. What each route does, and where it
-differs, is in [the HTTP API](gateway.md).
+method of the client; `make format` writes it again, and a test compares. Another test drives each served
+method on three workers, on SQLite with Valkey and on PostgreSQL: `tests/langgraph/test_every_method.py`.
+What each route does, and where it differs, is in [the HTTP API](gateway.md).
 
 {served} of {all} requests are served.
 """
 
 
+REASONS = {
+    "threads.patchState": "no route of LangGraph's server either: `threads.update` changes metadata",
+}
+"""Why a request of the JavaScript client is not served."""
+
+JAVASCRIPT = """\
+## The JavaScript client
+
+As `@langchain/langgraph-sdk` {version} sends its requests (`tools/langgraph_js.mjs`). `useStream` of
+`@langchain/react` is made of the parts of `threads.stream`.
+
+{served} of {all} requests are served. Generative UI (`/ui`) is not served.
+
+| method of the client | request | |
+|---|---|---|"""
+
+
+def of_javascript() -> tuple[str, list[Row]]:
+    """The version of the client, and what its methods send."""
+    recorded = json.loads(RECORDED.read_text())
+    rows = [
+        Row(method, tuple(Request(*request.split(" ", 1)) for request in requests))
+        for method, requests in recorded["calls"].items()
+    ]
+    return recorded["version"], rows
+
+
+def _javascript(keys: set[tuple[str, str]]) -> list[str]:
+    version, rows = of_javascript()
+    known = {request.key for row in rows for request in row.requests}
+    lines = [JAVASCRIPT.format(version=version, served=len(known & keys), all=len(known))]
+    for row in rows:
+        lines += _lines(row, keys)
+    return [*lines, ""]
+
+
 def page(rows: list[Row], served: list[Request]) -> str:
     keys = {route.key for route in served}
     known = {request.key for row in rows for request in row.requests}
+    sent = known | {request.key for row in of_javascript()[1] for request in row.requests}
     lines: list[str] = []
     for group in GROUPS:
         lines += [f"## {group.capitalize()}", "", "| method of the client | request | |", "|---|---|---|"]
@@ -179,8 +223,9 @@ def page(rows: list[Row], served: list[Request]) -> str:
             if row.method.startswith(f"{group}."):
                 lines += _lines(row, keys)
         lines.append("")
-    others = [route for route in served if route.key not in known]
-    lines += ["## Routes that no method of this client requests", "", "| route |", "|---|"]
+    lines += _javascript(keys)
+    others = [route for route in served if route.key not in sent]
+    lines += ["## Routes that no method of these clients requests", "", "| route |", "|---|"]
     lines += [
         f"| `{route.verb} {route.path}` |" for route in sorted(others, key=lambda one: (one.path, one.verb))
     ]
@@ -190,8 +235,12 @@ def page(rows: list[Row], served: list[Request]) -> str:
 
 def _lines(row: Row, served: set[tuple[str, str]]) -> Iterator[str]:
     for request in row.requests:
-        verdict = "served" if request.key in served else "**not served**"
+        verdict = "served" if request.key in served else f"**not served**{_reason(row.method)}"
         yield f"| `{row.method}` | `{request.verb} {request.path}` | {verdict} |"
+
+
+def _reason(method: str) -> str:
+    return f": {REASONS[method]}" if method in REASONS else ""
 
 
 def written() -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from coordinator.assembly.whole import Assembly
+from coordinator.resources.client_assistants import ClientAssistants
 from coordinator.resources.crons import Crons
+from coordinator.resources.projections import Projections
 from coordinator.resources.runs import Runs
+from coordinator.resources.streams import Streams
 from coordinator.resources.threads import Threads
 from coordinator.resources.webhooks import Webhooks
 from coordinator.resources.worker import ThisWorker
@@ -19,6 +22,7 @@ def threads_of(parts: Assembly) -> Threads:
         operations=parts.runs.operations,
         assistants=shared.assistants,
         expiry=parts.expiry,
+        notifier=shared.notifier,
     )
 
 
@@ -30,7 +34,12 @@ def runs_of(parts: Assembly) -> Runs:
         registry=shared.registry,
         event_log=shared.event_log,
         cancellations=parts.runs.cancellations,
+        extras=parts.runs.extras,
     )
+
+
+def client_assistants_of(parts: Assembly) -> ClientAssistants:
+    return ClientAssistants(parts.shared.store, home=parts.shared.home)
 
 
 def crons_of(parts: Assembly) -> Crons:
@@ -41,6 +50,22 @@ def crons_of(parts: Assembly) -> Crons:
 def webhooks_of(parts: Assembly) -> Webhooks:
     shared = parts.shared
     return Webhooks(shared.store, home=shared.home, worker=shared.worker, telemetry=shared.telemetry)
+
+
+def streams_of(parts: Assembly) -> Streams:
+    shared = parts.shared
+    return Streams(
+        shared.registry,
+        parts.runs.readers,
+        shared.events,
+        home=shared.home,
+        worker=shared.worker,
+        telemetry=shared.telemetry,
+    )
+
+
+def projections_of(parts: Assembly) -> Projections:
+    return Projections(parts.projector, home=parts.shared.home)
 
 
 def worker_of(parts: Assembly) -> ThisWorker:
@@ -56,6 +81,7 @@ def worker_of(parts: Assembly) -> ThisWorker:
         notifier=shared.notifier,
         pacemaker=parts.pacemaker,
         examination=parts.examination,
+        capacity=parts.runs.capacity,
         telemetry=shared.telemetry,
     )
 

@@ -9,8 +9,13 @@ from coordinator.events.followed import LocalRuns
 from coordinator.events.follower import Readers
 from coordinator.events.standing import Standings
 from coordinator.runs.admission import Admissions
+from coordinator.runs.blocks import Blocks
 from coordinator.runs.cancellation import Cancellations, Delivery
+from coordinator.runs.capacity import Capacity, RunningLimits
+from coordinator.runs.dispatch import Dispatch
 from coordinator.runs.execution import Execution
+from coordinator.runs.extras import Extras
+from coordinator.runs.hand_over import HandOvers
 from coordinator.runs.lifecycle import Lifecycle
 from coordinator.runs.operations import Operations
 from coordinator.runs.queries import Queries, Waiter
@@ -29,35 +34,63 @@ class RunParts:
         self._shared, self._swept = shared, swept
         store, registry, settings = shared.store, shared.registry, shared.settings
         self.settlement = self._new_settlement()
-        self.delivery = Delivery(
+        self.delivery = self._new_delivery()
+        self.timeouts = Timeouts(
+            store, registry, delivery=self.delivery, jobs=shared.jobs, launch_within=settings.launch_timeout
+        )
+        self.capacity = Capacity(
+            RunningLimits(
+                settings.max_running, settings.max_running_per_assistant, settings.max_running_per_user
+            )
+        )
+        self.waiter = Waiter(store, registry, shared.notifier, poll=settings.short_tick, quick=_FIRST_POLL)
+        self.cancellations = Cancellations(
             store,
             registry,
+            delivery=self.delivery,
+            waiter=self.waiter,
+            worker=shared.worker,
+            jobs=shared.jobs,
+        )
+        self.admissions = self._new_admissions()
+        self.lifecycle = self._new_lifecycle()
+        self.execution = self._new_execution()
+        self.extras = Extras(store, registry, self.lifecycle)
+        self.blocks = Blocks(
+            registry,
+            lifecycle=self.lifecycle,
+            execution=self.execution,
+            settlement=self.settlement,
+            extras=self.extras,
+        )
+        self.takeover = self._new_takeover()
+        shared.queue.places = self.capacity
+        self.operations = self._new_operations()
+        self.queries = Queries(store, registry, self.waiter, shared.assistants)
+        self.readers = self._new_readers()
+
+    def _new_takeover(self) -> Takeover:
+        return Takeover(
+            self._shared.store,
+            self._shared.registry,
+            admissions=self.admissions,
+            execution=self.execution,
+            assistants=self._shared.assistants,
+            telemetry=self._shared.telemetry,
+            capacity=self.capacity,
+        )
+
+    def _new_delivery(self) -> Delivery:
+        shared = self._shared
+        return Delivery(
+            shared.store,
+            shared.registry,
             notifier=shared.notifier,
             worker=shared.worker,
             settlement=self.settlement,
             telemetry=shared.telemetry,
             stamps=shared.stamps,
         )
-        self.timeouts = Timeouts(
-            store, registry, delivery=self.delivery, jobs=shared.jobs, launch_within=settings.launch_timeout
-        )
-        self.waiter = Waiter(store, registry, shared.notifier, poll=settings.short_tick, quick=_FIRST_POLL)
-        self.cancellations = Cancellations(
-            store, registry, delivery=self.delivery, waiter=self.waiter, jobs=shared.jobs
-        )
-        self.admissions = self._new_admissions()
-        self.lifecycle = self._new_lifecycle()
-        self.execution = self._new_execution()
-        self.takeover = Takeover(
-            store,
-            registry,
-            admissions=self.admissions,
-            execution=self.execution,
-            assistants=shared.assistants,
-        )
-        self.operations = self._new_operations()
-        self.queries = Queries(store, registry, self.waiter)
-        self.readers = self._new_readers()
 
     def _new_settlement(self) -> Settlement:
         shared = self._shared
@@ -69,10 +102,20 @@ class RunParts:
             notifier=shared.notifier,
             worker=shared.worker,
             undo=shared.undo,
+            left=shared.left,
             jobs=shared.jobs,
             outbox=shared.outbox,
             telemetry=shared.telemetry,
             stamps=shared.stamps,
+            hand_overs=HandOvers(
+                shared.store,
+                events=shared.events,
+                notifier=shared.notifier,
+                worker=shared.worker,
+                jobs=shared.jobs,
+                outbox=shared.outbox,
+                telemetry=shared.telemetry,
+            ),
             force_after=shared.settings.force_after,
         )
 
@@ -94,7 +137,16 @@ class RunParts:
             limits=Limits(settings.max_waiting_per_thread, settings.max_waiting_per_user),
             assistants=shared.assistants,
             values=shared.values,
+            capacity=self.capacity,
             patience=settings.admission_patience,
+            dispatch=Dispatch(
+                shared.store,
+                shared.queue,
+                jobs=shared.jobs,
+                outbox=shared.outbox,
+                telemetry=shared.telemetry,
+                admit_only=settings.admit_only,
+            ),
             swept=self._swept,
         )
 
@@ -108,6 +160,7 @@ class RunParts:
             worker=shared.worker,
             timeouts=self.timeouts,
             states=shared.values,
+            removal=shared.removal,
             jobs=shared.jobs,
             outbox=shared.outbox,
             telemetry=shared.telemetry,
@@ -120,11 +173,14 @@ class RunParts:
             shared.registry,
             lifecycle=self.lifecycle,
             settlement=self.settlement,
+            timeouts=self.timeouts,
+            capacity=self.capacity,
             values=shared.values,
             worker=shared.worker,
             events=shared.events,
             telemetry=shared.telemetry,
             home=shared.home,
+            state_copy_bytes=shared.settings.state_copy_bytes,
         )
 
     def _new_operations(self) -> Operations:
@@ -138,6 +194,8 @@ class RunParts:
             settlement=self.settlement,
             values=shared.values,
             assistants=shared.assistants,
+            removal=shared.removal,
+            state_copy_bytes=shared.settings.state_copy_bytes,
         )
 
     def _new_readers(self) -> Readers:

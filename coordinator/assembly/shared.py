@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from coordinator.assistants.decorator import Agents
+from coordinator.assistants.left import LeftStates
 from coordinator.assistants.registry import Assistants
+from coordinator.assistants.removal import StateRemoval
 from coordinator.assistants.undo import Undo
 from coordinator.assistants.values import StoredValues
 from coordinator.clock import Clocks, Stamps
@@ -20,8 +22,9 @@ from coordinator.runs.thread_queue import ThreadQueue
 from coordinator.settings import Settings
 from coordinator.telemetry import Hook, Telemetry
 from coordinator.workers.worker import Worker
-from stores.base import CoordinationStore, ForgettingStore
+from stores.base import CoordinationStore
 from stores.event_loop import HomeLoop
+from stores.optional import ForgettingStore
 from stores.outbox import Outbox
 
 
@@ -47,8 +50,11 @@ class Shared:
         self.registry = self._new_registry()
         self.audience = Audience(store, self.registry.is_unsettled, keep=settings.keep_temporary)
         self.values = StoredValues(store, lambda: self.worker.epoch, max_bytes=settings.max_values_bytes)
-        self.assistants = Assistants(assistants, self.values)
+        self.assistants = Assistants(assistants, self.values, executed=not settings.admit_only)
         self.undo = Undo(self.values, self.assistants.states_of, within=settings.restore_timeout)
+        within = min(settings.restore_timeout, settings.force_after)
+        self.left = LeftStates(self.values, within=within, copy_bytes=settings.state_copy_bytes)
+        self.removal = StateRemoval(store, lambda: self.assistants.kinds, within=settings.restore_timeout)
         self.worker = Worker(
             store, settings, self.telemetry, assistants=self.assistants.seal, clock=clocks.boottime
         )

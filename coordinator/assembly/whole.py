@@ -8,7 +8,10 @@ from collections.abc import Iterable, Sequence
 from coordinator.assembly.runs import RunParts
 from coordinator.assembly.shared import Shared
 from coordinator.assistants.decorator import Agents
+from coordinator.assistants.opening import OpenStorages
+from coordinator.assistants.ports import ThreadStates
 from coordinator.clock import Clocks
+from coordinator.errors import InvalidArgument
 from coordinator.event_log import EventLog
 from coordinator.event_logs.local import LocalEventLog
 from coordinator.lock import SlotLock
@@ -25,6 +28,7 @@ from coordinator.workers.health import Examination
 from coordinator.workers.lease import Pacemaker
 from coordinator.workers.loops import Loops
 from coordinator.workers.pacemaker import pacemaker_for
+from coordinator.workers.projections import Projector
 from coordinator.workers.pruner import Pruner
 from coordinator.workers.reaper import Reaper
 from coordinator.workers.watch import Watch
@@ -50,6 +54,7 @@ class Assembly:
         pacemaker: Pacemaker | None = None,
         clocks: Clocks | None = None,
     ) -> None:
+        _check(store, settings)
         notifier = notifier or LocalNotifier()
         shared = self.shared = Shared(
             store,
@@ -61,6 +66,7 @@ class Assembly:
             assistants=assistants or (),
             clocks=clocks or Clocks(),
         )
+        self.storages = OpenStorages(self._kinds)
         self.pacemaker = pacemaker or pacemaker_for(store, settings)
         if self.pacemaker.stall is not None:
             self.pacemaker.stall.run_of_task = shared.registry.run_of_task
@@ -69,6 +75,7 @@ class Assembly:
         self.recovery = Recovery(store, self.reaper, shared.worker)
         self.drain = self._new_drain()
         self.watch = self._new_watch()
+        self.projector = self._new_projector()
         self.examination = self._new_examination()
         self.expiry = self._new_expiry()
         self.pruner = self._new_pruner()
@@ -100,6 +107,7 @@ class Assembly:
             settlement=self.runs.settlement,
             notifier=shared.notifier,
             jobs=shared.jobs,
+            capacity=self.runs.capacity,
             grace=shared.settings.grace,
         )
 
@@ -117,6 +125,17 @@ class Assembly:
             clock=shared.clocks.boottime,
         )
 
+    def _new_projector(self) -> Projector:
+        shared, settings = self.shared, self.shared.settings
+        return Projector(
+            shared.store,
+            worker=shared.worker,
+            telemetry=shared.telemetry,
+            interval=settings.tick,
+            jitter=settings.jitter,
+            clock=shared.clocks.boottime,
+        )
+
     def _new_examination(self) -> Examination:
         shared = self.shared
         return Examination(
@@ -130,6 +149,7 @@ class Assembly:
             reaper=self.reaper,
             outbox=shared.outbox,
             refusals=self.runs.settlement.refusals,
+            projector=self.projector,
             clock=shared.clocks.boottime,
         )
 
@@ -139,6 +159,7 @@ class Assembly:
             shared.store,
             shared.registry,
             shared.event_log,
+            shared.removal,
             interval=settings.sweep,
             jitter=settings.jitter,
             max_event_bytes=settings.event_log_total_bytes,
@@ -172,7 +193,9 @@ class Assembly:
         worker = self.shared.worker
         worker.on_registered, worker.on_fenced = self._registered, self._fenced
         worker.on_ended, worker.dropped_runs_stopped = self._ended, self._dropped_runs_stopped
-        self.shared.queue.take_over = self._take_over
+        self.shared.queue.take_over = self.reaper.continue_run = self._take_over
+        self.watch.sweep_soon = self.loops.sweep_soon
+        self.runs.capacity.on_release = self.watch.place_released
         if isinstance(self.shared.store, LockWatched):
             registry = self.shared.registry
             self.shared.store.lock_watch.runs = lambda: (
@@ -180,11 +203,18 @@ class Assembly:
             )
 
     async def _registered(self, epoch: int) -> None:
+        await self.storages.open()  # without `open`, the first admission registers the worker
         if self.shared.store.shared:
             self.pacemaker.start(self.shared.worker.lease)
             await self.loops.begin(epoch)
             self.pruner.begin()
+        await self.projector.begin()
+        if self.shared.store.shared or self.shared.removal.storages:
             self.expiry.begin()
+
+    def _kinds(self) -> tuple[ThreadStates, ...]:
+        self.shared.assistants.seal()
+        return self.shared.assistants.kinds
 
     def _fenced(self, why: str) -> None:
         for entry in self.shared.registry.unsettled():
@@ -203,6 +233,16 @@ class Assembly:
         lost = [entry.settled.wait() for entry in self.shared.registry.unsettled() if entry.elsewhere]
         await asyncio.gather(*lost)
 
+    async def open(self) -> None:
+        """Open the store and the storages of state, register this worker, start its loops."""
+        await self.shared.store.open()
+        await self.storages.open()
+        try:
+            await self.shared.worker.ready()
+        except BaseException:
+            await self.storages.aclose()
+            raise
+
     async def close(self, timeout: float | None) -> None:
         """Drain, sign off, end every task of this manager, close transport and store. Idempotent.
 
@@ -218,11 +258,23 @@ class Assembly:
         await closing.step("Stopping the expiry", self.expiry.stop())
         await shared.jobs.finished(within=min(1.0, closing.share))
         await shared.outbox.aclose(within=min(5.0, closing.share))
+        await closing.step("Delivering changes of runs", self.projector.stop())
         await closing.step("Writing event logs", shared.event_log.aclose())
         await closing.step("Stopping the heartbeat", self.pacemaker.stop())
         await closing.step("Signing off", shared.worker.retire())
         for entry in shared.registry.unsettled():  # admitted during the drain, or not stopped by its cancel
             self.runs.settlement.abandon(entry, "the worker has left")
         self.runs.readers.close()
+        await closing.step("Closing the state of threads", self.storages.aclose())
         await closing.step("Closing the transport", shared.notifier.aclose())
         await closing.step("Closing the store", shared.store.aclose())
+
+
+def _check(store: CoordinationStore, settings: Settings) -> None:
+    """Raises InvalidArgument if no worker could execute what this one admits, or no client follow it."""
+    if not settings.admit_only:
+        return
+    if not store.shared:
+        raise InvalidArgument("admit_only", f"no other worker can use the store {store.url}")
+    if settings.event_log == "memory":
+        raise InvalidArgument("admit_only", "event_log = memory keeps the events of runs from this worker")

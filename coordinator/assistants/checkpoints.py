@@ -202,10 +202,17 @@ def _head(thread: ThreadRow, newest: list[CheckpointRow], name: str) -> StateVie
     interrupts = _interrupts(thread.interrupts)
     return replace(
         view,
-        next=(name,) if thread.status == "interrupted" and resumable else (),
+        next=_next(thread.status, name, resumable=resumable),
         tasks=_tasks(view.checkpoint, name, thread.interrupts) if interrupts else (),
         interrupts=interrupts,
     )
+
+
+def _next(status: str, name: str, *, resumable: bool) -> tuple[str, ...]:
+    """Clients that open a thread follow its runs only if `next` is not empty."""
+    if status == "busy":
+        return (START,)
+    return (name,) if status == "interrupted" and resumable else ()
 
 
 def _after(thread: ThreadRow, row: CheckpointRow, name: str) -> StateView:
@@ -248,7 +255,7 @@ def _metadata(thread: ThreadRow, more: Mapping[str, Json]) -> dict[str, Json]:
 
 def _interrupts(stored: Json) -> tuple[Interrupt, ...]:
     listed = cast("list[dict[str, Json]]", stored if isinstance(stored, list) else [])
-    return tuple(Interrupt(one.get("value"), one.get("id")) for one in listed)
+    return tuple(Interrupt.of({"value": None, **one}) for one in listed)
 
 
 def _tasks(ref: CheckpointRef | None, name: str, interrupts: Json) -> tuple[Json, ...]:

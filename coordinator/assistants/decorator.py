@@ -23,7 +23,11 @@ Agents: TypeAlias = Mapping[str, AgentFunction | Assistant] | Iterable[AgentFunc
 def assistant(function: F, /) -> F: ...
 @overload
 def assistant(
-    *, name: str | None = None, input: type[BaseModel] | None = None, description: str | None = None
+    *,
+    name: str | None = None,
+    input: type[BaseModel] | None = None,
+    description: str | None = None,
+    retries: int = 0,
 ) -> Callable[[F], F]: ...
 def assistant(
     function: F | None = None,
@@ -32,19 +36,22 @@ def assistant(
     name: str | None = None,
     input: type[BaseModel] | None = None,  # noqa: A002 - the public name of the option
     description: str | None = None,
+    retries: int = 0,
 ) -> F | Callable[[F], F]:
     """Register name and input of an `async def agent(ctx)`. Returns the function unchanged.
 
     `name` defaults to the function's name. `input`: a pydantic model; a run with invalid input is rejected at
-    admission, and `ctx.input` is an instance of the model. `description` defaults to the docstring. Raises
-    InvalidArgument.
+    admission, and `ctx.input` is an instance of the model. `description` defaults to the docstring.
+    `retries`: how often a run is continued after a death of its worker, with `ctx.attempt` > 1 and the values
+    that were saved before. Raises InvalidArgument.
     """
+    check.check_retries(retries)
 
     def mark(function: F) -> F:
         if not callable(function):
             raise InvalidArgument("agent", f"must be an async function, not {type(function).__name__}")
         own = getattr(function, "__name__", type(function).__name__)
-        setattr(function, "__assistant__", AgentSpec(name or own, input, description))  # noqa: B010 - type checkers reject an assignment to this attribute
+        setattr(function, "__assistant__", AgentSpec(name or own, input, description, retries))  # noqa: B010 - type checkers reject an assignment to this attribute
         return function
 
     if name is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import getdoc, isasyncgenfunction, iscoroutinefunction, isfunction, signature
 from typing import Any, NamedTuple, TypeAlias, cast
@@ -14,7 +14,16 @@ from coordinator.assistants.ports import Assistant
 from coordinator.assistants.values import StoredValues, merged, updates_of
 from coordinator.context import RunContext
 from coordinator.errors import InvalidArgument
-from coordinator.schemas import CheckpointRef, Description, Json, Outcome, RunRequest, StateView, User
+from coordinator.schemas import (
+    CheckpointRef,
+    Description,
+    Json,
+    Outcome,
+    RunRequest,
+    StateStep,
+    StateView,
+    User,
+)
 
 AgentFunction: TypeAlias = Callable[[RunContext], Awaitable[Any]]  # Any: a result of the user's
 
@@ -26,6 +35,7 @@ class AgentSpec:
     name: str | None = None
     input: type[BaseModel] | None = None
     description: str | None = None
+    retries: int = 0
 
 
 class FunctionAssistant:
@@ -37,12 +47,14 @@ class FunctionAssistant:
     """
 
     features = frozenset({"values", "custom", "command", "checkpoint", "history"})
+    graph_id: str | None = None
 
     def __init__(self, function: AgentFunction, states: StoredValues, *, name: str | None = None) -> None:
         spec = spec_of(function)
         self.function, self.states, self.input = function, states, spec.input
         self.name = name or spec.name or getattr(function, "__name__", type(function).__name__)
-        self.text = spec.description or (getdoc(function) if isfunction(function) else None)
+        self.retries = spec.retries
+        self.text: str | None = spec.description or (getdoc(function) if isfunction(function) else None)
 
     def validate(self, request: RunRequest) -> None:
         """Raises InvalidArgument if the input does not match the input model."""
@@ -104,13 +116,14 @@ class FunctionAssistant:
         thread_id: str,
         *,
         limit: int,
+        namespace: str = "",
         before: CheckpointRef | None = None,
         metadata: Mapping[str, Json] | None = None,
         user: User | None = None,
     ) -> AsyncIterator[StateView]:
         del user
         left = limit
-        if left < 1:
+        if left < 1 or namespace:  # a function has no subgraphs
             return
         async for view in self.states.checkpoints.history(thread_id, self.name, before, limit):
             if view.carries(metadata):
@@ -136,10 +149,26 @@ class FunctionAssistant:
         await ctx.save(merged(view.values, updates))
         return CheckpointRef(ctx.run.run_id)
 
-    async def describe(self, user: User | None = None) -> Description:
-        del user
+    async def update_states(
+        self, ctx: RunContext, supersteps: Sequence[Sequence[StateStep]]
+    ) -> CheckpointRef:
+        """Apply all updates in order. Of a command, its `update`."""
+        ref = CheckpointRef()
+        for step in (step for superstep in supersteps for step in superstep):
+            values = step.values if step.command is None else step.command.update
+            ref = await self.update_state(ctx, values, as_node=step.as_node)
+        return ref
+
+    async def describe(self, user: User | None = None, *, xray: bool | int = False) -> Description:
+        del user, xray
         schema = None if self.input is None else self.input.model_json_schema()
         return Description(text=self.text, input_schema=schema)
+
+    async def subgraphs(
+        self, namespace: str | None = None, *, recurse: bool = False, user: User | None = None
+    ) -> Mapping[str, Description]:
+        del namespace, recurse, user
+        return {}
 
 
 def spec_of(function: object) -> AgentSpec:

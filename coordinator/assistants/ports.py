@@ -7,10 +7,20 @@ reading a state needs the assistant, undoing a run does not.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol, runtime_checkable
 
 from coordinator.context import RunContext
-from coordinator.schemas import CheckpointRef, Description, Json, Outcome, RunRequest, StateView, User
+from coordinator.schemas import (
+    CheckpointRef,
+    Description,
+    Json,
+    Outcome,
+    RunRequest,
+    StateStep,
+    StateView,
+    User,
+)
 
 
 @runtime_checkable
@@ -23,8 +33,9 @@ class Assistant(Protocol):
 
     @property
     def features(self) -> frozenset[str]:
-        """Supported stream modes, and any of "command", "interrupt", "checkpoint", "history", "attempts",
-        "drain"."""
+        """Supported stream modes, and any of "command", "interrupt", "checkpoint", "history", "state". With
+        "state", large values are not copied into rows, but read through `state` (setting
+        `state_copy_bytes`); `ctx.values` is None then."""
         ...
 
     @property
@@ -36,6 +47,11 @@ class Assistant(Protocol):
 
     async def run(self, ctx: RunContext, request: RunRequest) -> Outcome:
         """Execute one attempt, in the run's own task, after `open` and `start`.
+
+        `ctx.attempt` > 1: the worker of an earlier attempt has died or drained, and what that attempt wrote
+        is still there. It is continued from there, without a repetition of finished work. When
+        `ctx.drain_event` is set, it may stop at such a point with `Outcome(drained=True)`: then another
+        worker continues the run.
 
         A cancel is raised here as CancelledError (`ctx.abort` holds the reason). After it returns or raises,
         it must not run or write anything, except work registered with `ctx.track`. An exception ends the
@@ -52,7 +68,12 @@ class Assistant(Protocol):
         user: User | None = None,
     ) -> StateView | None:
         """Return the current state, or the state at checkpoint `at`; None if there is none. Read-only; may be
-        called while a run is active. The caller has checked that the user may read the thread."""
+        called while a run is active. The caller has checked that the user may read the thread.
+
+        If the assistant has a storage of its own, it is also called when a run has ended without success:
+        after `close`, before the thread is free. The values and interrupts become those of the thread, in
+        lists and searches. Best effort: if it raises, or takes longer than `force_after` or
+        `restore_timeout` (s), the thread keeps what it had."""
         ...
 
     def history(
@@ -60,11 +81,13 @@ class Assistant(Protocol):
         thread_id: str,
         *,
         limit: int,
+        namespace: str = "",
         before: CheckpointRef | None = None,
         metadata: Mapping[str, Json] | None = None,
         user: User | None = None,
     ) -> AsyncIterator[StateView]:
-        """Yield states, newest first. Read-only. `metadata`: only states whose metadata contains it."""
+        """Yield states, newest first. Read-only. `namespace`: the subgraph whose states are yielded, "" = the
+        graph itself; an unknown one has no states. `metadata`: only states whose metadata contains it."""
         ...
 
     async def update_state(
@@ -74,9 +97,57 @@ class Assistant(Protocol):
         run. Raises InvalidArgument, StaleFence."""
         ...
 
-    async def describe(self, user: User | None = None) -> Description:
-        """Return schemas and graph for user interfaces."""
+    async def update_states(
+        self, ctx: RunContext, supersteps: Sequence[Sequence[StateStep]]
+    ) -> CheckpointRef:
+        """As `update_state`, of the current state: apply the supersteps in order, and the updates of one
+        superstep as if its nodes had run in parallel. Returns the last checkpoint. Raises InvalidArgument,
+        StaleFence; the updates before the refused one may have been written."""
         ...
+
+    async def describe(self, user: User | None = None, *, xray: bool | int = False) -> Description:
+        """Return schemas and graph for user interfaces. `xray`: draw subgraphs as well, all (True) or down to
+        that depth."""
+        ...
+
+    async def subgraphs(
+        self, namespace: str | None = None, *, recurse: bool = False, user: User | None = None
+    ) -> Mapping[str, Description]:
+        """Return the subgraphs by namespace: those of the graph itself, with `recurse` those of subgraphs as
+        well, or only the one named `namespace`. Empty if there are none."""
+        ...
+
+
+@runtime_checkable
+class Listed(Protocol):
+    """What lists show of an assistant. Optional: an assistant without it is described with `describe`."""
+
+    @property
+    def graph_id(self) -> str | None:
+        """The name of the graph that it runs, of which there may be several assistants; None = its own."""
+        ...
+
+    @property
+    def text(self) -> str | None:
+        """The description."""
+        ...
+
+
+@runtime_checkable
+class Retried(Protocol):
+    """An assistant whose runs are continued by other workers. Objects without the attribute have none."""
+
+    @property
+    def retries(self) -> int:
+        """How many further attempts a run may have after deaths of its worker; 0 = it ends as an error. A
+        hand-over by a draining worker is not counted."""
+        ...
+
+
+def retries_of(assistant: Assistant) -> int:
+    """Of each admission: an `isinstance` with a protocol takes 12 us on Python 3.11."""
+    retries: int = getattr(assistant, "retries", 0)
+    return retries
 
 
 @runtime_checkable
@@ -85,18 +156,27 @@ class ThreadStates(Protocol):
     that any worker can select the storage without the assistant."""
 
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """Names the database as well as the kind of storage: two storages of one process differ, and a
+        storage has the same kind on every worker, for example `"graphs-sqlite:<hash of the path>"`."""
+        ...
+
+    def opened(self) -> AbstractAsyncContextManager[object]:
+        """Entered once by the manager, in its event loop, before any other call; left after the last call of
+        a run. Connections and tasks of the storage live within it. It may be left in another task."""
+        ...
 
     async def open(self, thread_id: str, run_id: str, fence: int) -> Json:
         """Called when the run holds the thread, before `start` is committed. After it returns, the storage
-        refuses writes with a lower fence. Returns the rollback_ref (a small dict with `kind`). Idempotent.
-        Raises StaleFence."""
+        refuses writes with a lower fence. Returns the rollback_ref (a small dict with `kind`), which the run
+        finds in `ctx.opened`. Idempotent. Raises StaleFence."""
         ...
 
     async def restore(self, thread_id: str, run_id: str, ref: Json, fence: int) -> Json:
         """Undo all writes of the run, atomically with the check of the fence. Idempotent, also if the run
-        wrote nothing. Returns the restored values. Raises StaleFence. A call longer than the setting
-        `restore_timeout` (s) is cancelled and counts as failed, as any other exception."""
+        wrote nothing. Returns the restored values; None if only the assistant can read them: then the values
+        stand that the coordinator has restored from its own store. Raises StaleFence. A call longer than the
+        setting `restore_timeout` (s) is cancelled and counts as failed, as any other exception."""
         ...
 
     def close(self, thread_id: str, fence: int) -> None:
@@ -105,8 +185,9 @@ class ThreadStates(Protocol):
         ...
 
     async def forget(self, run_ids: Sequence[str]) -> None:
-        """Remove the undo data of runs that have settled. Best effort: if it raises, or takes longer than the
-        setting `restore_timeout` (s), the data remains."""
+        """Remove the undo data of runs that have settled; called by the worker that ended a run if its own
+        worker is dead. Best effort: if it raises, or takes longer than the setting `restore_timeout` (s), the
+        data remains until the thread is removed."""
         ...
 
     async def copy(self, source: str, target: str, run_id: str, fence: int) -> None:
@@ -114,5 +195,10 @@ class ThreadStates(Protocol):
         ...
 
     async def delete(self, thread_id: str, run_id: str, fence: int) -> None:
-        """Remove the state of a thread that the operation `run_id` holds with `fence`."""
+        """Remove the state of a thread and its undo data, atomically with the check of the fence; from then
+        on, refuse writes with a lower one. `run_id`: the operation that removed the thread, or the first run
+        of a later thread with the same id; empty if the thread has expired. Idempotent, also for a thread
+        without state. Raises StaleFence if the storage was opened with a greater fence: that state belongs to
+        a later thread, and stays. A call longer than the setting `restore_timeout` (s) is cancelled. A call
+        that fails is repeated, by any worker."""
         ...

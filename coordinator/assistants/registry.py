@@ -21,6 +21,10 @@ from coordinator.assistants.values import StoredValues
 from coordinator.context import RunContext
 from coordinator.errors import InvalidArgument
 from coordinator.schemas import Json
+from stores.rows import ThreadRow
+
+MAX_LISTED = 20
+"""Assistants that an error message lists at most."""
 
 NAMESPACE = UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
 """Namespace of assistant ids; must never change. Other servers of the Runs API use the same one, so that ids
@@ -30,10 +34,10 @@ stored by clients stay valid here."""
 class Assistants:
     """Assistants by the `assistant_id` of runs, which may differ from the assistant's own name; the UUID of
     `id_of` is accepted as well. Complete when the worker registers: the names are stored in its row, and
-    peers rely on them."""
+    peers rely on them. Not `executed`: the worker only admits their runs, and its row names none."""
 
-    def __init__(self, agents: Agents, states: StoredValues) -> None:
-        self._states = states
+    def __init__(self, agents: Agents, states: StoredValues, *, executed: bool = True) -> None:
+        self._states, self._executed = states, executed
         self._by_name: dict[str, Assistant] = {}
         self._names: dict[str, str] = {}
         self._ids: dict[str, str] = {}
@@ -71,11 +75,17 @@ class Assistants:
     def seal(self) -> tuple[str, ...]:
         """Return the names for the worker's row, and reject registrations from now on."""
         self._sealed = True
-        return self.names
+        return self.names if self._executed else ()
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self._by_name)
+
+    @property
+    def listed(self) -> str:
+        """For error messages: the first `MAX_LISTED` names in order; "" if there is none."""
+        shown = ", ".join(repr(name) for name in sorted(self.names)[:MAX_LISTED])
+        return f"{shown}, …" if len(self) > MAX_LISTED else shown
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -89,6 +99,13 @@ class Assistants:
     def id_of(self, name: str) -> str:
         """The UUID of an assistant's name, the same on every worker; the name need not be registered."""
         return self._ids.get(name) or str(uuid5(NAMESPACE, name))
+
+    def graph_of(self, name: str) -> str:
+        """The graph of an assistant, by the name of the assistant: another registered one if that has the
+        same graph and its name, else its own name."""
+        assistant = self._by_name.get(name)
+        graph: str | None = getattr(assistant, "graph_id", None)  # see `Listed`
+        return graph if graph is not None and graph in self._by_name else name
 
     def client_id(self, assistant_id: str | None) -> str | None:
         """The UUID of a run's `assistant_id`, which may be a name or a UUID."""
@@ -117,6 +134,14 @@ class Assistants:
         return self.get(assistant_id) or FunctionAssistant(
             _unregistered, self._states, name=assistant_id or _unregistered.__name__
         )
+
+    def of_thread(self, thread: ThreadRow) -> str | None:
+        """The assistant_id of a thread: that of its last run. Before the first run, the registered assistant
+        that its metadata names as `assistant_id` or `graph_id`, which clients set when they create it."""
+        if thread.assistant_id is not None:
+            return thread.assistant_id
+        named = (self.name_of(thread.metadata.get(key)) for key in ("assistant_id", "graph_id"))
+        return next((name for name in named if name in self), None)
 
     # -- storage of thread state
 

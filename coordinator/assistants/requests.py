@@ -16,8 +16,9 @@ _WIRING = frozenset({"run_id", "thread_id", "callbacks", "store", "checkpointer"
 _CONTEXT_IDENTITY = frozenset({"user_id", "thread_id"})
 """Context keys that an assistant could mistake for identities; the real ones are in `ctx.user` and
 `ctx.run`."""
-_RESERVED_METADATA = frozenset({"run_id"})
-"""Metadata keys by which an engine selects the writes of a run to undo."""
+_RESERVED_METADATA = frozenset({"run_id", "assistant_version"})
+"""Metadata keys by which an engine selects the writes of a run to undo, and by which runs of assistants that
+clients created are recognised (`configured`)."""
 
 
 def cleaned(request: RunRequest) -> RunRequest:

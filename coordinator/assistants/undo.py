@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from typing import TypeVar
+import logging
+from collections.abc import Callable
 
+from coordinator.assistants.bounded import bounded
 from coordinator.assistants.ports import ThreadStates
+from coordinator.assistants.references import referenced
 from coordinator.assistants.values import StoredValues
 from coordinator.schemas import Json
 from stores.rows import Ownership
-from stores.tasks import begin_soon
 
-T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 class Undo:
@@ -32,31 +32,21 @@ class Undo:
         if storage is self._values:
             return restored
         # Writes of a call that timed out are refused by the fence of the next attempt.
-        return await self._bounded(
-            storage.restore(own.thread_id, own.run_id, ref, own.fence), "restoring its state"
-        )
+        restoring = storage.restore(own.thread_id, own.run_id, ref, own.fence)
+        values = await bounded(restoring, self._within, "restoring its state")
+        return restored if values is None or referenced(restored) else values
 
-    async def forget(self, run_id: str, states: ThreadStates) -> None:
-        """As `ThreadStates.forget`. Raises TimeoutError after `within` s."""
-        if states is self._values:  # its undo data is part of the run's row
-            return
-        await self._bounded(states.forget((run_id,)), "removing its undo data")
-
-    async def _bounded(self, call: Coroutine[object, object, T], what: str) -> T:
-        """Wait at most `within` s, without waiting for a call that ignores its cancel."""
-        work = begin_soon(call)
+    async def forget(self, run_id: str, ref: Json, states: ThreadStates | None = None) -> None:
+        """As `ThreadStates.forget`, of `states` or of the storage of kind `ref["kind"]`. Best effort: a
+        failure is logged; if this process does not have that kind, the data stays until the thread is
+        removed."""
         try:
-            await asyncio.wait((work,), timeout=self._within)
-        finally:
-            if not work.done():
-                work.cancel()
-                work.add_done_callback(_retrieve_exception)
-        if not work.done():
-            raise TimeoutError(f"{what} took longer than {self._within:g} s")
-        return work.result()
-
-
-def _retrieve_exception(work: asyncio.Task[object]) -> None:
-    """Retrieve the exception, so that asyncio does not log "exception was never retrieved"."""
-    if not work.cancelled():
-        work.exception()
+            storage = states or self._states_of(ref)
+        except LookupError:
+            return
+        if storage is self._values:  # its undo data is part of the run's row
+            return
+        try:
+            await bounded(storage.forget((run_id,)), self._within, "removing its undo data")
+        except Exception:
+            logger.warning("Rollback data of run %r could not be removed", run_id, exc_info=True)

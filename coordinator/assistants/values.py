@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Protocol, cast
 
 from coordinator.assistants.checkpoints import Checkpoints, StatesStore
@@ -12,6 +13,7 @@ from coordinator.errors import InvalidArgument, StaleFence
 from coordinator.schemas import Json
 from stores.base import ValuesStore
 from stores.rows import Ownership
+from stores.thread_states import IN_STORE
 
 
 class KeepingStore(ValuesStore, StatesStore, Protocol):
@@ -25,7 +27,7 @@ class StoredValues:
     nothing writes nothing. `epoch` returns this worker's current epoch.
     """
 
-    kind = "values"
+    kind = IN_STORE
 
     def __init__(
         self, store: KeepingStore, epoch: Callable[[], int], *, max_bytes: int | None = None
@@ -37,9 +39,12 @@ class StoredValues:
         self.checkpoints = Checkpoints(store)
         """Former states of threads."""
 
+    def opened(self) -> AbstractAsyncContextManager[object]:
+        return nullcontext()  # the manager opens the store
+
     async def open(self, thread_id: str, run_id: str, fence: int) -> Json:
         del run_id  # the fence identifies the run
-        self.opened(thread_id, fence)
+        self.permit(thread_id, fence)
         return {"kind": self.kind}
 
     def start_ref(self, states: ThreadStates) -> dict[str, Json] | None:
@@ -47,7 +52,7 @@ class StoredValues:
         transaction that gives it its fence."""
         return {"kind": self.kind} if states is self else None
 
-    def opened(self, thread_id: str, fence: int) -> None:
+    def permit(self, thread_id: str, fence: int) -> None:
         """Allow saves with this fence. Called for every run, also if its assistant has another storage.
         Raises StaleFence."""
         if not fence:  # a run that does not hold the thread must not write its values

@@ -10,7 +10,7 @@ from coordinator.cli.failures import UNREACHABLE, CommandFailed
 from coordinator.cli.ids import whole_id
 from coordinator.errors import InvalidArgument
 from coordinator.settings import Settings
-from stores.base import CoordinationStore, ReadStore
+from stores.base import CoordinationStore
 from stores.rows import RunRow
 
 
@@ -60,13 +60,3 @@ async def run_or_fail(store: CoordinationStore, settings: Settings, run_id: str)
             run_id=run_id,
         )
     return row
-
-
-async def positions(store: ReadStore, rows: list[RunRow]) -> dict[str, int]:
-    """Return the position in its thread's queue, from 1, of each waiting run."""
-    threads = {row.thread_id for row in rows if row.waiting}
-    return {
-        run_id: position
-        for thread_id in threads
-        for position, run_id in enumerate(await store.waiting_line(thread_id), start=1)
-    }

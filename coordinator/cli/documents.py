@@ -96,8 +96,10 @@ def run_in_full(row: RunRow, position: int | None) -> Document:
         "interrupts": row.interrupts,
         "idempotency_key": row.idempotency_key,
         "attempt": row.attempt,
+        "retries": row.retries,
         "on_disconnect": row.on_disconnect,
         "counters": row.counters,
+        "extra": row.extra,
     }
 
 
@@ -159,6 +161,7 @@ def worker_document(worker: WorkerRow, *, exited: bool) -> Document:
         "pid": worker.pid,
         "version": worker.version,
         "state": worker.state.value,
+        "admits_only": worker.admits_only,
         "expired": worker.expired,
         "gone": exited,
         "holding": worker.holding,

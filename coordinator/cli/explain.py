@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 
 from coordinator.cli import screen
@@ -12,6 +14,7 @@ from coordinator.cli.text import short, span
 from coordinator.cli.tracebacks import traceback_location
 from coordinator.resources.runs import Explanation
 from coordinator.settings import Settings
+from stores.projections import PendingChange
 from stores.rows import Transition
 
 _COLUMNS = ("TIME", "AFTER", "WHAT", "STATUS", "BY", "WHY", "EPOCH", "FENCE")
@@ -45,6 +48,7 @@ async def explain(settings: Settings, run_id: str, *, as_json: bool) -> int:
                 "receipt": receipt_document(receipt) if explanation.run.cancel_action is not None else None,
                 "traceback": traceback,
                 "timeline": [transition_document(step) for step in explanation.transitions],
+                "pending_changes": [change._asdict() for change in explanation.pending_changes],
             }
         )
         return DONE
@@ -53,11 +57,26 @@ async def explain(settings: Settings, run_id: str, *, as_json: bool) -> int:
     screen.show_lines([_headline(explanation), day])
     lines = [_cells(step, steps[index - 1] if index else None) for index, step in enumerate(steps)]
     screen.show_table(_COLUMNS, lines, none="its history was pruned", spare=("FENCE", "EPOCH", "AFTER"))
+    screen.show_lines(_behind(explanation.pending_changes))
     if explanation.run.error is not None:
         screen.show_lines(["", f"error: {short(explanation.run.error, 2000)}"])
     if traceback is not None:
         screen.show_lines([f"traceback: {traceback}"])
     return DONE
+
+
+def _behind(pending: Sequence[PendingChange]) -> list[str]:
+    """A line for each projection that lacks changes of the run."""
+    lines = list[str]()
+    for projection, count in Counter(change.projection for change in pending).items():
+        failed = next(
+            (one for one in pending if one.projection == projection and one.error is not None), None
+        )
+        why = (
+            "" if failed is None else f"; attempt {failed.attempts} failed: {short(failed.error or '', 500)}"
+        )
+        lines.append(f"projection {projection!r} does not have {count} changes of the run yet{why}")
+    return lines
 
 
 def _headline(explanation: Explanation) -> str:
@@ -69,30 +88,55 @@ def _headline(explanation: Explanation) -> str:
     if run.delayed and run.not_before is not None:
         due = datetime.fromtimestamp(run.not_before / 1e6).astimezone()
         return f"{text}; delayed until {due:%Y-%m-%d %H:%M:%S}"
+    if explanation.position is not None and run.holds_thread:
+        return (
+            f"{text}; holds the thread; position {explanation.position} of the runs that wait for a place of"
+            f" worker epoch {run.owner_epoch}"
+        )
     if explanation.position is not None:
         behind = f" behind run {holder!r}" if holder is not None else ""
         return f"{text}; position {explanation.position} in the queue{behind}"
+    if run.attempt > 1:
+        text = f"{text}, attempt {run.attempt}"
+    if run.between_attempts:
+        return f"{text}; stopped by worker epoch {run.owner_epoch}, to be continued by a worker"
     if run.holds_thread:
         return f"{text}; holds the thread on worker epoch {run.owner_epoch} with fence {run.fence}"
     return f"{text}; the thread is now held by run {holder!r}" if holder is not None else text
 
 
 def _cells(step: Transition, previous: Transition | None) -> list[object]:
-    moment = datetime.fromtimestamp(step.at / 1e6).astimezone()
     status = step.to_status.value
     if step.from_status is not None and step.from_status is not step.to_status:
         status = f"{step.from_status.value} → {status}"
+    if step.what == "adopted" and previous is not None:
+        by, why = _adoption(step, previous)
+        return [*_beginning(step, previous, status), by, why, step.epoch, step.fence or None]
     has_cause = step.what in ("decided", "finished", "admitted", "queued", "delayed", "recorded")
     return [
-        f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}",
-        "" if previous is None else f"+{span((step.at - previous.at) / 1e6)}",
-        _LABELS.get(step.what, step.what),
-        status,
+        *_beginning(step, previous, status),
         step.actor if has_cause and step.actor else "",
         _cause(step) if has_cause else "",
         step.epoch,
         step.fence or None,
     ]
+
+
+def _beginning(step: Transition, previous: Transition | None, status: str) -> list[object]:
+    """The cells from TIME to STATUS."""
+    moment = datetime.fromtimestamp(step.at / 1e6).astimezone()
+    return [
+        f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}",
+        "" if previous is None else f"+{span((step.at - previous.at) / 1e6)}",
+        _LABELS.get(step.what, step.what),
+        status,
+    ]
+
+
+def _adoption(step: Transition, previous: Transition) -> tuple[str, str]:
+    """The worker that adopted the run, and what has become of the one that had it before."""
+    by, former = f"worker epoch {step.epoch}", f"worker epoch {previous.epoch}"
+    return by, f"{former} drains" if previous.what == "handed over" else f"{former} is dead"
 
 
 def _cause(step: Transition) -> str:

@@ -21,6 +21,7 @@ from coordinator.telemetry import Event
 from coordinator.telemetry.events import PeerBuried, RunRecovered
 from stores.rows import RunRow, WorkerRow
 
+_EXAMINED, _NAMED = 10_000, 5  # runs
 _POLL_INTERVAL = 0.5  # s; of watched heartbeats
 
 
@@ -73,13 +74,26 @@ async def reconcile(settings: Settings, options: ReconcileOptions, *, as_json: b
             unwatched = [row for row in suspects if not row.expired and monitor.process_exists(row)]
             suspects = [row for row in suspects if row not in unwatched]
         rows = [await reaper.store.row(run_id) for run_id in recovered.run_ids]
+        left = await _to_be_continued(reaper)
     runs = [row for row in rows if row is not None]
     undecided = Undecided(suspects, unwatched, waited=options.wait)
     if as_json:
-        screen.show_document(_document(runs, recovered, declared, undecided))
+        screen.show_document(_document(runs, recovered, declared, undecided, left))
     else:
         _show(runs, recovered, declared, undecided)
+        if left:
+            note(
+                f"{len(left)} runs of dead workers wait for a worker that executes their assistants and"
+                f" continues them: {', '.join(left[:_NAMED])}{' …' if left[_NAMED:] else ''}"
+            )
     return FAILED if suspects and declared is None else DONE
+
+
+async def _to_be_continued(reaper: LoneReaper) -> list[str]:
+    """Returns runs in flight of dead workers: a worker that executes their assistants will continue them."""
+    alive = {row.epoch for row in await reaper.store.workers(counted=False)}
+    rows = await reaper.store.runs(in_flight=True, limit=_EXAMINED)
+    return [row.run_id for row in rows if row.open and row.holds_thread and row.owner_epoch not in alive]
 
 
 class Undecided(NamedTuple):
@@ -139,10 +153,15 @@ def _epochs(rows: list[WorkerRow]) -> str:
 
 
 def _document(
-    runs: list[RunRow], recovered: Recovered, declared: Declaration | None, undecided: Undecided
+    runs: list[RunRow],
+    recovered: Recovered,
+    declared: Declaration | None,
+    undecided: Undecided,
+    left: list[str],
 ) -> Document:
     return {
         "ended": [run_document(row) for row in runs],
+        "to_be_continued": left,
         "buried": recovered.dead_epochs,
         "declared_dead": None if declared is None else declared._asdict(),
         "undecided": [worker_document(row, exited=False) for row in undecided.suspects],

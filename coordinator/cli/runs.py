@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from coordinator.arguments import check_optional_id, check_status
 from coordinator.cli import screen
-from coordinator.cli.access import observing, positions, run_or_fail
+from coordinator.cli.access import observing, run_or_fail
 from coordinator.cli.documents import run_document, run_in_full
 from coordinator.cli.failures import DONE, note
 from coordinator.cli.filters import TIME, micros_of, pairs_of
@@ -17,6 +17,7 @@ from coordinator.cli.ids import optional_id
 from coordinator.cli.text import age, clock, pretty, short, span
 from coordinator.cli.tracebacks import traceback_location
 from coordinator.errors import InvalidArgument
+from coordinator.runs.positions import positions
 from coordinator.settings import Settings
 from stores.base import CoordinationStore
 from stores.finding import ListPosition, RunQuery

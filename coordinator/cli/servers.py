@@ -69,8 +69,12 @@ Assistants = Annotated[
         "ASSISTANTS",
         "--assistants",
         metavar="MODULE:OBJECT",
-        help="Assistants: a mapping from names to async functions, or one function",
+        help="Assistants: a mapping from names to async functions or graphs, or one of them",
     ),
+]
+Graphs = Annotated[
+    Path | None,
+    typer.Argument(metavar="[FILE]", help="A langgraph.json, or a folder with one: serves its graphs"),
 ]
 Grace = Annotated[
     float | None,
@@ -87,9 +91,11 @@ Logs = Annotated[
     _variable("LOG_FORMAT", "--log-format", metavar="text|json", help="Format of log lines"),
 ]
 Demo = Annotated[
-    bool,
+    bool | None,
     _variable(
-        "DEMO_ASSISTANT", "--demo-assistant/--no-demo-assistant", help="Offer the demo assistant `agent`"
+        "DEMO_ASSISTANT",
+        "--demo-assistant/--no-demo-assistant",
+        help="Offer the demo assistant `agent`. Default: if there is no other assistant",
     ),
 ]
 Keys = Annotated[
@@ -106,6 +112,23 @@ CorsOrigins = Annotated[
         " Variable: COORDINATOR_CORS_ORIGINS, comma-separated",
     ),
 ]
+PageFolder = Annotated[
+    Path | None,
+    _variable(
+        "PAGE",
+        "--page",
+        metavar="FOLDER",
+        help="Folder of a web page, served at /page/. Default: the one that FILE names, if any",
+    ),
+]
+AdmitOnly = Annotated[
+    bool,
+    _variable(
+        "ADMIT_ONLY",
+        "--admit-only",
+        help="Admit runs, and execute none: workers of other servers on the same store do",
+    ),
+]
 DevGrace = Annotated[
     float | None,
     _variable(
@@ -116,7 +139,10 @@ DevGrace = Annotated[
         help="How long runs may continue when the server restarts or stops. Default: 0",
     ),
 ]
-Reload = Annotated[bool, typer.Option("--reload/--no-reload", help="Restart when a Python file changes")]
+Reload = Annotated[
+    bool,
+    typer.Option("--reload/--no-reload", help="Restart when a Python file or langgraph.json changes"),
+]
 ReloadDirs = Annotated[
     list[Path] | None,
     typer.Option(
@@ -124,7 +150,7 @@ ReloadDirs = Annotated[
         metavar="FOLDER",
         exists=True,
         file_okay=False,
-        help="Folder watched for changes; repeatable. Default: the working folder",
+        help="Folder watched for changes; repeatable. Default: the folder of FILE, else the working folder",
     ),
 ]
 LOCAL_PAGES = ("http://localhost:*", "http://127.0.0.1:*")
@@ -132,6 +158,7 @@ LOCAL_PAGES = ("http://localhost:*", "http://127.0.0.1:*")
 
 
 def serve(
+    file: Graphs = None,
     *,
     host: Host = "127.0.0.1",
     port: Port = 2024,
@@ -141,19 +168,23 @@ def serve(
     assistants: Assistants = None,
     grace: Grace = None,
     lease_ttl: LeaseTtl = None,
+    admit_only: AdmitOnly = False,
     namespace: Namespace = None,
     log_format: Logs = LogFormat.text,
-    demo_assistant: Demo = True,
+    demo_assistant: Demo = None,
     api_keys: Keys = None,
     cors_origin: CorsOrigins = None,
+    page: PageFolder = None,
 ) -> int:
     """Serve the Runs API with --workers processes on one port; each process is a worker.
 
     SIGTERM drains all workers, a second SIGTERM ends the grace at once; SIGHUP restarts them one by one.
     """
+    from coordinator.cli.serve.graphs import graphs_file
     from coordinator.cli.serve.handover import ServeOptions, exec_supervisor
 
     _check_installed()
+    graphs = graphs_file(file, assistants)
     exec_supervisor(
         ServeOptions(
             host=host,
@@ -161,15 +192,18 @@ def serve(
             workers=workers,
             store=store,
             redis=redis,
-            assistants=assistants,
+            assistants=str(graphs) if graphs else assistants,
             log_format="json" if log_format is LogFormat.json else "text",
-            settings=_without_none(grace=grace, lease_ttl=lease_ttl, namespace=namespace),
-            gateway=_gateway(demo_assistant, api_keys, cors_origin),
+            settings=_without_none(
+                grace=grace, lease_ttl=lease_ttl, admit_only=admit_only or None, namespace=namespace
+            ),
+            gateway=_gateway(demo_assistant, api_keys, cors_origin, page),
         )
     )
 
 
 def dev(
+    file: Graphs = None,
     *,
     host: Host = "127.0.0.1",
     port: Port = 2024,
@@ -179,19 +213,23 @@ def dev(
     grace: DevGrace = None,
     namespace: Namespace = None,
     log_format: Logs = LogFormat.text,
-    demo_assistant: Demo = True,
+    demo_assistant: Demo = None,
     api_keys: Keys = None,
     cors_origin: CorsOrigins = None,
+    page: PageFolder = None,
     reload: Reload = True,
     reload_dir: ReloadDirs = None,
 ) -> int:
     """Serve the Runs API for development: one worker, restarted on every change of a Python file.
 
-    A restart or Ctrl-C cancels runs in flight after --grace; no run is executed twice.
+    Without FILE and --assistants, a langgraph.json in the working folder is served. A restart or Ctrl-C
+    cancels runs in flight after --grace; no run is executed twice.
     """
+    from coordinator.cli.serve.graphs import graphs_file
     from coordinator.cli.serve.handover import ServeOptions, exec_supervisor
 
     _check_installed()
+    graphs = graphs_file(file, assistants, search=True)
     exec_supervisor(
         ServeOptions(
             host=host,
@@ -199,12 +237,12 @@ def dev(
             workers=1,
             store=store,
             redis=redis,
-            assistants=assistants,
+            assistants=str(graphs) if graphs else assistants,
             log_format="json" if log_format is LogFormat.json else "text",
             settings=_without_none(grace=grace or 0.0, namespace=namespace),
-            gateway=_with_development_defaults(_gateway(demo_assistant, api_keys, cors_origin)),
+            gateway=_with_development_defaults(_gateway(demo_assistant, api_keys, cors_origin, page)),
             development=True,
-            watched_folders=_watched_folders(reload_dir) if reload and assistants else [],
+            watched_folders=_watched_folders(reload_dir, graphs) if reload and (assistants or graphs) else [],
         )
     )
 
@@ -227,16 +265,20 @@ def _check_installed() -> None:
         )
 
 
-def _gateway(demo_assistant: bool, api_keys: Path | None, cors_origin: list[str] | None) -> dict[str, object]:
+def _gateway(
+    demo_assistant: bool | None, api_keys: Path | None, cors_origin: list[str] | None, page: Path | None
+) -> dict[str, object]:
     return _without_none(
         demo_assistant=demo_assistant,
         api_keys=None if api_keys is None else str(api_keys),
         cors_origins=",".join(cors_origin) if cors_origin else None,
+        page=None if page is None else str(page),
     )
 
 
-def _watched_folders(given: list[Path] | None) -> list[str]:
-    return [str(folder.resolve()) for folder in given or [Path.cwd()]]
+def _watched_folders(given: list[Path] | None, graphs: Path | None) -> list[str]:
+    default = Path.cwd() if graphs is None else graphs.parent
+    return [str(folder.resolve()) for folder in given or [default]]
 
 
 def _with_development_defaults(options: dict[str, object]) -> dict[str, object]:

@@ -98,7 +98,7 @@ def worker_line(row: WorkerRow, *, exited: bool) -> list[object]:
     return [
         row.epoch,
         slot_of(row.worker_id),
-        screen.state(state),
+        f"{screen.state(state)}, admits only" if row.admits_only and not dead else screen.state(state),
         row.holding,
         lease,
         None if dead else span((now - row.started_at) / 1e6),

@@ -116,7 +116,7 @@ class FiringLoop:
         try:
             firing = firing._replace(next_at=next_moment(cron, after=max(now, cron.next_at)))
             if cron.end_at is not None and now > cron.end_at:
-                await self._crons.skip(firing._replace(next_at=None), error="its end time has passed")
+                await self._crons.skip(firing, error="its end time has passed")
             elif await self._fire(cron, firing):
                 # The run existed, so nothing advanced the cron.
                 await self._crons.skip(firing, error=None)

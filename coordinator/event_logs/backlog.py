@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from itertools import islice
 from typing import NamedTuple
 
 from coordinator.event_log import BEGINNING, END, Entry, EventId
@@ -37,7 +35,7 @@ class _Run:
 
     def __init__(self, thread_id: str) -> None:
         self.thread_id = thread_id
-        self.waiting: deque[Entry] = deque()
+        self.waiting: list[Entry] = []
         self.top, self.floor, self.refused = BEGINNING, BEGINNING, -1
         self.due = float("inf")
         self.followed = self.closed = False
@@ -61,6 +59,10 @@ class Backlog:
     @property
     def is_full(self) -> bool:
         return not self.has_room.is_set()
+
+    def waits(self, run_id: str) -> bool:
+        """Whether an event of the run waits or is being written."""
+        return run_id in self._waiting
 
     def is_refused(self, run_id: str, fence: int) -> bool:
         run = self._runs.get(run_id)
@@ -137,9 +139,8 @@ class Backlog:
         else:
             run.refused = max(run.refused, fence)
             count = sum(1 for entry in run.waiting if entry.id.fence <= fence)
-        for entry in list(islice(run.waiting, count)):
-            run.waiting.popleft()
-            self._grow(-_size(entry))
+        self._grow(-sum(map(_size, run.waiting[:count])))
+        del run.waiting[:count]
         run.followed = answer.followed
         self._remove_if_done(written.events.run_id, run)
 

@@ -53,7 +53,20 @@ class LocalEventLog:
         """Returns at once, because this log is never away."""
 
     async def append(self, thread_id: str, run_id: str, entry: Entry) -> Appended:
-        return self._append(run_id, entry)
+        return self.add(run_id, entry)
+
+    def add(self, run_id: str, entry: Entry) -> Appended:
+        """As `append`."""
+        log = self._logs.get(run_id)
+        if log is None:
+            log = self._logs[run_id] = _Log(entry.id)
+        elif log.ids[-1] >= entry.id:
+            return _refusal(log, entry.id)
+        self._logs.move_to_end(run_id)
+        self._size += log.add(Event(entry.id, entry.mode, entry.json), entry.floor)
+        while self._size > self._memory and len(self._logs) > 1:
+            self.forget(next(iter(self._logs)))
+        return Appended.done
 
     def reclaim(self, thread_id: str, run_id: str, fence: int) -> None:
         log = self._logs.get(run_id)
@@ -61,7 +74,10 @@ class LocalEventLog:
             self.forget(run_id)
 
     def close(self, thread_id: str, run_id: str, entry: Entry) -> None:
-        self._append(run_id, entry)
+        self.add(run_id, entry)
+
+    async def flushed(self, thread_id: str, run_id: str) -> None:
+        """Returns at once: there is one worker."""
 
     async def read(self, thread_id: str, run_id: str, after: EventId | None, limit: int) -> Page | None:
         return self.peek(run_id, after, limit)
@@ -97,18 +113,6 @@ class LocalEventLog:
     def remove(self, thread_id: str, run_id: str) -> None:
         del thread_id
         self.forget(run_id)
-
-    def _append(self, run_id: str, entry: Entry) -> Appended:
-        log = self._logs.get(run_id)
-        if log is None:
-            log = self._logs[run_id] = _Log(entry.id)
-        elif log.ids[-1] >= entry.id:
-            return _refusal(log, entry.id)
-        self._logs.move_to_end(run_id)
-        self._size += log.add(Event(entry.id, entry.mode, entry.json), entry.floor)
-        while self._size > self._memory and len(self._logs) > 1:
-            self.forget(next(iter(self._logs)))
-        return Appended.done
 
 
 def _refusal(log: _Log, event_id: EventId) -> Appended:

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from coordinator.arguments import check_id
-from coordinator.event_log import END, Appended, Entry, Event, EventId, Page
+from coordinator.event_log import END, TAIL, Appended, Entry, Event, EventId, Page
 from coordinator.redis.keys import to_bytes
 from coordinator.redis.link import RedisLink
 from coordinator.redis.resp import Reply, ReplyError
@@ -54,6 +54,10 @@ class RedisEventLog:
 
     def close(self, thread_id: str, run_id: str, entry: Entry) -> None:
         self._link.post(self._command(thread_id, run_id, entry))
+
+    async def flushed(self, thread_id: str, run_id: str) -> None:
+        """Returns with the answer to a command behind the last entry, at once if Redis is away."""
+        await self.read(thread_id, run_id, TAIL, 1)
 
     async def read(self, thread_id: str, run_id: str, after: EventId | None, limit: int) -> Page | None:
         log = self._link.keys.log(thread_id, run_id)

@@ -64,6 +64,8 @@ class StoreEventLog:
         self._began = float("-inf")
         self._busy_since: float | None = None
         self._failing = self._closed = False
+        self._answered = asyncio.Event()
+        """Set when a write has been answered, and replaced then."""
         self._followed: dict[str, tuple[str, int]] = {}
         self._watching: asyncio.Task[None] | None = None
         self._followers_changed = asyncio.Event()
@@ -84,7 +86,7 @@ class StoreEventLog:
         """Returns `done` if the event is in memory and in the backlog, `lost` if the backlog is full."""
         if self._backlog.is_refused(run_id, entry.id.fence):
             return Appended.stale
-        appended = await self._local.append(thread_id, run_id, entry)
+        appended = self._local.add(run_id, entry)
         if appended is Appended.done and not self._closed:
             return self._queue(thread_id, run_id, entry, at=self._due(run_id, entry))
         return appended
@@ -97,9 +99,13 @@ class StoreEventLog:
 
     def close(self, thread_id: str, run_id: str, entry: Entry) -> None:
         """Appends the last entry, which is due at once: it mostly shares the commit that settles the run."""
-        self._local.close(thread_id, run_id, entry)
+        self._local.add(run_id, entry)
         if not self._closed:
             self._queue(thread_id, run_id, entry, at=_now(), always=True)
+
+    async def flushed(self, thread_id: str, run_id: str) -> None:
+        while self._backlog.waits(run_id):
+            await self._answered.wait()
 
     def forget(self, run_id: str) -> None:
         """Drops the copy in memory. Waiting events are still written."""
@@ -208,6 +214,8 @@ class StoreEventLog:
             self._busy_since = None
         for batch, answer in zip(writing, answers, strict=True):
             self._written(batch, answer)
+        self._answered.set()
+        self._answered = asyncio.Event()
         return True
 
     def _written(self, batch: Written, answer: EventsKept) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from coordinator.errors import CoordinatorError
 from stores.events import EventStore
@@ -36,18 +35,16 @@ class Audience:
     def has(self, run_id: str) -> bool:
         return run_id in self._followed
 
-    @contextmanager
-    def listening(self, run_id: str) -> Generator[None]:
-        """The run is followed within the block."""
+    def join(self, run_id: str) -> None:
+        """The run is followed from now on, by one follower more. `leave` ends it."""
         self._followed[run_id] += 1
         if self._renewing is None and self._store is not None and not self._closed:
             self._renewing = begin_soon(self._renew(self._store), name="extending the TTL of followed runs")
-        try:
-            yield
-        finally:
-            self._followed[run_id] -= 1
-            if not self._followed[run_id]:
-                del self._followed[run_id]
+
+    def leave(self, run_id: str) -> None:
+        self._followed[run_id] -= 1
+        if not self._followed[run_id]:
+            del self._followed[run_id]
 
     def close(self) -> None:
         """Ends the renewals; none is started afterwards. Idempotent."""

@@ -16,10 +16,15 @@ class Cursor:
 
     def __init__(self, after: EventId | None) -> None:
         self.position = after
-        self.last_id = None if after is None or after == TAIL else str(after)
+        self._last = None if after is None or after == TAIL else after
         self.complete = True
         self.closed = False
         self._any_entry_follows = False
+
+    @property
+    def last_id(self) -> str | None:
+        """The newest event that was read, or the one after which this reader began."""
+        return None if self._last is None else str(self._last)
 
     def advance(self, page: Page) -> list[Event | Gap]:
         """Moves behind a page that was read after `position`, and returns its events and gaps. An empty list:
@@ -33,7 +38,7 @@ class Cursor:
                 items.append(self.gap(None if is_end else entry.id))
             self.position, self.closed, self._any_entry_follows = entry.id, is_end, False
             if not is_end:
-                self.last_id = str(entry.id)
+                self._last = entry.id
                 items.append(entry)
         return items
 

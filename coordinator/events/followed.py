@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 
 from coordinator.errors import RunNotFound
@@ -77,10 +76,17 @@ class FollowedRun:
 
     def _watch(self, entry: Entry | None) -> None:
         if self._entry is not None:
-            self._entry.settled.unsubscribe(self.wake)
+            self._entry.settled.unsubscribe(self._over)
         self._entry = entry
         if entry is not None:
-            entry.settled.subscribe(self.wake)
+            entry.settled.subscribe(self._over)
+
+    def _over(self, _: object) -> None:
+        """Called when this worker has settled or lost the run. A lost one may be continued by another worker,
+        whose events are not in the memory of this one."""
+        if self._entry is not None and self._entry.elsewhere:
+            self.pages.forget()
+        self.wake()
 
     def check(self) -> None:
         """Wakes the followers of a run that this worker does not decide any more, and those that have not
@@ -102,23 +108,25 @@ class FollowedRun:
 
     # -- its followers
 
-    @contextmanager
-    def followed(self, wakeup: Wakeup) -> Generator[None]:
+    @property
+    def is_shared(self) -> bool:
+        return len(self._wakeups) > 1
+
+    def join(self, wakeup: Wakeup) -> None:
         self._wakeups[wakeup] = None
-        try:
-            yield
-        finally:
-            del self._wakeups[wakeup]
-            if not self._wakeups:
-                self._watch(None)
-                if self._reading is not None:
-                    self._reading.cancel()
+
+    def leave(self, wakeup: Wakeup) -> None:
+        del self._wakeups[wakeup]
+        if not self._wakeups:
+            self._watch(None)
+            if self._reading is not None:
+                self._reading.cancel()
 
     def at(self, wakeup: Wakeup, position: EventId | None) -> None:
         """Notes the position of a follower that is about to wait."""
         self._wakeups[wakeup] = position
 
-    def wake(self, _: object = None) -> None:
+    def wake(self) -> None:
         for wakeup in self._wakeups:
             wakeup.set()
 
@@ -179,9 +187,8 @@ class FollowedRuns:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
-    @contextmanager
-    def following(self, thread_id: str, run_id: str, wakeup: Wakeup) -> Generator[FollowedRun]:
-        """The run is followed within the block; `wakeup` wakes its follower."""
+    def join(self, thread_id: str, run_id: str, wakeup: Wakeup) -> FollowedRun:
+        """The run is followed from now on; `wakeup` wakes its follower. `leave` ends it."""
         run = self._runs.get(run_id)
         if run is None:
             pages = Pages(self._log, self._jobs, thread_id, run_id, self._page_size)
@@ -189,15 +196,16 @@ class FollowedRuns:
             run.closed = self._closed
         if self._timer is None and not self._closed:
             self._arm()
-        try:
-            with run.followed(wakeup):
-                yield run
-        finally:
-            if not run:
-                self._runs.pop(run_id, None)
-            if not self._runs and self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+        run.join(wakeup)
+        return run
+
+    def leave(self, run: FollowedRun, wakeup: Wakeup) -> None:
+        run.leave(wakeup)
+        if not run:
+            self._runs.pop(run.run_id, None)
+        if not self._runs and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def close(self) -> None:
         """Wakes all followers, which then read the store. Idempotent."""

@@ -7,13 +7,12 @@ import asyncio
 import math
 import random
 import time
-from collections import deque
-from collections.abc import Callable, Collection
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Self
 
 from coordinator.errors import RunNotFound, StoreUnavailable
-from coordinator.event_log import End, Event, EventId, EventLog, Gap, Page
+from coordinator.event_log import OMITTED, End, Event, EventId, EventLog, Gap, Page
 from coordinator.events.audience import Audience
 from coordinator.events.cursor import Cursor
 from coordinator.events.followed import FollowedRun, FollowedRuns, LocalRuns
@@ -63,9 +62,33 @@ class Readers:
         )
 
     def follow(
-        self, run_id: str, after: EventId | None, modes: Collection[str] | None, user_id: str | None
+        self,
+        run_id: str,
+        after: EventId | None,
+        modes: Collection[str] | None,
+        user_id: str | None,
+        *,
+        ends_with_log: bool = False,
     ) -> Follower:
-        return Follower(self, run_id, after, modes, user_id)
+        """`ends_with_log`: the iteration ends without an `End` when the log is closed, which may be before
+        the run has settled."""
+        return Follower(self, run_id, after, modes, user_id, ends_with_log=ends_with_log)
+
+    @asynccontextmanager
+    async def subscribed(self, thread_id: str, run_id: str) -> AsyncGenerator[tuple[Wakeup, FollowedRun]]:
+        """One follower of a run: within the block, its wake-up is set by events and by the end."""
+        async with self.notifier.watch(thread_id, run_id) as wakeup:
+            self.audience.join(run_id)
+            run = self.runs.join(thread_id, run_id, wakeup)
+            try:
+                if run.is_local():
+                    yield wakeup, run
+                else:
+                    async with self.log.followed(thread_id, run_id):
+                        yield wakeup, run
+            finally:
+                self.runs.leave(run, wakeup)
+                self.audience.leave(run_id)
 
     async def read(
         self, run_id: str, after: EventId | None, limit: int, user_id: str | None
@@ -117,12 +140,15 @@ class Follower:
         after: EventId | None,
         modes: Collection[str] | None,
         user_id: str | None,
+        *,
+        ends_with_log: bool = False,
     ) -> None:
+        self._ends_with_log = ends_with_log
         self._readers, self.run_id, self._user_id = readers, run_id, user_id
         self._modes = None if modes is None else frozenset(modes)
         self._cursor = Cursor(after)
-        self._items: deque[Event | Gap | End] = deque()
-        self._stack = AsyncExitStack()
+        self._items: list[Event | Gap | End] = []
+        self._subscription: AbstractAsyncContextManager[tuple[Wakeup, FollowedRun]] | None = None
         self._wakeup: Wakeup | None = None
         self._run: FollowedRun | None = None
         self._settled: Settled | None = None
@@ -157,9 +183,8 @@ class Follower:
         return self
 
     async def __anext__(self) -> Event | Gap | End:
-        while not self._items:
-            await self._step(math.inf)
-        item = self._items.popleft()
+        await self._fill(math.inf)
+        item = self._items.pop(0)
         if isinstance(item, End):
             await self.aclose()
         return item
@@ -167,12 +192,9 @@ class Follower:
     async def batch(self, within: float = math.inf) -> list[Event | Gap | End]:
         """Returns all items that wait, as the iteration would. Waits for the first one for at most `within`
         (s), and returns an empty list then."""
-        deadline = asyncio.get_running_loop().time() + within
-        while not self._items:
-            if not await self._step(deadline):
-                return []
-        items = list(self._items)
-        self._items.clear()
+        if not await self._fill(asyncio.get_running_loop().time() + within):
+            return []
+        items, self._items = self._items, []
         if isinstance(items[-1], End):
             await self.aclose()
         return items
@@ -180,18 +202,16 @@ class Follower:
     def encoded(self, event: Event, form: str, encode: Callable[[Event], bytes]) -> bytes:
         """Returns `encode(event)`, which is called once for all followers of the run that have reached the
         newest page. `form`: the name of the encoding."""
-        return encode(event) if self._run is None else self._run.pages.encoded(event, form, encode)
+        run = self._run
+        return run.pages.encoded(event, form, encode) if run is not None and run.is_shared else encode(event)
 
     async def _open(self) -> tuple[Wakeup, FollowedRun]:
         if self._wakeup is None or self._run is None:
             readers = self._readers
             thread_id, _, self._settled = await readers.standings(self.run_id, self._user_id)
-            watch = readers.notifier.watch(thread_id, self.run_id)
-            wakeup = await self._stack.enter_async_context(watch)
-            self._stack.enter_context(readers.audience.listening(self.run_id))
-            run = self._stack.enter_context(readers.runs.following(thread_id, self.run_id, wakeup))
-            if not run.is_local():
-                await self._stack.enter_async_context(readers.log.followed(thread_id, self.run_id))
+            subscription = readers.subscribed(thread_id, self.run_id)
+            wakeup, run = await subscription.__aenter__()
+            self._subscription = subscription
             self._run, self._wakeup, self._row_read_since = run, wakeup, time.monotonic()
             if (page := await run.pages.after(self._cursor.position)) is not None:
                 self._deliver(page)
@@ -199,24 +219,43 @@ class Follower:
 
     async def _unsubscribe(self) -> None:
         self._wakeup = self._run = None
-        await self._stack.aclose()
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await subscription.__aexit__(None, None, None)
 
-    async def _step(self, deadline: float) -> bool:
-        """Reads the next page, or waits once. Returns False if the deadline (s, clock of the loop) has passed
-        meanwhile. May be cancelled at any await. Raises StopAsyncIteration if the iteration is over."""
-        if self._over:
-            raise StopAsyncIteration
-        if (run := self._run) is not None and (wakeup := self._wakeup) is not None:
-            if self._is_read_in_memory(run):
-                return await self._wait(wakeup, run, deadline)
-            if self._items and self._log_is_due:  # a long log in memory must not block the loop
-                await asyncio.sleep(0)
-        if not self._items:
-            try:
-                async with asyncio.timeout_at(None if deadline == math.inf else deadline):
-                    await self._read()
-            except TimeoutError:
+    async def _fill(self, deadline: float) -> bool:
+        """Reads and waits until an item is available. Returns False if the deadline (s, clock of the loop)
+        passes before. May be cancelled at any await. Raises StopAsyncIteration if the iteration is over.
+
+        The wait is here and not in a method, because each wake-up resumes every coroutine between the task
+        and its wait."""
+        loop = asyncio.get_running_loop()
+        while not self._items:
+            if self._over:
+                raise StopAsyncIteration
+            run, wakeup = self._run, self._wakeup
+            if run is not None and wakeup is not None and self._is_read_in_memory(run):
+                pause = self._pause(wakeup, run)
+                if await wakeup.wait(min(deadline - loop.time(), pause)):
+                    # Else a read of another follower in the pause is enough.
+                    self._row_read_since = time.monotonic()
+                self._log_is_due = self._row_is_due = True
+                if loop.time() >= deadline:
+                    return False
+            elif self._items:
+                if self._log_is_due:  # a long log in memory must not block the loop
+                    await asyncio.sleep(0)
+            elif not await self._read_until(deadline):
                 return False
+        return True
+
+    async def _read_until(self, deadline: float) -> bool:
+        """Returns whether the read has ended before the deadline."""
+        try:
+            async with asyncio.timeout_at(None if deadline == math.inf else deadline):
+                await self._read()
+        except TimeoutError:
+            return False
         return True
 
     def _is_read_in_memory(self, run: FollowedRun) -> bool:
@@ -246,18 +285,14 @@ class Follower:
             await self._read_row(run)
         self._row_is_due = False
 
-    async def _wait(self, wakeup: Wakeup, run: FollowedRun, deadline: float) -> bool:
-        """Waits until the run has an event or has settled. Every event and the end of a run of this worker
-        wake its followers, so that these do not poll."""
-        loop, position = asyncio.get_running_loop(), self._cursor.position
+    def _pause(self, wakeup: Wakeup, run: FollowedRun) -> float:
+        """Returns for how long (s) this follower waits at most before it reads again. Every event and the end
+        of a run of this worker wake its followers, so that these do not poll."""
+        position = self._cursor.position
         run.at(wakeup, position)
         polls = not (run.is_local() and self._log_is_readable and run.has_all(position))
         self._row_read_since = time.monotonic()
-        pause = self._readers.pause() if polls else math.inf
-        if await wakeup.wait(min(deadline - loop.time(), pause)):
-            self._row_read_since = time.monotonic()  # else a read of another follower in the pause is enough
-        self._log_is_due = self._row_is_due = True
-        return loop.time() < deadline
+        return self._readers.pause() if polls else math.inf
 
     def _advance(self, page: Page | None, run: FollowedRun) -> bool:
         """Delivers a page that was read at the cursor. Returns whether the cursor has moved."""
@@ -275,10 +310,14 @@ class Follower:
         for item in self._cursor.advance(page):
             if isinstance(item, Gap) or self._is_wanted(item.mode):
                 self._items.append(item)
+        if self._ends_with_log and self._cursor.closed:
+            self._over = True
         return self._cursor.position != before
 
     def _is_wanted(self, mode: str) -> bool:
-        return self._modes is None or mode in self._modes or mode.partition("|")[0] in self._modes
+        if self._modes is None or mode == OMITTED:
+            return True
+        return mode in self._modes or mode.partition("|")[0] in self._modes
 
     async def _read_row(self, run: FollowedRun) -> None:
         try:
@@ -300,7 +339,8 @@ class Follower:
         no_log = page is not None and page.top is None
         emitted = self._readers.local.emitted(self.run_id)
         emitted_nothing = not settled.started or emitted is False
-        proven = cursor.closed or (no_log and emitted_nothing and cursor.position is None)
+        behind = cursor.position is not None and cursor.position.fence < settled.fence
+        proven = (cursor.closed and not behind) or (no_log and emitted_nothing and cursor.position is None)
         no_entry_read = no_log and cursor.position is None and not emitted
         grace = _FIRST_GRACE if no_entry_read else _GRACE
         if not proven and cursor.complete and self._may_arrive(settled, page, grace):

@@ -45,6 +45,12 @@ class Pages:
             if page is None or page.events or number > begun_before:
                 return page
 
+    def forget(self) -> None:
+        """Drops what this worker has in memory, because another one may continue the run. Idempotent."""
+        self._newest = None
+        self._forget_encoded()
+        self._log.forget(self._run_id)
+
     def encoded(self, event: Event, form: str, encode: Callable[[Event], bytes]) -> bytes:
         """Returns `encode(event)`, which is called once for each event of the newest page and `form`, up to
         `_MAX_ENCODED`."""

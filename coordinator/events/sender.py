@@ -16,7 +16,7 @@ from coordinator.runs.jobs import Jobs
 from stores.rows import Ownership
 
 MAX_ENTRIES = 256
-MAX_BYTES = 1 << 20
+MAX_BYTES = 8 << 20
 """Bytes of one run's backlog. The largest event fits."""
 
 MAX_TOTAL = 64 << 20
@@ -98,6 +98,11 @@ class Sender:
             self._log.close(self._own.thread_id, self._own.run_id, entry)
             self._on_over(entry, Appended.done)
 
+    async def sent(self) -> None:
+        """Returns when the entries of the backlog are appended or dropped."""
+        if waiting := [kept.over for kept in self._backlog.values()]:
+            await asyncio.wait(waiting)
+
     def discard(self) -> None:
         """Drops the backlog; nothing is sent afterwards. Idempotent."""
         self._stale = True
@@ -115,7 +120,9 @@ class Sender:
         appended = Appended.lost
         self._sending = True
         try:
-            appended = await self._append(entry)
+            appended = await self._log.append(self._own.thread_id, self._own.run_id, entry)
+            if appended is Appended.stale:
+                appended = await self._on_stale(entry)
         except StaleFence:
             self.discard()
             appended = Appended.stale
@@ -128,10 +135,6 @@ class Sender:
                 self._on_over(entry, appended)
             self._flush_soon()
         return kept
-
-    async def _append(self, entry: Entry) -> Appended:
-        appended = await self._log.append(self._own.thread_id, self._own.run_id, entry)
-        return await self._on_stale(entry) if appended is Appended.stale else appended
 
     # ---- the backlog -----------------------------------------------------------------------------------
 

@@ -12,13 +12,15 @@ from stores.states import OPEN
 
 
 class Settled(NamedTuple):
-    """The outcome of a settled run. `at`: seconds since 1970 on the store's clock; 0 = unknown, long ago."""
+    """The outcome of a settled run. `at`: seconds since 1970 on the store's clock; 0 = unknown, long ago.
+    `fence`: of the last attempt of a run that had several, whose log ends with that fence; else 0."""
 
     status: RunStatus
     error: str | None
     cause: Cause | None
     started: bool
     at: float
+    fence: int = 0
 
 
 class Standing(NamedTuple):
@@ -46,7 +48,8 @@ def _settled(row: RunRow) -> Settled | None:
     if not is_settled(row):
         return None
     at = (row.settled_at or row.ended_at or 0) / 1e6
-    return Settled(row.status, row.error, row.cancel_cause, row.started_at is not None, at)
+    fence = row.fence if row.attempt > 1 else 0
+    return Settled(row.status, row.error, row.cancel_cause, row.started_at is not None, at, fence)
 
 
 def _ended(record: RunRecord) -> Settled | None:

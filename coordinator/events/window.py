@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 _PARTS = 16
 """Sizes are counted for sixteenths of a log, so that a log of 10,000 events does not need 10,000 counters."""
 
@@ -15,14 +13,15 @@ class Window:
 
     def __init__(self, max_events: int, max_bytes: int) -> None:
         self._max_events, self._max_bytes = max_events, max_bytes
-        self._parts: deque[tuple[int, int]] = deque()  # first number, bytes
+        self._parts: list[tuple[int, int]] = []  # first number, bytes
         self._total = 0
         self._events = self._bytes = 0
 
     def add(self, number: int, size: int) -> int:
         """Counts event `number` of `size` bytes. Returns the number of the oldest event that is retained
         then."""
-        if self._is_full() or not self._parts:
+        full = self._events * _PARTS >= self._max_events or self._bytes * _PARTS >= self._max_bytes
+        if full or not self._parts:
             self._parts.append((number, 0))
             self._events = self._bytes = 0
         self._events += 1
@@ -30,11 +29,8 @@ class Window:
         self._total += size
         self._parts[-1] = (self._parts[-1][0], self._bytes)
         while len(self._parts) > 1 and self._is_over(number):
-            self._total -= self._parts.popleft()[1]
+            self._total -= self._parts.pop(0)[1]
         return self._parts[0][0]
-
-    def _is_full(self) -> bool:
-        return self._events * _PARTS >= self._max_events or self._bytes * _PARTS >= self._max_bytes
 
     def _is_over(self, number: int) -> bool:
         return number - self._parts[0][0] >= self._max_events or self._total > self._max_bytes

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import codecs
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from hashlib import sha256
 
-from coordinator.arguments import check_id
+from coordinator.arguments import check_mode
 from coordinator.errors import CoordinatorError, InvalidArgument, StaleFence
-from coordinator.event_log import BEGINNING, END, Appended, Entry, EventId, EventLog
+from coordinator.event_log import BEGINNING, END, OMITTED, Appended, Entry, EventId, EventLog
 from coordinator.events.sender import Room, Sender
 from coordinator.events.window import Window
 from coordinator.notifier import Notifier
@@ -25,11 +29,39 @@ logger = logging.getLogger(__name__)
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), check_circular=True).encode
 
 
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    """Codec error handler. In JSON, characters beyond ASCII are in strings only."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.encoder.encode_basestring_ascii(error.object[error.start : error.end])[1:-1], error.end
+
+
+codecs.register_error("coordinator.json", _escape)
+
+
+def _in_ascii(data: bytes) -> str:
+    return data.decode("utf-8").encode("ascii", "coordinator.json").decode("ascii")
+
+
 _WHY = {
     Appended.late: "they arrived out of order",
     Appended.refused: "the log refuses them",
     Appended.stale: "a newer run holds the thread",
 }
+
+FLUSH = 1.0
+"""Maximum time (s) that a hand-over waits for the log."""
+MAX_MODE = 4096
+"""Bytes of the name of an event. Names of nested subgraphs have 45 bytes for each level."""
+
+
+def bounded_mode(mode: str) -> str:
+    """Returns the mode; one that is too long is cut, and ends with a hash of the whole instead."""
+    if len(mode) <= MAX_MODE // 4 or len(encoded := mode.encode()) <= MAX_MODE:
+        return mode
+    digest = sha256(encoded).hexdigest()[:32]
+    return f"{encoded[: MAX_MODE - len(digest) - 1].decode(errors='ignore')}#{digest}"
+
 
 Holds = Callable[[Ownership], Awaitable[bool]]
 """Returns whether the run holds its thread with this epoch and fence. Raises CoordinatorError if that is
@@ -51,13 +83,13 @@ def confirming(store: DecisionStore) -> Holds:
 class _Writing:
     """A run of this worker that has emitted events under this fence."""
 
-    __slots__ = ("appended", "fence", "losing", "number", "sender", "window")
+    __slots__ = ("appended", "closed", "fence", "losing", "number", "omitting", "sender", "window")
 
     def __init__(self, fence: int, window: Window, sender: Sender) -> None:
         self.fence, self.window, self.sender = fence, window, sender
         self.number = 0
         self.appended: EventId | None = None
-        self.losing = False
+        self.losing = self.omitting = self.closed = False
 
     def entry(self, number: int, mode: str, text: str) -> Entry:
         oldest = self.window.add(number, len(text))
@@ -84,33 +116,54 @@ class EventWriter:
         self.lost = 0
         """Number of events since construction that are known to be missing in their logs."""
 
-    def encode(self, mode: str, data: Json, *, any_size: bool = False) -> str:
-        """Returns the JSON of an event in ASCII, so that a character is a byte. Raises InvalidArgument if
-        `data` is not JSON or too large."""
-        check_id("mode", mode)
+    def encode(self, mode: str, data: Json) -> str:
+        """Returns the JSON of an event in ASCII without line breaks, so that a character is a byte. Raises
+        InvalidArgument if `data` is not JSON."""
+        check_mode(mode)
         try:
-            text = _encode(data)
+            return _encode(data)
         except (TypeError, ValueError, RecursionError) as error:
             why = json_fault("data", data) or str(error)
             raise InvalidArgument("data", f"must be JSON for an event {mode!r}: {why}") from None
-        limit = self._settings.event_max_bytes
-        if len(text) > limit and not any_size:
-            why = f"an event may have {limit} bytes of JSON, and this {mode!r} has {len(text)}"
-            raise InvalidArgument("data", why)
-        return text
+
+    def encoded(self, mode: str, data: bytes) -> str:
+        """As `encode`, of JSON in UTF-8."""
+        check_mode(mode)
+        try:
+            text = data.decode("ascii") if data.isascii() else _in_ascii(data)
+        except UnicodeDecodeError as error:
+            raise InvalidArgument("data", f"must be UTF-8 for an event {mode!r}: {error}") from None
+        return text.replace("\r", " ").replace("\n", " ")  # of indented JSON; in strings they are escaped
 
     async def append(self, own: Ownership, mode: str, text: str) -> None:
         """Returns when the event is appended, or after `event_budget`: then it stays in the bounded backlog,
-        and is appended when the log answers again. An event that is too large is omitted; its number is
-        missing in the log. Raises StaleFence if the log refuses the fence and the store confirms that the run
-        has lost its thread."""
+        and is appended when the log answers again. An event that is too large is replaced by an `omitted`
+        one, a mode that is too long is shortened. Raises StaleFence if the log refuses the fence and the
+        store confirms that the run has lost its thread."""
         writing = self._writing(own)
         writing.number += 1
+        mode = bounded_mode(mode)
         if len(text) > self._settings.event_max_bytes:
-            self._count(own, writing, Appended.lost, f"{len(text)} bytes are too many")
-            return
+            mode, text = OMITTED, self._omission(own, writing, mode, len(text))
         entry = writing.entry(writing.number, mode, text)
         await writing.sender.send(entry, self._settings.event_budget)
+
+    def _omission(self, own: Ownership, writing: _Writing, mode: str, size: int) -> str:
+        """Returns the data of the event in place of one that is too large. Logs the first one of a run."""
+        limit = self._settings.event_max_bytes
+        self.lost += 1
+        if not writing.omitting:
+            writing.omitting = True
+            logger.warning(
+                "An event %r of run %r on thread %r has %d bytes of JSON and is omitted, as is every later"
+                " one with more than %d (setting event_max_bytes)",
+                mode,
+                own.run_id,
+                own.thread_id,
+                size,
+                limit,
+            )
+        return _encode({"mode": mode, "bytes": size, "max_bytes": limit})
 
     async def _append_verified(self, own: Ownership, entry: Entry) -> Appended:
         """Appends an entry whose fence the log calls stale. If the store confirms the fence (it was restored
@@ -168,11 +221,29 @@ class EventWriter:
             )
         writing.losing = lost
 
-    def close(self, own: Ownership) -> None:
-        """Appends the last entry, which closes the log. No effect if the run has emitted nothing."""
-        writing = self._runs.get(own.run_id)
-        if writing is not None and writing.fence == own.fence:
+    def close(self, own: Ownership, *, if_empty: bool = False) -> None:
+        """Appends the last entry, which closes the log. Idempotent. No effect if the run has emitted nothing,
+        unless `if_empty`."""
+        writing = self._writing(own) if if_empty else self._runs.get(own.run_id)
+        if writing is not None and writing.fence == own.fence and not writing.closed:
+            writing.closed = True
             writing.sender.close(writing.entry(writing.number + 1, END, ""))
+
+    def is_closed(self, own: Ownership) -> bool:
+        """Returns whether `close` has closed the log under this fence."""
+        writing = self._runs.get(own.run_id)
+        return writing is not None and writing.fence == own.fence and writing.closed
+
+    async def flushed(self, own: Ownership) -> None:
+        """Returns when other workers can read all that the run has emitted, at the latest after FLUSH (s):
+        then its followers may get a gap."""
+        writing = self._runs.get(own.run_id)
+        if writing is None or writing.fence != own.fence:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH):
+                await writing.sender.sent()
+                await self._log.flushed(own.thread_id, own.run_id)
 
     def emitted(self, run_id: str) -> bool:
         """Returns whether this worker's run has emitted an event."""

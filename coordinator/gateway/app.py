@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Collection, Mapping
+from contextlib import asynccontextmanager, nullcontext
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp
 
 from coordinator.assistants import demo
@@ -19,7 +19,10 @@ from coordinator.errors import InvalidArgument
 from coordinator.gateway import errors
 from coordinator.gateway.caller import Authenticate
 from coordinator.gateway.crons import firing_for
+from coordinator.gateway.custom_app import CustomApp, CustomRoutes, Prefixed
 from coordinator.gateway.direct import DirectRoutes
+from coordinator.gateway.extending import extended
+from coordinator.gateway.identification import Identification
 from coordinator.gateway.keys import Keys
 from coordinator.gateway.long_lived_responses import Watchers
 from coordinator.gateway.metrics import Metrics
@@ -27,13 +30,16 @@ from coordinator.gateway.middleware.envelope import Envelope
 from coordinator.gateway.middleware.guard import guard
 from coordinator.gateway.middleware.proxies import Forwarded, Proxies
 from coordinator.gateway.middleware.public import Public
+from coordinator.gateway.page import page_routes
 from coordinator.gateway.routes import assistants as assistant_routes
 from coordinator.gateway.routes import (
     crons,
     documentation,
     frequent,
+    items,
     operations,
     probes,
+    protocol,
     runs,
     stateless,
     states,
@@ -42,6 +48,7 @@ from coordinator.gateway.routes import (
 from coordinator.gateway.services import Services
 from coordinator.gateway.settings import GatewaySettings
 from coordinator.gateway.wire.json import TolerantJsonResponse
+from coordinator.langgraph.extension import NO_EXTENSION, Extension
 from coordinator.manager import RunManager
 from coordinator.runs.jobs import Jobs
 from coordinator.webhooks.deliverer import Deliverer, targets_of
@@ -76,7 +83,9 @@ class Gateway(FastAPI):
             access_log=services.settings.access_log,
         )
         proxies: Proxies = self.state.proxies
-        return Forwarded(app, proxies) if proxies else app
+        prefix = services.extension.mount_prefix
+        prefixed = Prefixed(app, prefix) if prefix else app
+        return Forwarded(prefixed, proxies) if proxies else prefixed
 
     def abort_streams(self) -> None:
         """Aborts every stream and every response that waits for a run; their clients resume at another
@@ -91,12 +100,18 @@ class Gateway(FastAPI):
         services: Services = self.state.services
         manager = services.manager
         deliverer = Deliverer(
-            manager.webhooks, manager.assistants, services.settings, targets=services.targets
+            manager.webhooks,
+            manager.assistants,
+            services.settings,
+            targets=services.targets,
+            policy=services.extension.webhooks,
         )
         firing = FiringLoop(
             manager.crons, manager.worker, firing_for(services), poll=services.settings.cron_poll
         )
-        async with manager, deliverer.running(), firing.running():
+        custom: CustomApp | None = self.state.custom
+        beside = nullcontext() if custom is None else custom.running()
+        async with manager, beside, deliverer.running(), firing.running():
             refreshing = services.jobs.spawn(services.metrics.keep_refreshed(), "The metrics")
             _running.add(self)
             try:
@@ -114,16 +129,19 @@ def create_gateway(
     *,
     settings: GatewaySettings | None = None,
     authenticate: Authenticate | None = None,
+    extension: Extension = NO_EXTENSION,
 ) -> Gateway:
     """Creates the Runs API on `manager`. `assistants` are registered in addition to those of the manager.
 
     `authenticate` identifies callers; by default the keys of the file `settings.api_keys` do. Without both,
-    every caller has all permissions, which is meant for loopback only, see `exposure`. Raises KeyFileError.
+    every caller has all permissions, which is meant for loopback only, see `exposure`. `extension`: what a
+    langgraph.json adds, whose functions identify callers instead. Raises KeyFileError, and InvalidArgument,
+    also if the folder `settings.page` has no page.
     """
-    gateway_settings = settings or GatewaySettings()
+    gateway_settings = extended(settings or GatewaySettings(), extension)
     for name, agent in (assistants or {}).items():
         manager.assistants.register(agent, name=name)
-    if gateway_settings.demo_assistant:
+    if offers_demo(gateway_settings, manager.assistants.names):
         _offer_demo(manager)
     app = Gateway(
         title="run-coordinator",
@@ -135,32 +153,91 @@ def create_gateway(
         default_response_class=TolerantJsonResponse,
         telemetry=_NO_TELEMETRY,
     )
-    public = _add_routes(app)
-    _install_services(app, manager, gateway_settings)
+    custom = _custom_app(extension)
+    app.state.custom = custom
+    public = _add_routes(app, gateway_settings, extension, custom)
+    _install_services(app, manager, gateway_settings, extension)
     errors.install(app)
-    guard(app, gateway_settings, authenticate or _keys_of(manager, gateway_settings), public=public)
+    if extension.handlers is not None and authenticate is not None:
+        raise InvalidArgument("authenticate", "cannot be combined with the functions of auth.path")
+    identified = _identification(app, extension) or authenticate or _keys_of(manager, gateway_settings)
+    guard(app, gateway_settings, identified, public=public, extension=extension, custom=custom)
     return app
 
 
-def _add_routes(app: Gateway) -> Public:
-    app.router.routes.extend(documentation.routes)
-    documents = tuple(app.routes)  # the OpenAPI document and the page that shows it
+def _identification(app: Gateway, extension: Extension) -> Authenticate | None:
+    """Returns what identifies callers by the functions of `auth.path`, if there are any."""
+    return None if extension.handlers is None else Identification(extension.handlers, lambda: app.routes)
+
+
+def _custom_app(extension: Extension) -> CustomApp | None:
+    if extension.app is None:
+        return None
+    return CustomApp(
+        extension.app,
+        needs_caller=extension.app_needs_caller,
+        after_authentication=extension.app_after_authentication,
+        replaces_meta="meta" in extension.disabled,
+    )
+
+
+_KINDS: dict[str, tuple[APIRouter, ...]] = {
+    "assistants": (assistant_routes.router,),
+    "runs": (stateless.router, runs.router, crons.router),
+    "store": (items.router,),
+    "threads": (threads.router, states.router, protocol.router),
+}
+"""Routes that a configuration may disable."""
+_META = frozenset({"/info", "/metrics"})
+
+
+def _add_routes(
+    app: Gateway, settings: GatewaySettings, extension: Extension, custom: CustomApp | None
+) -> Public:
+    if "meta" in extension.disabled:
+        app.router.routes.clear()
+    else:
+        app.router.routes.extend(documentation.routes)
+    app.router.routes.extend(() if settings.page is None else page_routes(settings.page))
+    documents = tuple(app.routes)  # the OpenAPI document, the page that shows it, and the user's page
+    disabled = [
+        router for kind, routers in _KINDS.items() if kind in extension.disabled for router in routers
+    ]
     # Public routes first, see `Public`; then the most frequent ones: each route that precedes costs 3 us.
-    for module in (probes, stateless, runs, threads, states, assistant_routes, crons, operations):
+    for module in (
+        probes,
+        stateless,
+        runs,
+        threads,
+        states,
+        protocol,
+        assistant_routes,
+        crons,
+        items,
+        operations,
+    ):
         # Not `include_router`: FastAPI would match each request against all routes twice, which takes 0.4 ms.
         # The routers already set everything that an inclusion would add.
-        app.router.routes.extend(module.router.routes)
+        if module.router not in disabled:
+            app.router.routes.extend(module.router.routes)
+    if "meta" in extension.disabled:
+        app.router.routes[:] = [route for route in app.routes if getattr(route, "path", None) not in _META]
     # Inside all middleware and the handlers of exceptions, which are FastAPI's.
     app.router.middleware_stack = DirectRoutes(app.router.middleware_stack, frequent.of(app.routes))
-    return Public((*documents, *probes.router.routes))
+    if custom is not None:
+        app.router.middleware_stack = CustomRoutes(app.router.middleware_stack, custom)
+    return Public((*documents, *probes.router.routes), custom)
 
 
-def _install_services(app: Gateway, manager: RunManager, settings: GatewaySettings) -> None:
+def _install_services(
+    app: Gateway, manager: RunManager, settings: GatewaySettings, extension: Extension
+) -> None:
     """Puts what the routes and the middleware use into the state of the app."""
     watchers = Watchers(settings.max_streams, settings.streams_per_user)
     metrics = Metrics(manager.worker, watchers)
     manager.worker.observe(metrics.of_run)
-    app.state.services = Services(manager, settings, watchers, metrics, Jobs(), targets_of(settings))
+    targets = targets_of(settings, extension.webhooks)
+    app.state.services = Services(manager, settings, watchers, metrics, Jobs(), targets, extension)
     app.state.observers = (metrics.of_request,)
     app.state.proxies = Proxies(settings.trusted_proxies)
 
@@ -172,6 +249,11 @@ def _keys_of(manager: RunManager, settings: GatewaySettings) -> Keys | None:
     keys = Keys(settings.api_keys)
     manager.worker.add_health_check(f"API keys of {settings.api_keys}", lambda: keys.trouble)
     return keys
+
+
+def offers_demo(settings: GatewaySettings, others: Collection[str]) -> bool:
+    """Returns whether the demo assistant is offered beside `others`."""
+    return not others if settings.demo_assistant is None else settings.demo_assistant
 
 
 def _offer_demo(manager: RunManager) -> None:

@@ -8,6 +8,7 @@ from fastapi import HTTPException
 from pydantic import Field
 
 from coordinator.gateway.caller import Caller, Role
+from coordinator.gateway.created_assistants import as_uuid
 from coordinator.gateway.lazy import LazyModel
 from coordinator.gateway.services import Services
 from coordinator.gateway.wire.bodies import Action, check_metadata
@@ -62,11 +63,14 @@ def _scope(caller: Caller, body: RunsCancel) -> str | None:
 
 
 def _query(services: Services, body: RunsCancel) -> RunQuery:
-    older_than = body.older_than
+    older_than, assistants = body.older_than, services.manager.assistants
+    assistant, metadata = assistants.name_of(body.assistant_id), body.metadata
+    if assistant is not None and assistant not in assistants and (created := as_uuid(assistant)) is not None:
+        assistant, metadata = None, {**metadata, "assistant_id": created}
     return RunQuery(
         thread_id=body.thread_id,
         statuses=() if body.status in (None, "all") else (body.status,),
-        assistant_id=services.manager.assistants.name_of(body.assistant_id),
-        metadata=body.metadata,
+        assistant_id=assistant,
+        metadata=metadata,
         created_before=None if older_than is None else int((time.time() - older_than) * 1e6),
     )

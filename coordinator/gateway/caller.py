@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cache
 from typing import Annotated, Protocol
@@ -11,6 +11,10 @@ from typing import Annotated, Protocol
 from fastapi import Depends, HTTPException, Request, Security
 from fastapi.security import APIKeyHeader
 from starlette.types import Scope
+
+from coordinator.langgraph.access import Identity
+from coordinator.schemas import User
+from stores.json_values import Json
 
 
 class Role(IntEnum):
@@ -30,6 +34,20 @@ class Caller:
     role: Role
     key_id: str | None = None
     """Public id of the API key, for logs and limits; not a secret."""
+    permissions: tuple[str, ...] = ()
+    attributes: Mapping[str, Json] = field(default_factory=dict[str, Json], hash=False)
+    """Passed with `permissions` to the assistant, in `ctx.user`, and kept with runs and crons."""
+    identity: Identity | None = field(default=None, compare=False, repr=False)
+    """Given by the functions of a configuration, which then authorise each request. None = there are none."""
+    threads_inherit: bool = False
+    """Threads that the caller's runs create get the metadata of the run, for filters of such functions."""
+    configurable: Mapping[str, str] = field(default_factory=dict[str, str], compare=False, repr=False)
+    """Headers of the request that runs get in `config.configurable`."""
+
+    @property
+    def user(self) -> User | None:
+        """The user for assistants; None in system scope."""
+        return None if self.user_id is None else User(self.user_id, self.permissions, self.attributes)
 
     @property
     def actor(self) -> str | None:

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from fastapi import HTTPException
 
+from coordinator.assistants.configured import with_assistant_of
 from coordinator.clock import wall
 from coordinator.crons.firing import Fire, next_moment
 from coordinator.crons.schedule import Schedule
@@ -15,6 +16,7 @@ from coordinator.gateway.run_admission import start_run, validate_run
 from coordinator.gateway.services import Services
 from coordinator.gateway.wire.crons import CronCreate, CronPatch, payload_of
 from coordinator.gateway.wire.runs import RunCreate
+from coordinator.runs.users import document_of, user_of
 from stores.crons import CronRow, Firing
 from stores.json_values import JsonObject
 
@@ -37,8 +39,9 @@ async def create(services: Services, caller: Caller, body: CronCreate, thread_id
         payload=payload_of(body),
         metadata=body.metadata,
         next_at=None,
+        user_document=document_of(caller.user),
     )
-    row = _validate(services, caller, row)
+    row = await _validate(services, caller, row)
     row = _rescheduled(row)
     return await services.manager.crons.create(
         row,
@@ -52,9 +55,11 @@ async def change(services: Services, caller: Caller, cron_id: str, body: CronPat
     CronNotFound; HTTPException (409) if concurrent changes win every attempt."""
     for _ in range(_MAX_ATTEMPTS):
         existing = await services.manager.crons.get(cron_id, user_id=caller.user_id)
-        changed = _validate(services, caller, _patched(existing, body))
+        changed = await _validate(services, caller, _patched(existing, body))
         if body.sets_time:
             changed = _rescheduled(changed)
+        if caller.user_id == existing.user_id:
+            changed = replace(changed, user_document=document_of(caller.user))
         written = await services.manager.crons.replace(changed, user_id=caller.user_id)
         if written is not None:
             return written
@@ -78,12 +83,16 @@ def _patched(existing: CronRow, body: CronPatch) -> CronRow:
     )
 
 
-def _validate(services: Services, caller: Caller, cron: CronRow) -> CronRow:
-    """Validates the cron and replaces its assistant's id with the name. Raises InvalidArgument,
-    HTTPException."""
+async def _validate(services: Services, caller: Caller, cron: CronRow) -> CronRow:
+    """Validates the cron and replaces its assistant's id with the name under which workers register it. The
+    id of an assistant that a client created is in the metadata. Raises InvalidArgument, HTTPException."""
     Schedule(cron.schedule, cron.timezone)
-    spec = validate_run(services, caller, _run_of(cron), cron.thread_id)
-    return replace(cron, assistant_id=spec.assistant_id or cron.assistant_id)
+    spec = await validate_run(services, caller, _run_of(cron), cron.thread_id)
+    return replace(
+        cron,
+        assistant_id=spec.assistant_id or cron.assistant_id,
+        metadata=with_assistant_of(cron.metadata, spec.metadata),
+    )
 
 
 def _rescheduled(cron: CronRow) -> CronRow:
@@ -98,13 +107,26 @@ def _run_of(cron: CronRow) -> RunCreate:
     )
 
 
+def _caller_of(cron: CronRow, *, threads_inherit: bool) -> Caller:
+    """Returns the owner of the cron, as it was authenticated when it last wrote the cron."""
+    if (user := user_of(cron)) is None:
+        return Caller(None, Role.user, threads_inherit=threads_inherit)
+    return Caller(
+        user.user_id,
+        Role.user,
+        permissions=user.permissions,
+        attributes=user.attributes,
+        threads_inherit=threads_inherit,
+    )
+
+
 def firing_for(services: Services) -> Fire:
     """Returns the function that starts the run of a due cron, as the user that owns the cron. The idempotency
     key contains the moment, so a repeated firing returns the existing run."""
 
     async def fire(cron: CronRow, firing: Firing) -> bool:
-        caller = Caller(cron.user_id, Role.user)
-        spec = validate_run(
+        caller = _caller_of(cron, threads_inherit=services.extension.handlers is not None)
+        spec = await validate_run(
             services,
             caller,
             _run_of(cron),
@@ -112,7 +134,7 @@ def firing_for(services: Services) -> Fire:
             idempotency_key=f"cron:{cron.cron_id}:{firing.at}",
             firing=firing,
         )
-        record = await start_run(services, spec, own_thread=cron.thread_id is None)
+        record = await start_run(services, spec, caller, own_thread=cron.thread_id is None)
         return record.already_admitted
 
     return fire

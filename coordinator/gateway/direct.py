@@ -71,6 +71,7 @@ class DirectRoutes:
             await self._fastapi(scope, request.receive_again, send)
             return
         response: Response = await route.endpoint(**arguments)
+        del request, arguments  # a stream does not need the body, and may be open for hours
         await response(scope, receive, send)
 
     def _find(self, scope: Scope, segments: Sequence[str]) -> _Route | None:

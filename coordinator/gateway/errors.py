@@ -59,6 +59,8 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (errors.RunNotFound, 404),
     (errors.CronNotFound, 404),
     (errors.CronFired, 409),
+    (errors.AssistantNotFound, 404),
+    (errors.AssistantExists, 409),
     (errors.SearchTooLong, 422),
     (errors.NotSettled, 504),
     (errors.Draining, 503),
@@ -72,7 +74,7 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
 def error_response(
     status: int, detail: object, headers: Mapping[str, str] | None = None, **fields: object
 ) -> Response:
-    """Returns a response with `detail`, which is text or the list of mistakes in a body, and `fields`."""
+    """Returns a response with `detail`, which is text, and `fields`."""
     if isinstance(detail, str):
         detail = _shorten(detail, LONGEST_DETAIL)
     return JSONResponse({"detail": detail, **fields}, status_code=status, headers=headers)
@@ -108,7 +110,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _invalid_request(request: Request, error: Exception) -> Response:
-    """Lists the first `MOST_MISTAKES` mistakes, without the values: these may be large, secret or no JSON."""
+    """Lists the first `MOST_MISTAKES` mistakes, without the values: these may be large, secret or no JSON.
+    `detail` is the same as text, because clients show only a text."""
     del request
     assert isinstance(error, RequestValidationError)  # noqa: S101 - the handler is registered for this class
     mistakes = error.errors()
@@ -124,7 +127,16 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
     ]
     if (omitted := len(mistakes) - MOST_MISTAKES) > 0:
         shown.append({"type": "more", "loc": [], "msg": f"{omitted} more mistakes are not listed"})
-    return error_response(422, shown)
+    return error_response(422, "; ".join(map(_text_of, shown)), mistakes=shown)
+
+
+def _text_of(mistake: JsonObject) -> str:
+    """Returns the field with the message: `metadata.colour: Input should be a valid string`. Parts of the
+    place that name a type, one of several that the field may have, are left out."""
+    place = [str(part) for part in mistake["loc"] if "[" not in str(part)]
+    names = place[1:] if mistake["type"] != "json_invalid" else []
+    where = ".".join(names or place[:1])
+    return f"{where}: {mistake['msg']}" if where else mistake["msg"]
 
 
 def _message(mistake: JsonMapping) -> str:

@@ -7,14 +7,19 @@ from ipaddress import ip_address
 
 from coordinator.errors import InvalidArgument
 from coordinator.gateway.settings import GatewaySettings
+from coordinator.langgraph.extension import NO_EXTENSION, Extension
 
 
-def check_exposure(settings: GatewaySettings, *, authenticated: bool | None = None) -> str:
+def check_exposure(
+    settings: GatewaySettings, extension: Extension = NO_EXTENSION, *, authenticated: bool | None = None
+) -> str:
     """Returns a sentence about access for the banner. Raises InvalidArgument if the gateway would be
     reachable from other machines or web pages without authentication.
 
-    `authenticated`: callers are authenticated by other means than `api_keys`.
+    `authenticated`: callers are authenticated by other means than `api_keys` and `extension`.
     """
+    if extension.handlers is not None:
+        return "callers are identified by auth.path of the configuration"
     has_keys = settings.api_keys is not None if authenticated is None else authenticated
     if has_keys:
         return "callers need an API key"
@@ -28,6 +33,11 @@ def check_exposure(settings: GatewaySettings, *, authenticated: bool | None = No
         raise InvalidArgument(
             "allowed_hosts" if "*" in settings.allowed_hosts else "cors_origins",
             "`*` needs API keys: without them any web page could drive this server",
+        )
+    if extension.cors.origin_regex is not None:
+        raise InvalidArgument(
+            "http.cors.allow_origin_regex",
+            "needs API keys or auth.path: without them web pages could drive this server",
         )
     return "no API keys: every user of this machine has all permissions; other machines cannot connect"
 

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from coordinator.errors import RunNotFound, StoreUnavailable, ThreadNotFound
 from coordinator.gateway.long_lived_responses import LongLivedResponse, SendBody, StreamSlot
-from coordinator.gateway.wire.documents import failure
+from coordinator.gateway.wire.documents import failure, interrupt_parts
 from coordinator.gateway.wire.json import Json, encoded
 from coordinator.manager import RunManager
 from coordinator.schemas import Ended, RunStatus
@@ -103,7 +103,8 @@ async def _values(manager: RunManager, thread_id: str, user_id: str | None) -> J
 
 
 def _with_interrupts(ended: Ended, result: Json) -> Json:
-    if not ended.paused:
+    """Adds the interrupts of a paused run. It has none if it stopped at a breakpoint."""
+    if not ended.paused or not ended.interrupts:
         return result
     values = cast("dict[str, Json]", result) if isinstance(result, dict) else {"result": result}
-    return {**values, "__interrupt__": ended.interrupts or []}
+    return {**values, "__interrupt__": [interrupt_parts(each) for each in ended.interrupts]}

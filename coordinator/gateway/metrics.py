@@ -26,10 +26,14 @@ from coordinator.notifier import Connectivity
 from coordinator.resources.worker import ThisWorker
 from coordinator.telemetry import Event
 from coordinator.telemetry.events import (
+    ChangeDelivered,
+    ChangeFailed,
     PeerBuried,
     RunAdmitted,
+    RunContinued,
     RunEmitted,
     RunForced,
+    RunHandedOver,
     RunLost,
     RunRecovered,
     RunRefused,
@@ -58,6 +62,7 @@ _WORKER_GAUGES = {
     "tick_age_seconds": "Time since the worker last polled the store",
     "redis_connected": "1 = hints are delivered; 0 = the store is polled instead",
     "owed_writes": "Writes that wait for the store",
+    "waiting_for_place": "Runs that hold their thread and wait until the worker may execute them",
     "open_answers": "Open streams and long responses",
     "thread_jobs": "Thread jobs that run or wait for a thread",
     "outliving_thread_jobs": "Thread jobs whose run has ended",
@@ -85,11 +90,16 @@ class Metrics:
         self._admitted = self._counter("runs_admitted", "Runs admitted", "strategy")
         self._settled = self._counter("runs_settled", "Runs that released their thread", "status")
         self._webhooks = self._counter("webhooks", "Attempts to deliver a webhook", "outcome")
+        self._changes = self._counter(
+            "projected_changes", "Changes of runs that were passed to a projection", "projection", "outcome"
+        )
         self._event_counters: dict[type[Event], Counter] = {
             RunRefused: self._counter("runs_refused", "Admissions refused because the thread was busy"),
             RunStarted: self._counter("runs_started", "Runs started"),
             RunForced: self._counter("runs_forced", "Runs that did not stop in time and were force-settled"),
             RunLost: self._counter("runs_lost", "Runs taken over by another worker"),
+            RunContinued: self._counter("runs_continued", "Runs of dead or draining workers continued here"),
+            RunHandedOver: self._counter("runs_handed_over", "Runs handed over by this worker's drain"),
             RunRecovered: self._counter("runs_recovered", "Runs of dead workers ended by a sweep"),
             RunEmitted: self._counter("events_emitted", "Events emitted by runs"),
             WorkerFenced: self._counter("worker_fenced", "Times that a worker lost its lease"),
@@ -137,6 +147,10 @@ class Metrics:
             self._webhooks.labels("delivered").inc()
         elif isinstance(event, WebhookFailed):
             self._webhooks.labels("given_up" if event.retry_in is None else "failed").inc()
+        elif isinstance(event, ChangeDelivered):
+            self._changes.labels(event.projection, "delivered").inc(event.changes)
+        elif isinstance(event, ChangeFailed):
+            self._changes.labels(event.projection, "failed").inc()
         elif (counter := self._event_counters.get(type(event))) is not None:
             counter.inc()
 
@@ -152,6 +166,7 @@ class Metrics:
             "tick_age_seconds": not_a_number if health.ticked_ago is None else health.ticked_ago,
             "redis_connected": health.connectivity is Connectivity.connected,
             "owed_writes": self._worker.pending_writes,
+            "waiting_for_place": self._worker.waiting_for_place,
             "open_answers": self._watchers.open,
             "thread_jobs": not_a_number if health.thread_jobs is None else health.thread_jobs,
             "outliving_thread_jobs": len(health.outliving),

@@ -40,6 +40,11 @@ class Page:
             await asyncio.sleep(0)
         return True
 
+    def begin(self) -> bytes:
+        """Returns the list without its end, and releases its documents."""
+        body, self._parts = b"[" + b",".join(self._parts), []
+        return body
+
     def response(self, headers: dict[str, str]) -> Response:
         body = b"[" + b",".join(self._parts) + b"]"
         return Response(body, media_type="application/json", headers=headers)

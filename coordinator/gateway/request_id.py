@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 from contextvars import ContextVar
-from uuid import uuid4
+
+from coordinator.ids import random_hex
 
 HEADER = "x-request-id"
 
@@ -19,7 +20,7 @@ def request_id(client_id: str | None) -> str:
     """Returns the client's id if it is well-formed, else a new one."""
     if client_id is not None and _WELL_FORMED.fullmatch(client_id):
         return client_id
-    return uuid4().hex
+    return random_hex()
 
 
 class AddRequestId(logging.Filter):

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from uuid import UUID, uuid4
+from typing import cast
+from uuid import UUID
 
 from fastapi import HTTPException
 
+from coordinator.assistants.configured import configured
 from coordinator.assistants.function import FunctionAssistant
-from coordinator.assistants.registry import Assistants
 from coordinator.assistants.requests import cleaned
-from coordinator.errors import IdempotencyConflict, InvalidArgument, ThreadNotFound
+from coordinator.errors import IdempotencyConflict, InvalidArgument, ThreadExists, ThreadNotFound
 from coordinator.gateway.caller import Caller
+from coordinator.gateway.created_assistants import as_uuid, client_assistant, registered, unknown_assistant
 from coordinator.gateway.services import Services
 from coordinator.gateway.wire.bodies import check_metadata
 from coordinator.gateway.wire.runs import RunCreate, RunOptions
+from coordinator.ids import random_hex
 from coordinator.manager import RunManager
 from coordinator.record import RunRecord
 from coordinator.schemas import CheckpointRef, Command, RunRequest
+from stores.assistants import AssistantRow
 from stores.crons import Firing
+from stores.json_values import JsonObject
 from stores.spec import ROLES, RunSpec
 
-_MAX_LISTED = 20
-"""Assistants that an error message lists at most."""
 _SAME_NAME = (*sorted({*RunOptions.model_fields} & {*ROLES} - {"metadata"}), "after_seconds")
 """Fields of a body that are arguments of the same name."""
 
 
-def validate_run(
+async def validate_run(
     services: Services,
     caller: Caller,
     body: RunCreate,
@@ -37,23 +41,28 @@ def validate_run(
     idempotency_key: str | None = None,
     firing: Firing | None = None,
 ) -> RunSpec:
-    """Validates everything in the request that does not depend on the store, and returns the requested run.
-    `thread_id` None: the run gets its own thread, with a random id. `firing` is the moment of the cron that
-    starts the run. Raises InvalidArgument, HTTPException."""
+    """Validates everything in the request that does not depend on its thread, and returns the requested run.
+    Reads the store once if a client created the assistant, otherwise not. `thread_id` None: the run gets its
+    own thread, with a random id. `firing` is the moment of the cron that starts the run. Raises
+    InvalidArgument, HTTPException."""
     if body.webhook is not None:
         services.targets.parse(body.webhook)
+        if services.extension.webhooks.disabled:
+            body = body.model_copy(update={"webhook": None})
     check_metadata(body.metadata, services.settings.max_metadata_bytes)
     assistants = services.manager.assistants
     assistant = assistants.get(body.assistant_id)
+    request, name = cleaned(_request_of(body)), assistants.name_of(body.assistant_id)
     if assistant is None:
-        status = 404 if _is_uuid(body.assistant_id) else 422
-        raise HTTPException(status, f"assistant_id: {unknown_assistant(assistants, body.assistant_id)}")
-    request = cleaned(_request_of(body))
+        created = await _created(services, caller, body.assistant_id)
+        request, name = configured(request, created), created.graph_id
+        assistant = registered(assistants, created)
+    request = _with_headers(request, caller.configurable)
     assistant.validate(request)
     return services.manager.spec(
-        thread_id or str(uuid4()),
-        assistants.name_of(body.assistant_id) or assistant.name,
-        user_id=caller.user_id,
+        thread_id or str(UUID(random_hex(), version=4)),
+        name or assistant.name,
+        user=caller.user,
         metadata=request.metadata,
         kwargs=request.kwargs(),
         idempotency_key=idempotency_key,
@@ -65,27 +74,53 @@ def validate_run(
     )
 
 
-async def start_run(services: Services, spec: RunSpec, *, own_thread: bool = False) -> RunRecord:
-    """Admits the run that `validate_run` has returned, and launches it; it may be queued on its thread.
+async def start_run(
+    services: Services, spec: RunSpec, caller: Caller, *, own_thread: bool = False
+) -> RunRecord:
+    """Admits the run that `validate_run` has returned for the caller, and launches it; it may be queued. On a
+    worker that only admits, another one executes it.
     `own_thread`: its thread has a random id. A repeated idempotency key returns the record of the first run
     and launches nothing. Raises InvalidArgument and the exceptions of admission."""
     manager = services.manager
     await _check_checkpoint(services, spec, own_thread=own_thread)
+    if caller.threads_inherit:
+        await _create_thread(manager, spec, own_thread=own_thread)
     if own_thread and spec.idempotency_key is not None:
         record = await _admit_once(manager, spec, spec.idempotency_key)
     else:
         record = await manager.admit(spec, start=True, validated=True)
-    if not record.already_admitted:
+    if not record.already_admitted and not record.store_only:
         manager.launch(record)
     return record
 
 
-def unknown_assistant(assistants: Assistants, assistant_id: str) -> str:
-    """Returns an error message about `assistant_id` that lists the registered assistants."""
-    names = [repr(name) for name in sorted(assistants.names)[:_MAX_LISTED]]
-    ellipsis = ", …" if len(assistants.names) > _MAX_LISTED else ""
-    available = f"registered are {', '.join(names)}{ellipsis}" if names else "none is registered"
-    return f"no assistant has the name or id {assistant_id[:64]!r}: {available}"
+async def _create_thread(manager: RunManager, spec: RunSpec, *, own_thread: bool) -> None:
+    """Creates the thread of a run with the metadata of the run, if the run would create it. An existing
+    thread stays unchanged."""
+    used = None
+    if own_thread and spec.idempotency_key is not None:
+        used = await manager.runs.thread_of_key(spec.idempotency_key, user_id=spec.user_id)
+    if used is not None or spec.thread_must_exist or not spec.metadata:
+        return
+    with suppress(ThreadExists):  # of another user: admission refuses the run
+        await manager.threads.create(
+            spec.thread_id,
+            metadata=spec.metadata,
+            if_exists="do_nothing",
+            temporary=spec.temporary_ms is not None,
+            user_id=spec.user_id,
+        )
+
+
+async def _created(services: Services, caller: Caller, assistant_id: str) -> AssistantRow:
+    """Returns the assistant of the caller that a client created. Raises HTTPException (404; 422 if it is no
+    id)."""
+    created = await client_assistant(services, caller, assistant_id)
+    if created is None:
+        status = 404 if as_uuid(assistant_id) is not None else 422
+        why = unknown_assistant(services.manager.assistants, assistant_id)
+        raise HTTPException(status, f"assistant_id: {why}")
+    return created
 
 
 async def _check_checkpoint(services: Services, spec: RunSpec, *, own_thread: bool) -> None:
@@ -136,9 +171,13 @@ def _request_of(body: RunCreate) -> RunRequest:
     return RunRequest(**request)
 
 
-def _is_uuid(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True
+def _with_headers(request: RunRequest, headers: Mapping[str, str]) -> RunRequest:
+    """Adds headers to `config.configurable`, where they replace the client's own keys, without those of the
+    server."""
+    if not headers:
+        return request
+    allowed = cast("JsonObject", cleaned(RunRequest(config={"configurable": headers})).config)["configurable"]
+    config = cast("JsonObject", request.config or {})
+    given = cast("JsonObject", config.get("configurable") or {})
+    configurable: JsonObject = {**given, **allowed}
+    return replace(request, config={**config, "configurable": configurable})

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from coordinator.gateway.long_lived_responses import Watchers
 from coordinator.gateway.metrics import Metrics
 from coordinator.gateway.settings import GatewaySettings
+from coordinator.langgraph.extension import Extension
 from coordinator.manager import RunManager
 from coordinator.runs.jobs import Jobs
 from coordinator.webhooks.targets import Targets
@@ -27,6 +28,8 @@ class Services:
     """Work that continues after the response to a request."""
     targets: Targets
     """Validates the URLs of webhooks: `targets.parse(url)` before a run with a webhook is admitted."""
+    extension: Extension
+    """What a configuration adds to the gateway."""
 
 
 async def services(request: Request) -> Services:

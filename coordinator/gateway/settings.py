@@ -35,7 +35,9 @@ class GatewaySettings(WebhookSettings):
 
     log_runs: bool = Field(default=False, description="A log line when a run starts and when it ends")
 
-    demo_assistant: bool = Field(default=True, description="Offer the demo assistant `agent`")
+    demo_assistant: bool | None = Field(
+        default=None, description="Offer the demo assistant `agent`; none = if there is no other assistant"
+    )
 
     heartbeat: float = Field(
         default=5.0, gt=0, description="Interval of heartbeats in streams and long responses"
@@ -91,6 +93,10 @@ class GatewaySettings(WebhookSettings):
         default=(),
         description="Origins of web pages that may call, e.g. https://app.example.com: comma-separated;"
         " http://localhost:* = any port; * = any",
+    )
+    page: Path | None = Field(
+        default=None,
+        description="Folder of a web page, with an index.html, that is served at /page/ without a key",
     )
 
     @property

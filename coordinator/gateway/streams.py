@@ -122,12 +122,11 @@ class Chunk:
     def __init__(self, send: SendBody) -> None:
         self._send, self._frames, self._size = send, list[bytes](), 0
 
-    async def add(self, one: bytes) -> None:
-        """Sends the frames if they have reached `MAX_CHUNK`."""
+    def add(self, one: bytes) -> bool:
+        """Returns whether the frames have reached `MAX_CHUNK`: then they have to be flushed."""
         self._frames.append(one)
         self._size += len(one)
-        if self._size >= MAX_CHUNK:
-            await self.flush()
+        return self._size >= MAX_CHUNK
 
     async def flush(self) -> None:
         if self._frames:
@@ -191,14 +190,13 @@ class RunStream(LongLivedResponse):
 
     async def _follow(self, follower: Follower, send: SendBody) -> None:
         last: EventId | None = None
-        complete = True
+        complete, chunk = True, Chunk(send)
         while True:
             try:
                 items = await next_items(follower, self._heartbeat, send)
             except RunNotFound:
                 await send(gap_frame(None if last is None else str(last), None) + self._removed())
                 return
-            chunk = Chunk(send)
             for item in items:
                 if isinstance(item, End):
                     await chunk.flush()
@@ -208,8 +206,8 @@ class RunStream(LongLivedResponse):
                     last = item.id
                 else:
                     complete = False
-                if (one := self._frame_of(item, follower)) is not None:
-                    await chunk.add(one)
+                if (one := self._frame_of(item, follower)) is not None and chunk.add(one):
+                    await chunk.flush()
             await chunk.flush()
 
     async def _end(self, end: End, send: SendBody, *, complete: bool) -> None:

@@ -9,10 +9,10 @@ from uuid import uuid4
 from coordinator.errors import ThreadExists, ThreadNotFound
 from coordinator.gateway.caller import Caller
 from coordinator.gateway.services import Services
-from coordinator.gateway.wire.threads import Superstep, ThreadCreate
+from coordinator.gateway.wire.threads import Superstep, SuperstepUpdate, ThreadCreate
 from coordinator.manager import RunManager
 from coordinator.runs.jobs import through
-from coordinator.schemas import StateStep
+from coordinator.schemas import Command, StateStep
 from stores.rows import ThreadRow
 from stores.tasks import begin_soon
 
@@ -44,7 +44,11 @@ async def _create_row(
 
 
 async def _create_with_state(
-    services: Services, caller: Caller, body: ThreadCreate, thread_id: str, steps: Sequence[StateStep]
+    services: Services,
+    caller: Caller,
+    body: ThreadCreate,
+    thread_id: str,
+    steps: Sequence[Sequence[StateStep]],
 ) -> ThreadRow:
     manager, user_id = services.manager, caller.user_id
     try:
@@ -55,7 +59,7 @@ async def _create_with_state(
             raise
         row, made = existing, False
     if made or _is_unused(row):
-        await manager.threads.initialise(row, steps, made=made, user_id=user_id)
+        await manager.threads.initialise(row, steps, made=made, user_id=user_id, user=caller.user)
     return await _existing(manager, thread_id, user_id) or row
 
 
@@ -72,9 +76,10 @@ def _is_unused(row: ThreadRow) -> bool:
     return row.fence == 0 and row.values is None
 
 
-def _steps(supersteps: Sequence[Superstep]) -> list[StateStep]:
-    return [
-        StateStep(update.values if update.command is None else update.command.update, update.as_node)
-        for step in supersteps
-        for update in step.updates
-    ]
+def _steps(supersteps: Sequence[Superstep]) -> list[list[StateStep]]:
+    return [[_step(update) for update in superstep.updates] for superstep in supersteps]
+
+
+def _step(update: SuperstepUpdate) -> StateStep:
+    command = None if update.command is None else Command(**update.command.model_dump())
+    return StateStep(update.values, update.as_node, command)

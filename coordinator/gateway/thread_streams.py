@@ -208,7 +208,7 @@ class ThreadStream(LongLivedResponse):
         if with_metadata:
             data = {"run_id": row.run_id, "attempt": max(1, row.attempt)}
             await send(self._frame(row, "metadata", encoded(data), _FIRST))
-        last_id, complete = None, True
+        last_id, complete, chunk = None, True, Chunk(send)
         end: End | None = None
         async with aclosing(follower):
             while end is None:
@@ -217,17 +217,19 @@ class ThreadStream(LongLivedResponse):
                 except RunNotFound:
                     await send(gap_frame(_full_id(row, last_id), None))
                     return
-                chunk = Chunk(send)
                 for item in items:
+                    full = False
                     if isinstance(item, End):
                         end = item
                     elif isinstance(item, Gap):
                         complete = False
-                        await chunk.add(gap_frame(_full_id(row, item.after), _full_id(row, item.before)))
+                        full = chunk.add(gap_frame(_full_id(row, item.after), _full_id(row, item.before)))
                     else:
                         last_id = str(item.id)
                         if "|" not in item.mode or row.kwargs.get("stream_subgraphs") is True:
-                            await chunk.add(follower.encoded(item, "of a thread", partial(self._event, row)))
+                            full = chunk.add(follower.encoded(item, "of a thread", partial(self._event, row)))
+                    if full:
+                        await chunk.flush()
                 await chunk.flush()
         await self._end(row, end, send, complete=complete)
 

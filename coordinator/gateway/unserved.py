@@ -7,21 +7,6 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 UNSERVED = (
-    ("assistants.create", "POST", "/assistants"),
-    ("assistants.update", "PATCH", "/assistants/{assistant_id}"),
-    ("assistants.delete", "DELETE", "/assistants/{assistant_id}"),
-    ("assistants.get_subgraphs", "GET", "/assistants/{assistant_id}/subgraphs"),
-    ("assistants.get_subgraphs", "GET", "/assistants/{assistant_id}/subgraphs/{namespace}"),
-    ("assistants.get_versions", "POST", "/assistants/{assistant_id}/versions"),
-    ("assistants.set_latest", "POST", "/assistants/{assistant_id}/latest"),
-    ("threads.prune", "POST", "/threads/prune"),
-    ("threads.stream", "POST", "/threads/{thread_id}/commands"),
-    ("threads.stream", "POST", "/threads/{thread_id}/stream/events"),
-    ("store.put_item", "PUT", "/store/items"),
-    ("store.get_item", "GET", "/store/items"),
-    ("store.delete_item", "DELETE", "/store/items"),
-    ("store.search_items", "POST", "/store/items/search"),
-    ("store.list_namespaces", "POST", "/store/namespaces"),
     ("MCP", "POST", "/mcp"),
     ("A2A", "POST", "/a2a/{assistant_id}"),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
-MAX_BULK = 1 << 20
+MAX_BULK = 8 << 20
 _MAX_LINE = 1 << 16
 _MAX_DEPTH = 8
 _MAX_DIGITS = 20

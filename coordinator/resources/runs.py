@@ -12,13 +12,17 @@ from coordinator import arguments as check
 from coordinator.errors import InvalidArgument, RunNotFound
 from coordinator.event_log import EventLog
 from coordinator.runs.cancellation import Cancellations
+from coordinator.runs.extras import Extras
+from coordinator.runs.positions import positions
 from coordinator.runs.registry import Registry
-from coordinator.schemas import Cause, Phase, Receipt
+from coordinator.schemas import CancelAnswer, Cause, Phase, Receipt
 from stores.base import AdmissionStore, ReadStore
 from stores.catalogue import CatalogueStore, Heavy
 from stores.event_loop import HomeLoop
 from stores.finding import FindingStore, ListPosition, RunQuery
+from stores.json_values import JsonObject
 from stores.pages import Page
+from stores.projections import PendingChange, ProjectionStore
 from stores.rows import RunRow, Transition
 
 InFlight = Literal["pending", "running", "all"]
@@ -40,10 +44,12 @@ class Explanation:
     run: RunRow
     phase: Phase
     position: int | None
-    """Position in the queue of its thread: 1 = next; None = not queued."""
+    """Position in the queue of its thread, or of its worker if it holds its thread; None = not queued."""
     holder: str | None
     """The run that holds the thread, if it is another one."""
     transitions: tuple[Transition, ...]
+    pending_changes: tuple[PendingChange, ...] = ()
+    """Changes of the run that projections do not have yet."""
 
 
 class Cancelled(NamedTuple):
@@ -67,7 +73,9 @@ class Runs:
         registry: Registry,
         event_log: EventLog,
         cancellations: Cancellations,
+        extras: Extras,
     ) -> None:
+        self._extras = extras
         self._store, self._home, self._registry = store, home, registry
         self._event_log, self._cancellations = event_log, cancellations
 
@@ -90,14 +98,48 @@ class Runs:
         """The run's row, queue position and history. Raises RunNotFound."""
         self._home.check()
         row = await self._row(run_id, user_id)
-        queue = await self._store.waiting_line(row.thread_id) if row.waiting else []
         holder = await self._store.holder(row.thread_id)
         return Explanation(
             run=row,
             phase=row.phase,
-            position=queue.index(run_id) + 1 if run_id in queue else None,
+            position=await self.position(row),
             holder=holder if holder != run_id else None,
             transitions=tuple(await self._store.transitions(run_id)),
+            pending_changes=await self._pending_changes(run_id),
+        )
+
+    async def _pending_changes(self, run_id: str) -> tuple[PendingChange, ...]:
+        store = self._store
+        return tuple(await store.pending_changes(run_id)) if isinstance(store, ProjectionStore) else ()
+
+    async def position(self, run: RunRow) -> int | None:
+        """The position, from 1, in the queue of the run's thread; if it holds its thread and waits for a
+        place of its worker, among the older runs that wait there. None = it does not wait. One read."""
+        self._home.check()
+        return (await positions(self._store, [run])).get(run.run_id)
+
+    async def cancel_one(
+        self,
+        run_id: str,
+        *,
+        action: str = "interrupt",
+        reason: str | None = None,
+        actor: str | None = None,
+        cause: Cause | str = Cause.user,
+        user_id: str | None = None,
+        wait: float | None = None,
+    ) -> CancelAnswer:
+        """As `RunManager.cancel`, but the answer names the decision that counts and the worker of the run. It
+        is true where `RunManager.cancel` returns True."""
+        self._home.check()
+        return await self._cancellations.cancel(
+            check.check_id("run_id", run_id),
+            action=check.check_action(action),
+            cause=check.check_cause(cause),
+            reason=check.check_text("reason", reason),
+            actor=check.check_text("actor", actor),
+            user_id=check.check_optional_id("user_id", user_id),
+            wait=None if wait is None else check.check_seconds("wait", wait),
         )
 
     async def receipt(self, run_id: str, *, user_id: str | None = None) -> Receipt:
@@ -136,6 +178,20 @@ class Runs:
             check.check_id("idempotency_key", idempotency_key),
             user_id=check.check_optional_id("user_id", user_id),
         )
+
+    async def update_extra(self, run_id: str, extra: JsonObject, *, user_id: str | None = None) -> JsonObject:
+        """Merge `extra` key by key into the fields of the caller's own that are kept with the run, whatever
+        its status, and return them. From any worker; the record in the memory of the run's worker shows what
+        that worker has written. Raises RunNotFound; InvalidArgument if they would exceed 16 KiB."""
+        self._home.check()
+        merged = await self._extras.update(
+            check.check_id("run_id", run_id),
+            check.check_extra(extra),
+            check.check_optional_id("user_id", user_id),
+        )
+        if merged is None:
+            raise InvalidArgument("extra", f"would have more than {check.MAX_EXTRA} bytes of JSON")
+        return merged
 
     async def delete(self, run_id: str, *, thread_id: str | None = None, user_id: str | None = None) -> None:
         """Remove a settled run with its audit and events. Raises RunNotFound; ConflictError while the run is
@@ -210,6 +266,20 @@ class Runs:
             max_bytes=max_bytes,
         )
 
+    async def started(
+        self, thread_id: str, *, after: int = 0, limit: int = 10, user_id: str | None = None
+    ) -> list[RunRow]:
+        """Runs that have taken the thread with a fence greater than `after`, in the order in which they did,
+        also those that were rolled back. A run has the fence of its newest attempt. An unknown thread has
+        none."""
+        self._home.check()
+        return await self._store.started_runs(
+            check.check_id("thread_id", thread_id),
+            after=check.check_limit("after", after),
+            limit=check.check_limit("limit", limit),
+            user_id=check.check_optional_id("user_id", user_id),
+        )
+
     async def in_flight(
         self,
         status: InFlight = "all",
@@ -276,7 +346,7 @@ class Runs:
             for answer in answers:
                 if isinstance(answer, BaseException):
                     raise answer
-            cancelled = sum(answer is True for answer in answers)
+            cancelled = sum(map(bool, answers))
             done = Cancelled(done.cancelled + cancelled, done.ended + len(page) - cancelled)
             if progress is not None:
                 progress(done)

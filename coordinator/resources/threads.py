@@ -8,8 +8,10 @@ from typing import Literal, Protocol, get_args
 
 from coordinator import arguments as check
 from coordinator.assistants.registry import Assistants
-from coordinator.errors import ThreadNotFound
+from coordinator.assistants.thread_values import ThreadValues
+from coordinator.errors import InvalidArgument, ThreadNotFound
 from coordinator.ids import new_run_id
+from coordinator.notifier import Notifier, Signal, Wakeup
 from coordinator.runs.operations import Operations
 from coordinator.schemas import CheckpointRef, Json, StateStep, StateView, User
 from coordinator.workers.expiry import Expiry
@@ -41,9 +43,11 @@ class Threads:
         operations: Operations,
         assistants: Assistants,
         expiry: Expiry,
+        notifier: Notifier,
     ) -> None:
         self._store, self._home, self._operations = store, home, operations
-        self._assistants, self._expiry = assistants, expiry
+        self._assistants, self._expiry, self._notifier = assistants, expiry, notifier
+        self._values = ThreadValues(assistants)
 
     # -- the catalogue
 
@@ -74,25 +78,28 @@ class Threads:
         )
         if new.ttl_ms is not None:
             self._expiry.begin()
-        return await self._store.create_thread(new)
+        return await self._values.of(await self._store.create_thread(new), user_id)
 
-    async def get(self, thread_id: str, *, user_id: str | None = None) -> ThreadRow:
-        """The thread with its derived status and values. Raises ThreadNotFound."""
+    async def get(self, thread_id: str, *, with_values: bool = True, user_id: str | None = None) -> ThreadRow:
+        """The thread with its derived status and values. `with_values=False`: large values of an assistant
+        with a storage of its own are not read; they are None. Raises ThreadNotFound."""
         self._home.check()
-        thread = await self._store.thread(
-            check.check_id("thread_id", thread_id), user_id=check.check_optional_id("user_id", user_id)
-        )
+        owner = check.check_optional_id("user_id", user_id)
+        thread = await self._store.thread(check.check_id("thread_id", thread_id), user_id=owner)
         if thread is None:
             raise ThreadNotFound(thread_id)
-        return thread
+        return await self._values.of(thread, owner, read=check.check_flag("with_values", with_values))
 
     async def search(
-        self, query: ThreadQuery | None = None, *, user_id: str | None = None
+        self, query: ThreadQuery | None = None, *, with_values: bool = True, user_id: str | None = None
     ) -> Page[ThreadRow]:
-        """A page of threads; default: the ten that changed last. Raises SearchTooLong after
-        `search_timeout` (s)."""
+        """A page of threads; default: the ten that changed last. `with_values`: as in `get`. A filter by
+        values finds only those in the store. Raises SearchTooLong after `search_timeout` (s)."""
         self._home.check()
-        return await self._store.threads(_checked(query), user_id=check.check_optional_id("user_id", user_id))
+        given, owner = _checked(query), check.check_optional_id("user_id", user_id)
+        page = await self._store.threads(given, user_id=owner)
+        read = check.check_flag("with_values", with_values)
+        return await self._values.of_page(page, owner, max_bytes=given.max_bytes, read=read)
 
     async def count(self, query: ThreadQuery | None = None, *, user_id: str | None = None) -> int:
         """The number of threads that match, on all pages. Raises SearchTooLong."""
@@ -119,9 +126,9 @@ class Threads:
         )
         if patch.ttl_ms is not None:
             self._expiry.begin()
-        return await self._store.patch_thread(
-            check.check_id("thread_id", thread_id), patch, user_id=check.check_optional_id("user_id", user_id)
-        )
+        owner = check.check_optional_id("user_id", user_id)
+        row = await self._store.patch_thread(check.check_id("thread_id", thread_id), patch, user_id=owner)
+        return await self._values.of(row, owner)
 
     async def copy(self, source: str, target: str, *, user_id: str | None = None) -> None:
         """Copy the state of `source` to `target`, with its assistant. Raises ThreadNotFound; ConflictError
@@ -141,6 +148,20 @@ class Threads:
             check.check_id("thread_id", thread_id), check.check_optional_id("user_id", user_id)
         )
 
+    # -- changes
+
+    def changes(self, thread_id: str) -> AbstractAsyncContextManager[Wakeup]:
+        """Within the block the wake-up is set when a run of the thread settles, and by `notify` on any
+        worker. It is a hint, and may be lost: read again after some time in any case."""
+        self._home.check()
+        return self._notifier.watch(check.check_id("thread_id", thread_id))
+
+    def notify(self, thread_id: str) -> None:
+        """Wake those that watch the thread on any worker. Fire and forget."""
+        self._home.check()
+        checked = check.check_id("thread_id", thread_id)
+        self._notifier.notify_thread(checked, Signal(kind="settled", thread_id=checked))
+
     # -- state
 
     async def state(
@@ -150,15 +171,17 @@ class Threads:
         *,
         subgraphs: bool = False,
         user_id: str | None = None,
+        user: User | None = None,
     ) -> StateView | None:
         """The thread's state as its assistant reports it, current or at a checkpoint; None if there is no
-        such checkpoint. Works while a run is active. Raises ThreadNotFound."""
+        such checkpoint. Works while a run is active. `user`: passed to the assistant; default: a user without
+        permissions. Raises ThreadNotFound."""
         self._home.check()
         checkpoint, nested = check.check_checkpoint("at", at), check.check_flag("subgraphs", subgraphs)
         owner = check.check_optional_id("user_id", user_id)
-        thread = await self.get(thread_id, user_id=owner)
-        assistant = self._assistants.reading(thread.assistant_id)
-        view = await assistant.state(thread_id, checkpoint, subgraphs=nested, user=_user(owner))
+        thread = await self.get(thread_id, with_values=False, user_id=owner)
+        assistant = self._assistants.reading(self._assistants.of_thread(thread))
+        view = await assistant.state(thread_id, checkpoint, subgraphs=nested, user=_user(owner, user))
         return StateView() if view is None and checkpoint is None else view
 
     def history(
@@ -166,19 +189,23 @@ class Threads:
         thread_id: str,
         *,
         limit: int = 10,
+        namespace: str = "",
         before: CheckpointRef | None = None,
         metadata: dict[str, Json] | None = None,
         user_id: str | None = None,
+        user: User | None = None,
     ) -> AsyncIterator[StateView]:
-        """Iterate over the thread's states, newest first; a plain function has only the last one. Raises
-        InvalidArgument; ThreadNotFound while iterating."""
+        """Iterate over the thread's states, newest first. `namespace`: those of a subgraph of its assistant.
+        `user`: as in `state`. Raises InvalidArgument; ThreadNotFound while iterating."""
         self._home.check()
         return self._history(
             check.check_id("thread_id", thread_id),
             limit=check.check_limit("limit", limit),
+            namespace=check.check_needed_text("namespace", namespace),
             before=check.check_checkpoint("before", before),
             metadata=check.check_metadata(metadata),
             user_id=check.check_optional_id("user_id", user_id),
+            user=_user(user_id, user),
         )
 
     async def _history(
@@ -186,14 +213,21 @@ class Threads:
         thread_id: str,
         *,
         limit: int,
+        namespace: str,
         before: CheckpointRef | None,
         metadata: dict[str, Json],
         user_id: str | None,
+        user: User | None,
     ) -> AsyncIterator[StateView]:
-        thread = await self.get(thread_id, user_id=user_id)
-        assistant = self._assistants.reading(thread.assistant_id)
+        thread = await self.get(thread_id, with_values=False, user_id=user_id)
+        assistant = self._assistants.reading(self._assistants.of_thread(thread))
         views = assistant.history(
-            thread_id, limit=limit, before=before, metadata=metadata, user=_user(user_id)
+            thread_id,
+            limit=limit,
+            namespace=namespace,
+            before=before,
+            metadata=metadata,
+            user=user,
         )
         async for view in views:
             yield view
@@ -206,10 +240,11 @@ class Threads:
         as_node: str | None = None,
         at: CheckpointRef | None = None,
         user_id: str | None = None,
+        user: User | None = None,
     ) -> CheckpointRef:
         """Change the thread's state through its assistant, as an operation that holds the thread. For a plain
-        function the given keys replace the existing ones. Raises ThreadNotFound, InvalidArgument;
-        ConflictError while a run is in flight."""
+        function the given keys replace the existing ones. `user`: as in `state`. Raises ThreadNotFound,
+        InvalidArgument; ConflictError while a run is in flight."""
         self._home.check()
         return await self._operations.update_state(
             check.check_id("thread_id", thread_id),
@@ -217,6 +252,7 @@ class Threads:
             as_node=check.check_optional_id("as_node", as_node),
             at=check.check_checkpoint("at", at),
             user_id=check.check_optional_id("user_id", user_id),
+            user=_user(user_id, user),
         )
 
     async def replace_values(self, thread_id: str, values: Json, *, user_id: str | None = None) -> None:
@@ -230,21 +266,28 @@ class Threads:
         )
 
     async def initialise(
-        self, thread: ThreadRow, steps: Sequence[StateStep], *, made: bool, user_id: str | None = None
+        self,
+        thread: ThreadRow,
+        supersteps: Sequence[Sequence[StateStep]],
+        *,
+        made: bool,
+        user_id: str | None = None,
+        user: User | None = None,
     ) -> None:
-        """Apply `steps` in order to a new thread, as one operation that holds it. Does nothing if a run or
-        an operation has held the thread since `thread` was read. If a step is refused, the thread is removed
-        if `made` (the caller has created it), else it stays, without state. Raises InvalidArgument,
-        ConflictError."""
+        """Apply `supersteps` in order to a new thread, as one operation that holds it; the updates of one
+        superstep are parallel. Does nothing if a run or an operation has held the thread since `thread` was
+        read. If an update is refused, the thread is removed if `made` (the caller has created it), else it
+        stays, without state. `user`: as in `state`. Raises InvalidArgument, ConflictError."""
         self._home.check()
-        for step in steps:
+        for step in (step for superstep in supersteps for step in superstep):
             check.check_json("values", step.values)
             check.check_optional_id("as_node", step.as_node)
         await self._operations.initialise(
             thread,
-            steps,
+            supersteps,
             made=check.check_flag("made", made),
             user_id=check.check_optional_id("user_id", user_id),
+            user=_user(user_id, user),
         )
 
     def hold(
@@ -260,8 +303,11 @@ class Threads:
         )
 
 
-def _user(user_id: str | None) -> User | None:
-    return None if user_id is None else User(user_id)
+def _user(user_id: str | None, given: User | None) -> User | None:
+    """Returns the user for the assistant. Raises InvalidArgument if `given` is not the user of the call."""
+    if given is not None and check.check_instance("user", given, User).user_id != user_id:
+        raise InvalidArgument("user", "must be the user of user_id")
+    return given if given is not None or user_id is None else User(user_id)
 
 
 def _checked(query: ThreadQuery | None) -> ThreadQuery:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from coordinator import arguments as check
 from coordinator.notifier import Connectivity, Notifier
+from coordinator.runs.capacity import Capacity
 from coordinator.runs.settlement import Settlement
 from coordinator.settings import Settings
 from coordinator.telemetry import Hook, Telemetry
@@ -36,12 +37,13 @@ class ThisWorker:
         notifier: Notifier,
         pacemaker: Pacemaker,
         examination: Examination,
+        capacity: Capacity,
         telemetry: Telemetry,
     ) -> None:
         self._store, self._settings, self._home, self._worker = store, settings, home, worker
         self._drain, self._settlement, self._outbox = drain, settlement, outbox
         self._notifier, self._pacemaker, self._telemetry = notifier, pacemaker, telemetry
-        self._examination = examination
+        self._examination, self._capacity = examination, capacity
 
     # -- drain
 
@@ -64,6 +66,11 @@ class ThisWorker:
         `grace` (s); None = the setting of that worker. System scope. Raises StoreUnavailable."""
         self._home.check()
         return await self._drain.request(check.check_epoch(epoch), check.check_grace(grace))
+
+    def before_requested_drain(self, depart: Callable[[], Awaitable[object]]) -> None:
+        """Call `depart` before a drain that another process has requested, for at most 3 s: a server leaves
+        its port to other workers, which still admit runs. It replaces an earlier one."""
+        self._drain.depart = depart
 
     def end_grace(self) -> None:
         """End the grace of a drain in progress. No effect before a drain has begun."""
@@ -108,6 +115,12 @@ class ThisWorker:
         """The number of writes in the outbox, which wait for an unreachable store. At `outbox_limit`
         admission stops."""
         return len(self._outbox)
+
+    @property
+    def waiting_for_place(self) -> int:
+        """The number of runs that hold their thread and wait until this worker may execute them
+        (`max_running` and its like)."""
+        return self._capacity.waiting
 
     @property
     def forced(self) -> int:

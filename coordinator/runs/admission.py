@@ -10,7 +10,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-from coordinator.assistants.ports import Assistant
+from coordinator.assistants.configured import client_assistant
+from coordinator.assistants.ports import Assistant, retries_of
 from coordinator.assistants.registry import Assistants
 from coordinator.assistants.values import StoredValues
 from coordinator.clock import Stamps
@@ -19,7 +20,6 @@ from coordinator.errors import (
     CoordinatorError,
     Draining,
     EpochDead,
-    InvalidArgument,
     LeaseLost,
     StoreUnavailable,
 )
@@ -27,21 +27,27 @@ from coordinator.ids import new_run_id
 from coordinator.lock import SlotLock, SlotState
 from coordinator.record import RunRecord, record_from_row, record_of
 from coordinator.runs.cancellation import Delivery
+from coordinator.runs.capacity import Capacity
+from coordinator.runs.children import with_user_of_parent
+from coordinator.runs.dispatch import Dispatch
 from coordinator.runs.entry import Entry
-from coordinator.runs.idempotency import body_hash
+from coordinator.runs.idempotency import hash_of
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs, through
 from coordinator.runs.limits import NO_LIMITS
 from coordinator.runs.patience import Patience
 from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
-from coordinator.runs.specs import limits_in, seconds
+from coordinator.runs.specs import check_takes, limits_in, seconds
 from coordinator.runs.thread_queue import ThreadQueue
 from coordinator.runs.timeouts import Timeouts
-from coordinator.schemas import RunRequest, Strategy
+from coordinator.runs.users import user_of
+from coordinator.runs.work import Continuation
+from coordinator.schemas import Strategy
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunAdmitted, RunRefused
-from stores.base import AdmissionStore, EchoingStore, RecordStore
+from stores.base import AdmissionStore, ReadStore, RecordStore
+from stores.optional import EchoingStore
 from stores.outbox import Outbox
 from stores.retry import is_unique_violation
 from stores.rows import Admission, Decision, Limits, Ownership
@@ -58,20 +64,8 @@ async def _no_sweep() -> None:
     """For a store without workers that could be dead."""
 
 
-class AdmittingStore(AdmissionStore, RecordStore, Protocol):
+class AdmittingStore(AdmissionStore, RecordStore, ReadStore, Protocol):
     """Store operations that admission uses."""
-
-
-def _check_takes(assistant: Assistant, spec: RunSpec) -> None:
-    try:
-        request = RunRequest.of(spec.kwargs, spec.metadata)
-    except TypeError as error:
-        raise InvalidArgument("kwargs", f"are no request of a run: {error}") from None
-    assistant.validate(request)
-
-
-def _hash_of(spec: RunSpec) -> str | None:
-    return None if spec.idempotency_key is None else body_hash(spec)
 
 
 class Admissions:
@@ -93,7 +87,9 @@ class Admissions:
         limits: Limits,
         assistants: Assistants,
         values: StoredValues,
+        capacity: Capacity,
         patience: float,
+        dispatch: Dispatch,
         swept: Callable[[], Awaitable[None]] = _no_sweep,
     ) -> None:
         self._store, self._registry, self._slots, self._worker = store, registry, slots, worker
@@ -101,17 +97,19 @@ class Admissions:
         self._queue = queue
         self._telemetry, self._stamps, self._limits = telemetry, stamps, limits
         self._assistants, self._values, self._swept = assistants, values, swept
-        self._timeouts, self._patient_for = timeouts, patience
+        self._timeouts, self._capacity, self._patient_for = timeouts, capacity, patience
+        self._dispatch = dispatch
         self._verifying: dict[str, asyncio.Future[str | None]] = {}
 
     async def insert(self, spec: RunSpec) -> RunRecord:
         """Creates a pending run without the one-run-per-thread rule."""
+        self._dispatch.check_executes()
         run_id = new_run_id()
         self._outbox.check_room()
         patience = self._patience()
         epoch = self._worker.ready_at_once() or await patience.attempt(self._worker.ready)
         await self._swept()
-        request = AdmissionRequest(run_id, spec, self._stamps.now(), request_hash=_hash_of(spec))
+        request = AdmissionRequest(run_id, spec, self._stamps.now(), request_hash=hash_of(spec))
         with self._registry.admitting(spec.thread_id, run_id):
             try:
                 admission, epoch = await patience.attempt(
@@ -134,24 +132,16 @@ class Admissions:
         replaced tasks. Raises InvalidArgument (the assistant refuses the request), ConflictError, QueueFull,
         ThreadNotFound, Draining, OutboxFull, StoreError.
         """
-        run_id, request_hash = new_run_id(), _hash_of(spec)
-        spec, assistant = self._resolved(spec)
+        run_id, request_hash = new_run_id(), hash_of(spec)
+        spec, assistant = self._resolved(await with_user_of_parent(spec, self._registry, self._store))
         if assistant is not None and not validated:
-            _check_takes(assistant, spec)
+            check_takes(assistant, spec)
         self._outbox.check_room()
         await self._registry.settling.over(spec.thread_id)
         patience = self._patience()
         epoch = self._worker.ready_at_once() or await patience.attempt(self._worker.ready)
         await self._swept()
-        delay = spec.delay_ms
-        created_at = self._stamps.now() if delay is None else self._stamps.later(delay)
-        request = AdmissionRequest(run_id, spec, created_at, request_hash=request_hash)
-        if assistant is not None:
-            request = request._replace(
-                portable=True,
-                thread_metadata=self._keys_of(spec, assistant),
-                start_ref=self._values.start_ref(assistant.states) if start else None,
-            )
+        request = self._request(run_id, spec, request_hash, assistant, start=start)
         with self._registry.admitting(spec.thread_id, run_id):
             try:
                 return await self._admitted(request, epoch, patience)
@@ -165,6 +155,25 @@ class Admissions:
                 self._telemetry.emit(RunRefused(spec.thread_id, conflict.active_run_id))
                 raise
 
+    def _request(
+        self, run_id: str, spec: RunSpec, body: str | None, assistant: Assistant | None, *, start: bool
+    ) -> AdmissionRequest:
+        """Returns the request to the store. `body`: its hash. Raises InvalidArgument, see `Dispatch`."""
+        delay = spec.delay_ms
+        created_at = self._stamps.now() if delay is None else self._stamps.later(delay)
+        request = AdmissionRequest(run_id, spec, created_at, request_hash=body)
+        if assistant is None:
+            if spec.kind == "run":
+                self._dispatch.check_executes()
+            return request
+        may_start = not (self._capacity.limited or self._dispatch.admit_only)  # else it may have to wait
+        return request._replace(
+            portable=True,
+            thread_metadata=self._keys_of(spec, assistant),
+            start_ref=self._values.start_ref(assistant.states) if start and may_start else None,
+            dispatched=self._dispatch.admit_only,
+        )
+
     def _resolved(self, spec: RunSpec) -> tuple[RunSpec, Assistant | None]:
         """Returns the spec with the name of its assistant in place of its UUID, and the assistant if it is
         registered, which makes the run portable; None for an operation."""
@@ -172,12 +181,17 @@ class Admissions:
         if named != spec.assistant_id:
             spec = replace(spec, assistant_id=named)
         assistant = self._assistants.get(named)
-        return spec, assistant if spec.kind == "run" else None
+        if assistant is None or spec.kind != "run":
+            return spec, None
+        if (retries := retries_of(assistant)) != spec.retries:
+            spec = replace(spec, retries=retries)
+        return spec, assistant
 
     def _keys_of(self, spec: RunSpec, assistant: Assistant) -> dict[str, str]:
         """Returns the keys to add to the metadata of the run's thread."""
         name = spec.assistant_id or assistant.name
-        return {"graph_id": name, "assistant_id": self._assistants.id_of(name)}
+        assistant_id = client_assistant(spec.metadata) or self._assistants.id_of(name)
+        return {"graph_id": self._assistants.graph_of(name), "assistant_id": assistant_id}
 
     def _patience(self) -> Patience:
         return Patience(self._patient_for, self._worker.drain_event.is_set)
@@ -190,7 +204,10 @@ class Admissions:
         if admission.run_id != request.run_id:
             return await self._existing(admission.run_id)
         own = Ownership(request.run_id, spec.thread_id, epoch, admission.fence) if admission.holds else None
-        record = self.register(request, admission, own)
+        if request.dispatched:
+            record = self._dispatch.admitted(request, admission)
+        else:
+            record = self.register(request, admission, own)
         if own is None and (entry := self._registry.entry(request.run_id)) is not None:
             self._check_epoch(entry, epoch)
         for decision in admission.replaced:
@@ -200,7 +217,7 @@ class Admissions:
                 await self._delivery.refresh_from_store(other)
         if admission.replaced:
             await self._echoed([decision.run_id for decision in admission.replaced])
-        if spec.delay_ms is None and not admission.holds:
+        if spec.delay_ms is None and not admission.holds and not request.dispatched:
             self._jobs.spawn(self._queue.claim(spec.thread_id), f"claiming thread {spec.thread_id!r}")
         return record
 
@@ -210,8 +227,10 @@ class Admissions:
         if admission.ended(spec.parent_run_id):
             spec = replace(spec, parent_run_id=None)
         record = record_of(request.run_id, spec, request.created_at)
+        record.user = user_of(spec)
         entry = self._registry.add(record, own)
         entry.temporary, entry.operation = admission.temporary, spec.kind == "op"
+        entry.work.continuation = Continuation(spec.retries) if request.portable else None
         if admission.started is not None and (hold := entry.state.hold) is not None:
             hold.start = admission.started
         delay = seconds(spec.delay_ms) or 0.0
@@ -305,7 +324,7 @@ class Admissions:
         decision = await self._take_back(request)
         if decision is None:
             return
-        if self._registry.entry(request.run_id) is None:
+        if self._registry.entry(request.run_id) is None and not request.dispatched:
             self.register(request, Admission(request.run_id, holds=False, fence=0, seq=0), None)
         await self._delivery.deliver(decision)
         for run_id in others:
@@ -331,6 +350,8 @@ class Admissions:
                 "an admission that is withdrawn",
                 lambda: self._store.withdraw(request.run_id, epoch=epoch),
             )
+            if request.dispatched and decision is not None:
+                decision = await self._dispatch.withdraw(request, decision, epoch)
         finally:
             self._registry.taken_back(request.run_id)
         if decision is not None:

@@ -16,7 +16,15 @@ from coordinator.runs.queries import Waiter
 from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
 from coordinator.runs.settling import WAITED_FOR
-from coordinator.schemas import Abort, CancelAction, Cause, DisconnectMode, RunStatus
+from coordinator.schemas import (
+    Abort,
+    CancelAction,
+    CancelAnswer,
+    CancelOutcome,
+    Cause,
+    DisconnectMode,
+    RunStatus,
+)
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunAborted
 from stores.base import DecisionStore, ReadStore, RecordStore
@@ -57,7 +65,7 @@ class Delivery:
     def _deliver(self, decision: Decision) -> list[asyncio.Future[None]]:
         settling = [future for child in decision.children for future in self._deliver(child)]
         entry = self._registry.under_way(decision.run_id)
-        if entry is not None and (entry.own is not None or not self._release_if_elsewhere(entry, decision)):
+        if entry is not None and not self._release_if_elsewhere(entry, decision):
             future = self._apply(entry, decision)
             return settling if future is None else [*settling, future]
         self._registry.request_refresh(decision.run_id)
@@ -122,7 +130,9 @@ class Delivery:
         """Releases a run that was handed over: another worker executes it, or has executed it. Returns
         whether it did. A run that ended while it was queued was not handed over."""
         self.apply_ownership(entry, standing)
-        if entry.own is not None or not standing.elsewhere(self._worker.epoch):
+        if entry.own is not None and not entry.handed_over:
+            return False
+        if not standing.elsewhere(self._worker.epoch):
             return False
         self._settlement.hand_over(entry)
         return True
@@ -145,9 +155,16 @@ class Delivery:
 
 class Cancellations:
     def __init__(
-        self, store: DecidingStore, registry: Registry, *, delivery: Delivery, waiter: Waiter, jobs: Jobs
+        self,
+        store: DecidingStore,
+        registry: Registry,
+        *,
+        delivery: Delivery,
+        waiter: Waiter,
+        worker: Incarnation,
+        jobs: Jobs,
     ) -> None:
-        self._store, self._registry = store, registry
+        self._store, self._registry, self._worker = store, registry, worker
         self._delivery, self._waiter, self._jobs = delivery, waiter, jobs
 
     async def cancel(
@@ -160,21 +177,20 @@ class Cancellations:
         actor: str | None,
         user_id: str | None,
         wait: float | None,
-    ) -> bool:
-        """Returns True if the run is interrupted now or was before. With `wait` (s), returns when it has
-        settled, else raises NotSettled. Raises CancelNotDurable if only the local task could be cancelled."""
+    ) -> CancelAnswer:
+        """Interrupts the run, if it has not ended. With `wait` (s), returns when it has settled, else raises
+        NotSettled. Raises CancelNotDurable if only the local task could be cancelled."""
         if user_id is not None and not await self._visible(run_id, user_id):
-            return False
+            return CancelAnswer(CancelOutcome.not_found)
         abort = Abort(RunStatus.interrupted, action, cause, reason, actor)
         # A job: if the caller is cancelled, a committed decision is still delivered.
         within = WAITED_FOR if wait is None else min(wait, WAITED_FOR)
         deciding = self._jobs.spawn(self._decide(run_id, abort, within), f"cancelling run {run_id!r}")
         decision = await asyncio.shield(deciding)
-        if decision is None or decision.status is not RunStatus.interrupted:
-            return False
-        if wait is not None:
+        answer = _answer_of(decision, self._worker.epoch)
+        if answer and wait is not None:
             await self._until_over(run_id, wait)
-        return True
+        return answer
 
     async def _until_over(self, run_id: str, wait: float) -> None:
         """Returns when the run has settled. A run whose row is missing has settled and was removed since,
@@ -194,7 +210,7 @@ class Cancellations:
         run = entry.record if entry is not None else await self._store.row(run_id)
         if run is None or run.on_disconnect != DisconnectMode.cancel:
             return False
-        return await self.cancel(
+        answer = await self.cancel(
             run_id,
             action=CancelAction.interrupt,
             cause=Cause.disconnect,
@@ -203,6 +219,7 @@ class Cancellations:
             user_id=user_id,
             wait=None,
         )
+        return bool(answer)
 
     async def _decide(self, run_id: str, abort: Abort, within: float) -> Decision | None:
         """Commits the decision, then delivers it, for at most `within` (s)."""
@@ -230,3 +247,22 @@ class Cancellations:
         if entry is not None:
             return entry.record.user_id == user_id
         return await self._store.get(run_id, user_id=user_id) is not None
+
+
+def _answer_of(decision: Decision | None, epoch: int) -> CancelAnswer:
+    """`epoch`: of this worker."""
+    if decision is None:
+        return CancelAnswer(CancelOutcome.not_found)
+    outcome = CancelOutcome.ended
+    if decision.status is RunStatus.interrupted:
+        outcome = CancelOutcome.committed if decision.won else CancelOutcome.repeated
+    worker = None if decision.settled else decision.worker
+    return CancelAnswer(
+        outcome,
+        decision.status,
+        decision.action,
+        decision.cause,
+        decision.reason,
+        decision.actor,
+        None if worker is None else "this" if worker == epoch else "another",
+    )

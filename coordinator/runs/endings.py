@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
+from coordinator.assistants.left import LeftStates
 from coordinator.assistants.ports import ThreadStates
 from coordinator.assistants.undo import Undo
 from coordinator.errors import CoordinatorError, LeaseLost, StaleFence, StoreFull
@@ -55,12 +56,13 @@ class Endings:
         *,
         worker: Incarnation,
         undo: Undo,
+        left: LeftStates,
         outbox: Outbox,
         notifier: Notifier,
         next_start: Callable[[str], NextStart | None],
     ) -> None:
         """`next_start` returns the run that may start in the transaction that frees its thread."""
-        self._store, self._worker, self._undoing = store, worker, undo
+        self._store, self._worker, self._undoing, self._left = store, worker, undo, left
         self._outbox, self._notifier, self._next_start = outbox, notifier, next_start
 
     async def leave_queue(self, entry: Entry) -> tuple[Decision | None, Abort]:
@@ -139,7 +141,8 @@ class Endings:
 
     async def _finish(self, entry: Entry, hold: Hold) -> tuple[Finish, Outcome]:
         """Writes the outcome. Returns the store's response and the outcome as written."""
-        own, end = hold.own, with_times(entry.outcome or fallback(entry), entry)
+        own = hold.own
+        end = with_times(await self._with_left_state(entry, hold, entry.outcome or fallback(entry)), entry)
         # Not closures: they would keep a dozen small objects for every end that waits for its commit.
         following = self._next_start(own.thread_id) if own.fence else None  # 0: it holds nothing
         write = partial(self._write_end, own, end, following)
@@ -154,6 +157,25 @@ class Endings:
             logger.warning("The end of run %r was refused: %s", own.run_id, harmless.error)
         entry.replace_outcome(harmless)
         return await self._persist(entry, partial(self._write_end, own, harmless, None)), harmless
+
+    async def _with_left_state(self, entry: Entry, hold: Hold, end: Outcome) -> Outcome:
+        """Returns the outcome of a run that has not succeeded with the state that it has left, if its
+        assistant keeps that itself: the outcome has none. The task has stopped, and further writes are
+        refused."""
+        assistant, abort = hold.assistant, entry.abort
+        if assistant is None or not hold.own.fence or not self._left.kept_by(assistant):
+            return end
+        if abort is not None and abort.action is CancelAction.rollback:
+            return end
+        status = end.status if abort is None else abort.status
+        user = None if hold.context is None else hold.context.user
+        if status is RunStatus.success or entry.elsewhere:
+            return end
+        left = await self._left.read(assistant, hold.own.thread_id, user)
+        if left is None:
+            return end
+        error = end.error if end.status is status else None
+        return Outcome(status, error, values=left.values, interrupts=left.interrupts)
 
     def _write_end(self, own: Ownership, end: Outcome, following: NextStart | None) -> Awaitable[Finish]:
         return self._store.finish(own, end, following=following)
@@ -206,11 +228,8 @@ class Endings:
         return Finish(status)
 
     async def forget(self, run_id: str, states: ThreadStates) -> None:
-        """Removes the data that the thread's state kept for a rollback of the run."""
-        try:
-            await self._undoing.forget(run_id, states)
-        except Exception:
-            logger.warning("Rollback data of run %r could not be removed", run_id, exc_info=True)
+        """Removes the data that the thread's state kept for a rollback of the run. Best effort."""
+        await self._undoing.forget(run_id, None, states)
 
     def _persist(
         self,

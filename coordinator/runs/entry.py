@@ -111,6 +111,35 @@ class Entry:
         return hold is not None and hold.started
 
     @property
+    def attempt(self) -> int:
+        hold = self.state.hold
+        return 1 if hold is None else hold.attempt
+
+    @property
+    def retries(self) -> int:
+        """Further attempts that it may have on other workers after deaths of its worker."""
+        continuation = self.work.continuation
+        return 0 if continuation is None else continuation.retries
+
+    @property
+    def hands_over(self) -> bool:
+        """Its task has stopped undecided, so that another worker continues it."""
+        continuation = self.work.continuation
+        return continuation is not None and continuation.begins
+
+    @property
+    def handed_over(self) -> bool:
+        """Its row shows that another worker continues it."""
+        continuation = self.work.continuation
+        return continuation is not None and continuation.written
+
+    @property
+    def may_continue(self) -> bool:
+        """Another worker may continue it if this one leaves it undecided."""
+        own = self.own
+        return self.retries > 0 and own is not None and own.fence > 0 and self.abort is None and self.open
+
+    @property
     def stopped(self) -> bool:
         """Law 3: the task and all work that it tracked are done."""
         return not self.record.task_active and not self.work.tracked
@@ -186,7 +215,8 @@ class Entry:
         else:
             self._become(Stopping(state.end or End(), state.hold, abort))
         self.work.delivered_at = self.work.clocks.wall()
-        record.abort_action = abort.action.value
+        record.abort_action, record.abort_cause = abort.action.value, abort.cause
+        record.abort_reason, record.abort_actor = abort.reason, abort.actor
         if record.status in OPEN:
             record.status = abort.status
         record.error = error if error is not None else record.error

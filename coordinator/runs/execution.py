@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
+from coordinator.arguments import check_instance
 from coordinator.assistants.ports import Assistant
+from coordinator.assistants.references import copied, referenced
 from coordinator.assistants.values import StoredValues
 from coordinator.context import RunContext, current_run
 from coordinator.errors import InvalidArgument, LeaseLost, StaleFence
 from coordinator.record import RunRecord, RunTask
+from coordinator.runs.capacity import Capacity, Place
 from coordinator.runs.entry import Entry
 from coordinator.runs.exits import RunExited
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.lifecycle import Lifecycle
+from coordinator.runs.message_blocks import MessageBlocks
 from coordinator.runs.outcomes import success_of, text_of, unreadable
 from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
-from coordinator.runs.states import Hold, Waiting
-from coordinator.schemas import Abort, Json, Outcome, RunStatus
+from coordinator.runs.states import Hold, Holding, Waiting
+from coordinator.runs.timeouts import Timeouts
+from coordinator.schemas import PROTOCOL, Abort, Cause, CheckpointRef, Json, Outcome, RunStatus, User
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunEmitted
 from stores.event_loop import HomeLoop
@@ -31,11 +38,16 @@ from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
 
+AnyContext = TypeVar("AnyContext", bound=RunContext)
+MESSAGES = "messages"
+"""The mode of messages. Their form depends on the request of the run."""
+
 
 class Emitting(Protocol):
     """The writer of events."""
 
-    def encode(self, mode: str, data: Json, *, any_size: bool = False) -> str: ...
+    def encode(self, mode: str, data: Json) -> str: ...
+    def encoded(self, mode: str, data: bytes) -> str: ...
     async def append(self, own: Ownership, mode: str, text: str) -> None: ...
     def close(self, own: Ownership) -> None: ...
 
@@ -47,7 +59,9 @@ class Services:
         self._execution, self._entry, self._own = execution, entry, own
         self._shown: str | None = None
         self._saved_last = False
-        execution.values.opened(own.thread_id, own.fence)
+        modes = entry.record.kwargs.get("stream_mode") or ()
+        self._blocks = MessageBlocks() if PROTOCOL in modes else None
+        execution.values.permit(own.thread_id, own.fence)
 
     def check(self) -> None:
         self._execution.worker.check(self._own.epoch)
@@ -56,21 +70,31 @@ class Services:
         return self._entry.abort or self._entry.work.warned
 
     async def emit(self, mode: str, data: Json) -> None:
-        await self._append(mode, data, self._execution.events.encode(mode, data))
+        events = (data,) if self._blocks is None or mode != MESSAGES else self._blocks.events_of(data)
+        for event in events:
+            await self._append(mode, self._execution.events.encode(mode, event))
+
+    async def end_messages(self) -> None:
+        """Called when the code of the run has returned."""
+        for event in () if self._blocks is None else self._blocks.ended():
+            await self._append(MESSAGES, self._execution.events.encode(MESSAGES, event))
+
+    async def emit_encoded(self, mode: str, data: bytes) -> None:
+        await self._append(mode, self._execution.events.encoded(mode, data))
 
     async def show(self, values: Json, *, if_changed: bool = False) -> None:
-        text = self._execution.events.encode("values", values, any_size=True)
+        text = self._execution.events.encode("values", values)
         if if_changed and text == self._shown:
             return
         self._shown = text
-        await self._append("values", values, text)
+        await self._append("values", text)
 
-    async def _append(self, mode: str, data: Json, text: str) -> None:
+    async def _append(self, mode: str, text: str) -> None:
         """Appends an event. All events of the run pass through this method."""
         self._execution.home.check()
         self._entry.touch()
         record = self._entry.record
-        self._execution.telemetry.emit(RunEmitted(record.run_id, record.thread_id, mode, data))
+        self._execution.telemetry.emit(RunEmitted(record.run_id, record.thread_id, mode, text))
         await self._execution.events.append(self._own, mode, text)
 
     def close(self) -> None:
@@ -119,6 +143,10 @@ class OperationServices(Services):
         del mode, data
         self._entry.touch()
 
+    async def emit_encoded(self, mode: str, data: bytes) -> None:
+        del mode, data
+        self._entry.touch()
+
     async def show(self, values: Json, *, if_changed: bool = False) -> None:
         del values, if_changed
         self._entry.touch()
@@ -134,40 +162,81 @@ class Execution:
         *,
         lifecycle: Lifecycle,
         settlement: Settlement,
+        timeouts: Timeouts,
+        capacity: Capacity,
         values: StoredValues,
         worker: Incarnation,
         events: Emitting,
         telemetry: Telemetry,
         home: HomeLoop,
+        state_copy_bytes: int,
     ) -> None:
-        self.home = home
+        self.home, self._state_copy_bytes = home, state_copy_bytes
         self._registry, self._settlement, self.events = registry, settlement, events
+        self._timeouts, self._capacity = timeouts, capacity
         self.lifecycle, self.values, self.worker, self.telemetry = lifecycle, values, worker, telemetry
 
-    def launch(self, record: RunRecord, assistant: Assistant) -> RunTask:
+    def launch(self, record: RunRecord, assistant: Assistant, user: User | None = None) -> RunTask:
         """Creates the run's task, which waits until the run holds its thread. Raises InvalidArgument if the
-        run belongs to another worker or has a task already."""
+        run belongs to another worker or user, or has a task already."""
+        if user is not None and check_instance("user", user, User).user_id != record.user_id:
+            raise InvalidArgument("user", "must be the user of the run")
         entry = self._registry.entry(record.run_id)
+        if entry is None and record.store_only:
+            raise InvalidArgument("record", f"run {record.run_id!r} is executed by another worker")
         if entry is None or record.already_admitted:
             raise InvalidArgument("record", f"run {record.run_id!r} was not admitted by this worker")
         if entry.record.task is not None:
             raise InvalidArgument("record", f"run {record.run_id!r} has a task already")
-        if isinstance(entry.state, Waiting):
+        if isinstance(entry.state, Waiting) and not self._capacity.limited:
             entry.state.start_ref = self.values.start_ref(assistant.states)
+        entry.record.user = user or entry.record.user
         task = begin_soon(self._attempt(entry, assistant))
         entry.record.task = entry.work.supervised = entry.work.launched = task
-        task.add_done_callback(lambda done: self._task_over(entry, done))
+        task.add_done_callback(lambda done: self._task_over(entry, assistant, done))
         return task
 
     async def _attempt(self, entry: Entry, assistant: Assistant) -> Outcome | None:
+        if (hold := entry.state.hold) is not None and hold.pause and await self._drains_within(hold.pause):
+            return Outcome(drained=True)
+        place = self.place(entry)
+        if place.needed and not await self.granted(entry, place, movable=entry.work.continuation is not None):
+            return None if entry.abort is not None else Outcome(None, drained=True)
+        try:
+            return await self._run(entry, assistant)
+        finally:
+            place.release()
+
+    def place(self, entry: Entry) -> Place:
+        """Returns the place of the run among those that execute here; it is not acquired yet."""
+        return self._capacity.place(entry.record)
+
+    async def granted(self, entry: Entry, place: Place, *, movable: bool) -> bool:
+        """Waits for the run's turn and for a place. Returns False if its queue limit has passed first, which
+        ends the run, or if this worker drains and the run is `movable`: another one can execute it."""
+        await self.lifecycle.turn(entry)
+        if not isinstance(entry.state, Holding):
+            return True  # `start` refuses it
+        try:
+            async with asyncio.timeout(entry.limits.queue):
+                return await place.acquire(movable=movable)
+        except TimeoutError:
+            await self._timeouts.end(entry.record.run_id, Cause.queue_timeout, without_place=True)
+            return False
+        return True
+
+    async def _run(self, entry: Entry, assistant: Assistant) -> Outcome | None:
         started = await self.lifecycle.start(entry, assistant.states)
         hold = entry.state.hold
         if started is None or hold is None:
             return None
         context = self.context(entry, hold, started, Services)
+        hold.assistant = assistant
         token = current_run.set(context)
         try:
-            return await assistant.run(context, context.request)
+            outcome = await assistant.run(context, context.request)
+            await context.services.end_messages()
+            return outcome
         except SystemExit as error:
             raise RunExited(error.code) from error
         finally:
@@ -176,26 +245,60 @@ class Execution:
             with suppress(ValueError):
                 current_run.reset(token)
 
-    def context(self, entry: Entry, hold: Hold, started: Started, services: type[Services]) -> RunContext:
+    async def _drains_within(self, seconds: float) -> bool:
+        """Waits. Returns True at once if this worker drains."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.worker.drain_event.wait()
+        return self.worker.drain_event.is_set()
+
+    def context(
+        self,
+        entry: Entry,
+        hold: Hold,
+        started: Started,
+        services: type[Services],
+        kind: type[AnyContext] = RunContext,
+    ) -> AnyContext:
         """Creates the context for the code of a run that has started, or of an operation."""
-        hold.context = RunContext(
+        hold.context = context = kind(
             run=entry.record,
+            user=entry.record.user,
             fence=hold.own.fence,
-            attempt=1,
-            values=started.values,
+            attempt=hold.attempt,
+            values=None if referenced(started.values) else started.values,
             drain_event=self.worker.drain_event,
             services=services(self, entry, hold.own),
             tracked=entry.work.tracks(),
+            opened=hold.opened,
+            portable=entry.work.continuation is not None,
         )
-        return hold.context
+        return context
 
-    def _task_over(self, entry: Entry, task: RunTask) -> None:
-        outcome = self._bounded(outcome_of(entry, task))
+    def _task_over(self, entry: Entry, assistant: Assistant, task: RunTask) -> None:
+        drained = not task.cancelled() and task.exception() is None and _drained(task.result())
+        if self.begins_hand_over(entry, cancelled=task.cancelled(), drained=drained):
+            self._settlement.conclude_soon(entry, None)
+            return
+        copies = partial(copied, assistant, limit=self._state_copy_bytes)
+        outcome = self._bounded(outcome_of(entry, task, copies))
         if not entry.settled.is_set():
-            warned = entry.work.warned
-            if task.cancelled() and entry.own is not None and entry.abort is None and warned is not None:
-                entry.set_unwritten(warned)  # it stopped because of the warning, which becomes its decision
+            if task.cancelled():
+                take_warning(entry)
             self._settlement.conclude_soon(entry, outcome)
+
+    def begins_hand_over(self, entry: Entry, *, cancelled: bool, drained: bool = False) -> bool:
+        """Returns whether another worker is to continue a portable run when this one drains: its code has
+        stopped at a point from which it can be continued (`drained`), or did not return within the grace and
+        has attempts left."""
+        continuation, own = entry.work.continuation, entry.own
+        if continuation is None or not self.worker.drain_event.is_set():
+            return False
+        if own is None or not own.fence or entry.abort is not None or not entry.open:
+            return False
+        warned = cancelled and entry.may_continue and entry.work.warned is not None
+        continuation.begins = continuation.begins or warned or drained
+        return warned or drained
 
     def _bounded(self, outcome: StoredOutcome | None) -> StoredOutcome | None:
         """Returns an error in place of an outcome whose values are larger than a thread may hold."""
@@ -206,25 +309,44 @@ class Execution:
         return outcome
 
 
-def outcome_of(entry: Entry, task: asyncio.Task[Outcome | None]) -> StoredOutcome | None:
-    """Returns the outcome of the task for the store; None if the run was decided otherwise. Raises nothing:
-    a run whose outcome cannot be read ends as an error with that reason."""
+def _drained(reported: object) -> bool:
+    return isinstance(reported, Outcome) and reported.drained is True
+
+
+def take_warning(entry: Entry) -> None:
+    """After the task of an undecided run was cancelled: a warning that cancelled it becomes its decision."""
+    warned = entry.work.warned
+    if entry.own is not None and entry.abort is None and warned is not None:
+        entry.set_unwritten(warned)
+
+
+def outcome_of(
+    entry: Entry, task: asyncio.Task[Outcome | None], copies: Callable[[Json, CheckpointRef | None], Json]
+) -> StoredOutcome | None:
+    """Returns the outcome of the task for the store; None if the run was decided otherwise. `copies`: see
+    `success_of`. Raises nothing: a run whose outcome cannot be read ends as an error with that reason."""
     record = entry.record
-    if task.cancelled():
-        return None if entry.abort is not None else StoredOutcome(RunStatus.interrupted)
-    error = task.exception()
-    if isinstance(error, (StaleFence, LeaseLost)) or (error is not None and entry.abort is not None):
-        return None if entry.abort is not None else StoredOutcome(RunStatus.error, text_of(error))
+    error = asyncio.CancelledError() if task.cancelled() else task.exception()
     if error is not None:
-        logger.warning("run %r failed", record.run_id, exc_info=error, extra=_log_fields(record))
-        return StoredOutcome(RunStatus.error, text_of(error))
+        if not isinstance(error, (asyncio.CancelledError, StaleFence, LeaseLost)) and entry.abort is None:
+            logger.warning("run %r failed", record.run_id, exc_info=error, extra=_log_fields(record))
+        return failure_of(entry, error)
     if (reported := task.result()) is None:
         return None
     try:
-        return success_of(reported)
+        return success_of(reported, copies)
     except Exception as failure:
         logger.exception("the outcome of run %r cannot be read", record.run_id, extra=_log_fields(record))
         return unreadable(failure)
+
+
+def failure_of(entry: Entry, error: BaseException) -> StoredOutcome | None:
+    """Returns the outcome of a run whose code has raised `error`; None if the run was decided otherwise."""
+    if entry.abort is not None:
+        return None
+    if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+        return StoredOutcome(RunStatus.interrupted)
+    return StoredOutcome(RunStatus.error, text_of(error))
 
 
 def _log_fields(record: RunRecord) -> dict[str, str]:

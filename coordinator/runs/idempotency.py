@@ -14,6 +14,11 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _PARTS = {part: tuple(name for name, role in ROLES.items() if role.hashed is part) for part in HashPart}
 
 
+def hash_of(spec: RunSpec) -> str | None:
+    """Returns the hash of a spec with an idempotency key; None without one."""
+    return None if spec.idempotency_key is None else body_hash(spec)
+
+
 def body_hash(spec: RunSpec) -> str:
     """Returns a hash that is the same in every process. kwargs that JSON cannot hold are hashed as they are
     stored, without the addresses of objects. A new field does not change the hash of a spec without it."""

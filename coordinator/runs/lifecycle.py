@@ -9,6 +9,7 @@ from functools import partial
 from typing import Protocol
 
 from coordinator.assistants.ports import ThreadStates
+from coordinator.assistants.removal import StateRemoval
 from coordinator.clock import Stamps
 from coordinator.errors import CoordinatorError, LeaseLost, StoreUnavailable
 from coordinator.record import COMPLETION_FIELDS, PROGRESS_FIELDS, RunRecord
@@ -50,13 +51,15 @@ class Lifecycle:
         worker: Incarnation,
         timeouts: Timeouts,
         states: ThreadStates,
+        removal: StateRemoval,
         jobs: Jobs,
         outbox: Outbox,
         telemetry: Telemetry,
         stamps: Stamps,
     ) -> None:
         self._store, self._registry, self._outbox = store, registry, outbox
-        self._settlement, self._delivery, self._states = settlement, delivery, states
+        self._settlement, self._delivery, self.states = settlement, delivery, states
+        self._removal = removal
         self._jobs, self._telemetry, self._stamps = jobs, telemetry, stamps
         self._worker = worker
         self._timeouts = timeouts
@@ -64,21 +67,27 @@ class Lifecycle:
 
     # -- pending -> running
 
+    async def turn(self, entry: Entry) -> None:
+        """Waits until the run holds its thread, or must not run."""
+        if isinstance(entry.state, Waiting):
+            await entry.state.turn.wait()
+
     async def start(self, entry: Entry, states: ThreadStates, *, patient: bool = True) -> Started | None:
         """Waits until the run holds its thread, opens its state, commits `running`. Returns None if it must
         not run: then its record has the decision, its abort event is set and its task is cancelled. While
         the store is unavailable the start is retried until the lease expires; with `patient=False`
         StoreUnavailable is raised instead."""
-        if isinstance(entry.state, Waiting):
-            await entry.state.turn.wait()
+        await self.turn(entry)
         state = entry.state
         if not isinstance(state, Holding) or state.end.outcome is not None or not entry.open:
             return self._refused(entry)
         hold, own = state.hold, state.hold.own
         hold.states = states
         # A run beside the slot (fence 0) does not use the thread's state.
-        ref = await states.open(own.thread_id, own.run_id, own.fence) if own.fence else None
-        hold.rollback_ref = ref
+        ref = await self._opened(own, states, patient=patient) if own.fence else None
+        hold.opened = ref
+        if hold.rollback_ref is None:  # else the first attempt's: a rollback undoes all attempts
+            hold.rollback_ref = ref
         started = hold.start or await self._outbox.deliver(
             own.run_id, own.epoch, "the start of a run", partial(self._write_start, own, ref), patient=patient
         )
@@ -90,13 +99,20 @@ class Lifecycle:
             return self._refused(entry)
         return self._running(entry, hold, started)
 
+    async def _opened(self, own: Ownership, states: ThreadStates, *, patient: bool) -> Json:
+        """Opens the state of the run's thread; returns the rollback reference."""
+        if states is not self.states:
+            cleared = partial(self._removal.before, own, states)
+            await self._outbox.deliver(own.run_id, own.epoch, "the start of a run", cleared, patient=patient)
+        return await states.open(own.thread_id, own.run_id, own.fence)
+
     async def start_by_id(self, run_id: str) -> bool:
         """As `start`, for a run without a registered agent. Returns False if it must not run or is unknown
         to this worker."""
         entry = self._registry.entry(run_id)
         if entry is None:
             return False
-        return entry.open if entry.started else await self.start(entry, self._states) is not None
+        return entry.open if entry.started else await self.start(entry, self.states) is not None
 
     def _write_start(self, own: Ownership, ref: Json) -> Awaitable[Started | None]:
         return self._store.start(own, ref)
@@ -134,7 +150,7 @@ class Lifecycle:
             return
         entry.touch()
         if status is RunStatus.running:
-            if not entry.started and await self.start(entry, self._states) is None:
+            if not entry.started and await self.start(entry, self.states) is None:
                 await asyncio.sleep(0)  # if the calling task is cancelled, CancelledError is raised here
             self._settlement.supervise(entry)
         elif status in TERMINAL:
@@ -250,16 +266,16 @@ class Lifecycle:
 
     async def update_model_name(self, run_id: str, model_name: str | None) -> None:
         record = self._registry.records.get(run_id)
-        if record is None or self._is_closed(run_id):
+        if record is None or self.is_closed(run_id):
             logger.warning("update_model_name: run %r is unknown to this worker or closed", run_id)
             return
         self._touch(run_id)
         record.model_name, record.updated_at = model_name, self._stamps.now()
-        await self._best_effort(
+        await self.best_effort(
             "model name", run_id, lambda: self._store.update_model_name(run_id, record.model_name)
         )
 
-    def _is_closed(self, run_id: str) -> bool:
+    def is_closed(self, run_id: str) -> bool:
         """Whether the run is lost or ended by force: then further calls come from code that did not stop. If
         only tracked work did not stop, the run ended by itself, and its counters are accepted."""
         entry = self._registry.under_way(run_id)
@@ -275,11 +291,11 @@ class Lifecycle:
             return True
         return False
 
-    async def _best_effort(self, what: str, run_id: str, write: Callable[[], Awaitable[object]]) -> None:
+    async def best_effort(self, what: str, run_id: str, write: Callable[[], Awaitable[object]]) -> None:
         """Writes. A failure is logged, not raised; the write is retried while the run is this worker's."""
 
         async def unless_closed() -> None:
-            if not self._is_closed(run_id):
+            if not self.is_closed(run_id):
                 await write()
 
         entry = self._registry.under_way(run_id)
@@ -289,14 +305,14 @@ class Lifecycle:
 
     async def update_completion(self, run_id: str, fields: JsonObject) -> None:
         record = self._registry.records.get(run_id)
-        if self._is_closed(run_id):
+        if self.is_closed(run_id):
             logger.warning("The completion of run %r is ignored: the run is closed", run_id)
             return
         self._touch(run_id)
         if record is not None:
             record.take(fields, COMPLETION_FIELDS)
             record.updated_at = self._stamps.now()
-        await self._best_effort("completion", run_id, lambda: self._complete(run_id, record, fields))
+        await self.best_effort("completion", run_id, lambda: self._complete(run_id, record, fields))
 
     async def _complete(self, run_id: str, record: RunRecord | None, fields: JsonObject) -> None:
         if await self._store.update_run_completion(run_id, **fields) is False:
@@ -306,7 +322,7 @@ class Lifecycle:
         """Handles a completion that no row accepted. If the row is missing, recreates it once; a row with
         another decision stays as it is."""
         row = await self._store.get(run_id)
-        if self._is_closed(run_id):  # since: the row belongs to its new owner
+        if self.is_closed(run_id):  # since: the row belongs to its new owner
             return
         status = RunStatus(
             fields.get("status") or (record.status if record is not None else RunStatus.pending)

@@ -7,16 +7,19 @@ Without them a state update on one worker would race a run on another. An operat
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Sequence
+import logging
+from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
 from typing import Protocol
 
+from coordinator.assistants.left import LeftState
 from coordinator.assistants.ports import Assistant, ThreadStates
 from coordinator.assistants.registry import Assistants
+from coordinator.assistants.removal import StateRemoval
 from coordinator.assistants.values import StoredValues
 from coordinator.context import RunContext, current_run
-from coordinator.errors import ConflictError, InvalidArgument, LeaseLost, ThreadNotFound
+from coordinator.errors import ConflictError, CoordinatorError, InvalidArgument, LeaseLost, ThreadNotFound
 from coordinator.runs.admission import Admissions
 from coordinator.runs.entry import Entry
 from coordinator.runs.execution import Execution, OperationServices
@@ -26,9 +29,11 @@ from coordinator.runs.outcomes import text_of
 from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
 from coordinator.runs.specs import spec_of
-from coordinator.schemas import CheckpointRef, Json, RunStatus, StateStep
+from coordinator.schemas import CheckpointRef, Json, RunStatus, StateStep, User
 from stores.base import ValuesStore
 from stores.rows import Outcome, Ownership, ThreadRow
+
+logger = logging.getLogger(__name__)
 
 
 class OperatingStore(ValuesStore, Protocol):
@@ -55,8 +60,11 @@ class Operations:
         settlement: Settlement,
         values: StoredValues,
         assistants: Assistants,
+        removal: StateRemoval,
+        state_copy_bytes: int,
     ) -> None:
-        self._store, self._registry = store, registry
+        self._store, self._registry, self._removal = store, registry, removal
+        self._state_copy_bytes = state_copy_bytes
         self._admissions, self._lifecycle, self._settlement = admissions, lifecycle, settlement
         self._execution, self._values, self._assistants = execution, values, assistants
 
@@ -78,8 +86,10 @@ class Operations:
         states: ThreadStates | None = None,
         assistant_id: str | None = None,
         at: CheckpointRef | None = None,
+        user: User | None = None,
     ) -> AsyncGenerator[HeldThread]:
-        """As `holding`, with `states` open for writing. `at`: the checkpoint that its writes follow."""
+        """As `holding`, with `states` open for writing. `at`: the checkpoint that its writes follow. `user`:
+        passed to the assistant."""
         spec = spec_of(
             thread_id=thread_id,
             user_id=user_id,
@@ -97,6 +107,7 @@ class Operations:
         outcome = Outcome(RunStatus.success)
         try:
             held = await self._start(entry, states or self._values)
+            held.context.user = user or held.context.user
             yield held
             outcome = held.outcome
         except BaseException as error:
@@ -130,74 +141,117 @@ class Operations:
         as_node: str | None,
         at: CheckpointRef | None,
         user_id: str | None,
+        user: User | None,
     ) -> CheckpointRef:
         """Updates the state through the thread's assistant, whose values become the thread's. Raises
         ThreadNotFound, InvalidArgument, ConflictError."""
         thread = await self._visible(thread_id, user_id)
-        if thread.assistant_id is not None and thread.assistant_id not in self._assistants:
-            why = f"the thread's, {thread.assistant_id!r}, is not known to this worker"
-            raise InvalidArgument("assistant", why)
-        assistant = self._assistants.reading(thread.assistant_id)
-        async with self._held(thread_id, "update state", user_id, states=assistant.states, at=at) as held:
-            new = await _updated(held, assistant, StateStep(values, as_node), at)
+        assistant_id = self._assistants.of_thread(thread)
+        self._check_assistant(thread_id, assistant_id)
+        assistant = self._assistants.reading(assistant_id)
+        async with self._held(
+            thread_id,
+            "update state",
+            user_id,
+            states=assistant.states,
+            assistant_id=assistant_id,
+            at=at,
+            user=user,
+        ) as held:
+            new = await _updated(held, assistant.update_state(held.context, values, as_node=as_node, at=at))
             await self._keep(held, assistant)
         return new
 
+    def _check_assistant(self, thread_id: str, assistant_id: str | None) -> None:
+        """Without an assistant the values would be written to the storage of functions, where the assistant
+        of the first run may not read them. Raises InvalidArgument."""
+        if assistant_id is None and len(self._assistants.kinds) > 1:
+            raise InvalidArgument(
+                "thread",
+                f"{thread_id!r} has no assistant yet: run one on it first, or set graph_id in its metadata"
+                f" to one of {self._assistants.listed}",
+            )
+        if assistant_id is not None and assistant_id not in self._assistants:
+            why = f"the thread's, {assistant_id!r}, is not known to this worker"
+            raise InvalidArgument("assistant", why)
+
     async def initialise(
-        self, thread: ThreadRow, steps: Sequence[StateStep], *, made: bool, user_id: str | None
+        self,
+        thread: ThreadRow,
+        supersteps: Sequence[Sequence[StateStep]],
+        *,
+        made: bool,
+        user_id: str | None,
+        user: User | None,
     ) -> None:
-        """Applies `steps` as one operation to a thread that no run or operation has held since `thread` was
-        read; a thread that was held since stays unchanged. If a step is refused, the thread loses its state
-        and, if the caller has `made` it, is deleted before the error is raised; if runs are queued on it, it
-        stays, empty. Raises InvalidArgument, ConflictError."""
-        assistant = self._assistants.reading(thread.assistant_id)
+        """Applies `supersteps` as one operation to a thread that no run or operation has held since `thread`
+        was read; a thread that was held since stays unchanged. If an update is refused, the thread loses its
+        state and, if the caller has `made` it, is deleted before the error is raised; if runs are queued on
+        it, it stays, empty. Raises InvalidArgument, ConflictError."""
+        assistant_id = self._assistants.of_thread(thread)
+        assistant = self._assistants.reading(assistant_id)
         refusal: BaseException | None = None
-        async with self._held(thread.thread_id, "first state", user_id, states=assistant.states) as held:
+        async with self._held(
+            thread.thread_id,
+            "first state",
+            user_id,
+            states=assistant.states,
+            assistant_id=assistant_id,
+            user=user,
+        ) as held:
             if held.own.fence != thread.fence + 1:
                 return
             try:
-                for step in steps:
-                    await _updated(held, assistant, step, None)
+                self._check_assistant(thread.thread_id, assistant_id)
+                await _updated(held, assistant.update_states(held.context, supersteps))
                 await self._keep(held, assistant)
             except BaseException as error:  # noqa: BLE001 - raised below, when the thread is free
                 refusal = error
-                await (self._remove if made else self._clear)(held.own)
+                await (self._remove if made else self._clear)(held)
         if refusal is not None:
             raise refusal
 
     async def _keep(self, held: HeldThread, assistant: Assistant) -> None:
-        """Sets the outcome so that a state which the assistant stores itself becomes the thread's values."""
+        """Sets the outcome so that a state which the assistant stores itself becomes the thread's values, and
+        the thread's status follows from it."""
         elsewhere = assistant.states is not self._values and not held.context.saved
-        view = await assistant.state(held.own.thread_id) if elsewhere else None
+        view = await assistant.state(held.own.thread_id, user=held.context.user) if elsewhere else None
         if view is not None:
-            interrupts = [asdict(interrupt) for interrupt in view.interrupts] or None
-            held.outcome = held.outcome._replace(values=view.values, interrupts=interrupts)
+            left = LeftState.of(view, assistant, copy_bytes=self._state_copy_bytes)
+            held.outcome = held.outcome._replace(
+                values=left.values, interrupts=left.interrupts, paused=bool(view.next)
+            )
 
     async def copy(self, source: str, target: str, user_id: str | None) -> None:
         """Copies the state and the assistant of `source` to `target`. Raises ThreadNotFound,
         ConflictError."""
         thread = await self._visible(source, user_id)
-        assistant_id = thread.assistant_id
+        assistant_id = self._assistants.of_thread(thread)
         async with self._held(target, f"copy of {source}", user_id, assistant_id=assistant_id) as held:
-            for states in self._assistants.kinds:
-                await states.copy(source, target, held.own.run_id, held.own.fence)
+            await self._removal.note(held.own)
+            with _as(held.context):
+                for states in self._assistants.kinds:
+                    await states.copy(source, target, held.own.run_id, held.own.fence)
 
     async def delete(self, thread_id: str, user_id: str | None) -> None:
         """Deletes the thread with its state and its runs. Runs that were admitted meanwhile and are queued
         keep the thread, which is empty then. Raises ThreadNotFound, ConflictError."""
         await self._visible(thread_id, user_id)
         async with self._held(thread_id, "delete", user_id) as held:
-            await self._remove(held.own)
+            await self._remove(held)
         for record in self._registry.of_thread(thread_id):
             self._registry.removed(record.run_id)
 
-    async def _remove(self, own: Ownership) -> None:
-        await self._clear(own)
-        await self._store.delete_thread(own)
+    async def _remove(self, held: HeldThread) -> None:
+        await self._store.delete_thread(held.own)
+        with _as(held.context):
+            await self._removal.of_thread(held.own)
 
-    async def _clear(self, own: Ownership) -> None:
-        for states in self._assistants.kinds:
-            await states.delete(own.thread_id, own.run_id, own.fence)
+    async def _clear(self, held: HeldThread) -> None:
+        own = held.own
+        with _as(held.context):
+            for states in self._assistants.kinds:
+                await states.delete(own.thread_id, own.run_id, own.fence)
 
     async def _visible(self, thread_id: str, user_id: str | None) -> ThreadRow:
         thread = await self._store.thread(thread_id, user_id=user_id)
@@ -206,16 +260,22 @@ class Operations:
         return thread
 
 
-async def _updated(
-    held: HeldThread, assistant: Assistant, step: StateStep, at: CheckpointRef | None
-) -> CheckpointRef:
+async def _updated(held: HeldThread, update: Coroutine[object, object, CheckpointRef]) -> CheckpointRef:
+    """Awaits an update of the state. An exception of the assistant's code, for example of a reducer that does
+    not accept the values, is raised as InvalidArgument and logged."""
     with _as(held.context):
-        return await contained(assistant.update_state(held.context, step.values, as_node=step.as_node, at=at))
+        try:
+            return await contained(update)
+        except CoordinatorError:
+            raise
+        except Exception as error:
+            logger.warning("The update of thread %r failed", held.own.thread_id, exc_info=error)
+            raise InvalidArgument("values", f"the assistant refused them: {text_of(error)}") from error
 
 
 @contextmanager
 def _as(context: RunContext) -> Generator[None]:
-    """Within the block, new tasks belong to the operation."""
+    """Within the block, the code and its new tasks belong to the operation."""
     token = current_run.set(context)
     try:
         yield

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from collections.abc import Callable
 from typing import cast
 
 from coordinator.runs.entry import Entry
-from coordinator.schemas import Interrupt, Json, RunStatus
+from coordinator.schemas import CheckpointRef, Interrupt, Json, RunStatus
 from coordinator.schemas import Outcome as Reported
 from stores.errors import StoreFull
 from stores.json_faults import json_fault
@@ -26,15 +27,17 @@ def text_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}".encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def success_of(reported: object) -> Outcome:
-    """Returns the outcome that an assistant's `run` has returned. Raises TypeError if it is no Outcome, and
-    any error of reading its attributes."""
+def success_of(reported: object, copied: Callable[[Json, CheckpointRef | None], Json]) -> Outcome:
+    """Returns the outcome that an assistant's `run` has returned. `copied` returns what rows keep of values.
+    Raises TypeError if it is no Outcome, and any error of reading its attributes."""
     if not isinstance(reported, Reported):
         raise TypeError(f"an assistant's run() must return an Outcome, not {type(reported).__name__}")
+    values = copied(reported.values, reported.checkpoint)
+    is_values = reported.result is None or reported.result is reported.values
     return Outcome(
         RunStatus.success,
-        result=reported.result if reported.result is not None else reported.values,
-        values=reported.values,
+        result=values if is_values else reported.result,
+        values=values,
         paused=reported.paused or reported.drained,
         interrupts=[_interrupt(interrupt) for interrupt in reported.interrupts] or None,
     )
@@ -43,7 +46,7 @@ def success_of(reported: object) -> Outcome:
 def _interrupt(interrupt: object) -> Json:
     if not isinstance(interrupt, Interrupt):
         raise TypeError(f"its interrupts must be of type Interrupt, not {type(interrupt).__name__}")
-    return {"value": interrupt.value, "id": interrupt.id}
+    return interrupt.stored
 
 
 def unreadable(error: BaseException) -> Outcome:

@@ -6,6 +6,8 @@ import asyncio
 import logging
 from typing import Protocol
 
+from coordinator.assistants.references import dereferenced, referenced
+from coordinator.assistants.registry import Assistants
 from coordinator.errors import RunNotFound
 from coordinator.notifier import Connectivity, Notifier
 from coordinator.record import RunRecord, record_from_row
@@ -13,6 +15,7 @@ from coordinator.runs.registry import Registry
 from coordinator.runs.states import Settled
 from coordinator.schemas import Ended
 from stores.base import AdmissionStore, ReadStore, RecordStore
+from stores.catalogue import CatalogueStore
 from stores.json_values import JsonMapping, JsonObject
 from stores.rows import RunRow
 from stores.states import OPEN
@@ -23,7 +26,7 @@ logger = logging.getLogger(__name__)
 FIRST_READ = 1.0  # least time (s) for the first read of the row
 
 
-class QueryStore(ReadStore, RecordStore, AdmissionStore, Protocol):
+class QueryStore(ReadStore, RecordStore, AdmissionStore, CatalogueStore, Protocol):
     """Store operations of queries."""
 
 
@@ -77,8 +80,9 @@ def is_settled(row: RunRow) -> bool:
 
 
 class Queries:
-    def __init__(self, store: QueryStore, registry: Registry, waiter: Waiter) -> None:
+    def __init__(self, store: QueryStore, registry: Registry, waiter: Waiter, assistants: Assistants) -> None:
         self._store, self._registry, self._waiter = store, registry, waiter
+        self._assistants = assistants
 
     async def get(self, run_id: str, user_id: str | None, *, raise_on_store_error: bool) -> RunRecord | None:
         self._registry.evict()
@@ -119,13 +123,24 @@ class Queries:
         entries = map(self._registry.entry, (each.run_id for each in self._registry.of_thread(thread_id)))
         return [entry.record for entry in entries if entry is not None and not entry.operation]
 
-    async def has_inflight(self, thread_id: str) -> bool:
+    async def has_inflight(self, thread_id: str, *, operations: bool) -> bool:
         await self._registry.settling.over(thread_id)
         for record in self._registry.of_thread(thread_id):
             entry = self._registry.entry(record.run_id)
+            if entry is not None and entry.operation and not operations:
+                continue
             if record.status in OPEN or (entry is not None and not entry.settled.is_set()):
                 return True
-        return await self._store.holder(thread_id) is not None
+        holder = await self._store.holder(thread_id)
+        if holder is None or operations:
+            return holder is not None
+        row = await self._store.row(holder)
+        if row is None or row.kind == "run":
+            return True
+        waiting = await self._store.inflight_runs(
+            statuses=(), thread_id=thread_id, user_id=None, after="", limit=1
+        )
+        return bool(waiting)
 
     async def ended(self, run_id: str, user_id: str | None, timeout: float | None) -> Ended:
         """Waits until the run has settled, and returns its end. Raises RunNotFound, TimeoutError."""
@@ -146,10 +161,17 @@ class Queries:
                 raise TimeoutError(f"Run {run_id!r} has not settled within {timeout:g} s")
         state = None if entry is None else entry.state
         if entry is not None and isinstance(state, Settled) and not state.result.dropped:
-            return Ended(entry.record.status, entry.record.error, state.result.load())
-        if (row := await self._store.row(run_id)) is None:
+            ended = Ended(entry.record.status, entry.record.error, state.result.load())
+        elif (row := await self._store.row(run_id)) is not None:
+            ended = Ended(row.status, row.error, row.result, row.paused, row.interrupts)
+        else:
             raise RunNotFound(run_id)
-        return Ended(row.status, row.error, row.result, row.paused, row.interrupts)
+        if not referenced(ended.result):
+            return ended
+        result = await dereferenced(
+            self._assistants, record.assistant_id, record.thread_id, ended.result, user_id=user_id
+        )
+        return ended._replace(result=result)
 
     async def row_or_record(self, run_id: str, user_id: str | None) -> RunRow | RunRecord:
         """Returns the row; the record if the store keeps only records. Raises RunNotFound, StoreError."""

@@ -119,6 +119,10 @@ class Registry:
                 self._wait_no_more(thread_id, run_id)
         return list(queue.values())
 
+    def has_waiting(self, thread_id: str) -> bool:
+        """Whether a run of this worker waits for the thread."""
+        return bool(self._waiting_on(thread_id))
+
     def _wait_no_more(self, thread_id: str, run_id: str) -> None:
         if (queue := self._waiting.get(thread_id)) is not None:
             queue.pop(run_id, None)

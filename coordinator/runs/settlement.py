@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
+from coordinator.assistants.left import LeftStates
 from coordinator.assistants.undo import Undo
 from coordinator.clock import Stamps
 from coordinator.errors import LeaseLost, StaleFence, StoreReplaced, StoreUnavailable
@@ -16,6 +17,7 @@ from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier, Signal
 from coordinator.runs.endings import Endings, EndingStore
 from coordinator.runs.entry import NO_RESULT, Entry
+from coordinator.runs.hand_over import HandOvers
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs, through
 from coordinator.runs.kept import Result
@@ -28,7 +30,7 @@ from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunForced, RunLost, RunSettled
 from stores.outbox import Outbox
-from stores.rows import Claimed, Outcome
+from stores.rows import Claimed, Outcome, Ownership
 from stores.states import OPEN
 
 
@@ -43,20 +45,24 @@ class Settlement:
         notifier: Notifier,
         worker: Incarnation,
         undo: Undo,
+        left: LeftStates,
         jobs: Jobs,
         outbox: Outbox,
         telemetry: Telemetry,
         stamps: Stamps,
+        hand_overs: HandOvers,
         force_after: float,
     ) -> None:
         self._endings = Endings(
             store,
             worker=worker,
             undo=undo,
+            left=left,
             outbox=outbox,
             notifier=notifier,
             next_start=registry.next_start,
         )
+        self._hand_overs = hand_overs
         self._registry, self._slots, self._notifier = registry, slots, notifier
         self._worker, self._jobs, self._queue = worker, jobs, queue
         self._telemetry, self._stamps, self._force_after = telemetry, stamps, force_after
@@ -162,6 +168,8 @@ class Settlement:
         if hold is None:  # it never held the thread, so its decision settled it
             self.settled(entry, entry.record.status, entry.record.error)
             return
+        if entry.hands_over and not entry.handed_over and await self._write_hand_over(entry, hold.own):
+            return
         states, epoch = hold.states, hold.own.epoch
         written = await self._endings.write(entry, hold)
         self.settled(entry, written.status, written.error, written.result)
@@ -172,6 +180,21 @@ class Settlement:
             await self._queue.dispatch_next(thread_id, written.next_home)
         if states is not None:
             await self._endings.forget(entry.record.run_id, states)
+
+    async def _write_hand_over(self, entry: Entry, own: Ownership) -> bool:
+        """Marks the run as handed over: this worker stays its owner until a peer continues it, and settles it
+        if it is decided before. Returns False if it was decided already."""
+        if entry.abort is not None or entry.unwritten is not None:
+            return False
+        standing = await self._hand_overs.write(entry, own)
+        if standing is not None and standing.status not in OPEN:
+            return False
+        if standing is None:  # continued by a peer: the first answer was lost
+            self.hand_over(entry)
+        if entry.work.continuation is not None:
+            entry.work.continuation.written = True
+        entry.stop_timers()
+        return True
 
     async def _leave_queue(self, entry: Entry) -> None:
         """Ends a queued run whose task has ended. If it was claimed a moment before, it holds its thread; if
@@ -213,6 +236,9 @@ class Settlement:
         thread at once."""
         if entry.elsewhere or entry.settled.is_set():
             return
+        if entry.handed_over:
+            self.hand_over(entry)
+            return
         entry.close()
         if entry.abort is None:
             abort = Abort(RunStatus.error, CancelAction.interrupt, Cause.lease_lost, why)
@@ -222,14 +248,16 @@ class Settlement:
         self.wind_up(entry)
 
     def hand_over(self, entry: Entry) -> None:
-        """Releases a queued run that was handed over to another worker. Its row is not written. Callers that
-        wait for it on this worker wait for the end in its row."""
+        """Releases a run that was handed over to another worker. Its row is not written. Callers that wait
+        for it on this worker wait for the end in its row."""
         if entry.elsewhere or entry.settled.is_set():
             return
         entry.lose()
         self._registry.drop(entry.record.run_id)
         entry.warn(Abort(entry.record.status, CancelAction.interrupt, Cause.shutdown, "handed over"))
         entry.settle(entry.record.status, None, self._stamps.now())
+        if entry.own is not None:
+            self._registry.finished(entry)  # its events stay for its followers
 
     def force(self, entry: Entry) -> None:
         """Settles the run by force now."""
@@ -244,6 +272,8 @@ class Settlement:
     def _settle_lost(self, entry: Entry) -> None:
         """Settles a lost run that has stopped on this worker or is abandoned."""
         if isinstance(entry.state, Lost):
+            if entry.retries:  # another worker may continue it: only its row shows its status
+                self._registry.drop(entry.record.run_id)
             entry.settle(entry.record.status, entry.record.error, self._stamps.now())
             self._registry.finished(entry)
 

@@ -6,7 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from coordinator import arguments as check
+from coordinator.assistants.ports import Assistant
+from coordinator.errors import InvalidArgument
 from coordinator.runs.limits import NO_LIMITS, TimeLimits
+from coordinator.runs.users import document_of
+from coordinator.schemas import RunRequest, User
 from coordinator.settings import Settings
 from stores.json_values import JsonObject
 from stores.spec import ROLES, Kind, RunSpec, default_of
@@ -55,10 +59,15 @@ class SpecFactory:
         idle_timeout: check.TimeLimit = "default",
         queue_timeout: check.TimeLimit = "default",
         webhook: str | None = None,
+        user: User | None = None,
         **fields: Any,  # Any: by the names of RunSpec, which are checked
     ) -> RunSpec:
         """Returns the validated spec. `fields`: as those of `spec_of`. Raises InvalidArgument,
         UnsupportedStrategyError."""
+        if user is not None:
+            if fields.get("user_id") not in (None, check.check_instance("user", user, User).user_id):
+                raise InvalidArgument("user", "is another one than user_id")
+            fields |= {"user_id": user.user_id, "user_document": document_of(user)}
         temporary, settings = check.check_flag("temporary_thread", temporary_thread), self._settings
         limits = TimeLimits(
             check.check_time_limit("timeout", timeout, settings.run_timeout),
@@ -114,6 +123,8 @@ _BY_KIND: dict[Kind, Check] = {
 _CHECKS: dict[str, Check] = {
     **{name: _BY_KIND.get(role.kind, _as_it_is) for name, role in ROLES.items()},
     "kind": _as_it_is,
+    "user_document": _as_it_is,
+    "extra": lambda _, value: check.check_extra(value),
     "webhook": _as_it_is,
     "multitask_strategy": _strategy,
     "on_disconnect": _disconnect,
@@ -121,3 +132,12 @@ _CHECKS: dict[str, Check] = {
 }
 _DEFAULTS = {name: None if (default := default_of(name)) == {} else default for name in ROLES}
 """The value that callers pass for a field which they leave out: its default, or None for an empty object."""
+
+
+def check_takes(assistant: Assistant, spec: RunSpec) -> None:
+    """Raises InvalidArgument, also of the assistant, if the spec is no request for it."""
+    try:
+        request = RunRequest.of(spec.kwargs, spec.metadata)
+    except TypeError as error:
+        raise InvalidArgument("kwargs", f"are no request of a run: {error}") from None
+    assistant.validate(request)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
-from coordinator.assistants.ports import ThreadStates
+from coordinator.assistants.ports import Assistant, ThreadStates
 from coordinator.context import RunContext
 from coordinator.runs.kept import Result
 from coordinator.runs.latch import Latch
@@ -22,7 +22,20 @@ from stores.rows import Outcome, Ownership, Started
 class Hold:
     """A run as the holder of its thread, or beside it (fence 0). `since`: monotonic clock (s)."""
 
-    __slots__ = ("context", "own", "retrying", "rollback_ref", "since", "start", "started", "states")
+    __slots__ = (
+        "assistant",
+        "attempt",
+        "context",
+        "opened",
+        "own",
+        "pause",
+        "retrying",
+        "rollback_ref",
+        "since",
+        "start",
+        "started",
+        "states",
+    )
 
     def __init__(self, own: Ownership, since: float) -> None:
         self.own, self.since = own, since
@@ -30,8 +43,16 @@ class Hold:
         """The store's answer, if the run started in the transaction in which it took its thread."""
         self.started = False
         self.context: RunContext | None = None
+        self.assistant: Assistant | None = None
+        """Of a run whose code was called."""
         self.states: ThreadStates | None = None
+        self.attempt = 1
+        self.pause = 0.0
+        """Seconds to wait before the code is called."""
+        self.opened: Json = None
+        """What the state of the thread returned when it was opened for this attempt."""
         self.rollback_ref: Json = None
+        """Of the first attempt that has started."""
         self.retrying = False
         """Another attempt of the rollback is requested and not confirmed: the fence may be newer."""
 
@@ -44,8 +65,8 @@ class Hold:
 
     def release(self) -> None:
         """Drops what only an unsettled run needs: records stay for a while, and contexts are large."""
-        self.context = self.states = self.start = None
-        self.rollback_ref = None
+        self.assistant = self.context = self.states = self.start = None
+        self.rollback_ref = self.opened = None
 
 
 class End:

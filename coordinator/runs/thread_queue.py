@@ -9,6 +9,7 @@ from typing import Protocol
 from coordinator.errors import CoordinatorError, EpochDead, StoreUnavailable
 from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier, Signal
+from coordinator.runs.capacity import Capacity, RunningLimits
 from coordinator.runs.entry import Entry
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs
@@ -44,6 +45,10 @@ class ThreadQueue:
         self._store, self._registry, self._slots, self._notifier = store, registry, slots, notifier
         self._worker, self._outbox, self._jobs = worker, outbox, jobs
         self.take_over: Callable[[Ownership], Awaitable[bool]] = _not_taken_over
+        self.places = Capacity(RunningLimits())
+        """Of this worker, for runs that it takes over."""
+        self.passed_over = False
+        """A thread was left to other workers, because this one has no place."""
 
     async def dispatch_next(self, thread_id: str, next_home: int | None) -> None:
         """Dispatches the head of the queue to `next_home`, the worker that admitted it. ANY_WORKER: this
@@ -65,6 +70,19 @@ class ThreadQueue:
                 error,
             )
 
+    async def dispatch(self, thread_id: str) -> None:
+        """Notifies workers that may execute the head of the queue, which none of them has admitted: each
+        claims what is free, the oldest first, within its limits. Best effort: their ticks find it."""
+        try:
+            for epoch in await self._store.claimants(thread_id):
+                self._notifier.notify_worker(epoch, Signal(kind="claim"))
+        except CoordinatorError as error:
+            logger.warning(
+                "Workers could not be notified of a run on thread %r; their next ticks find it: %s",
+                thread_id,
+                error,
+            )
+
     def _hint(self, epoch: int, thread_id: str) -> None:
         if epoch != self._worker.epoch:
             self._notifier.notify_worker(epoch, Signal(kind="claim", thread_id=thread_id))
@@ -81,8 +99,18 @@ class ThreadQueue:
 
     async def claim(self, thread_id: str) -> bool:
         """Takes the thread for the head of its queue, if it is free and this worker may execute the head.
-        Returns whether the head holds it now. Raises StoreUnavailable; then the claim is also queued until
-        it succeeds: it may have been committed, and for a portable run only its response shows that."""
+        Returns whether the head holds it now. A worker without a place claims only for runs that it has
+        admitted. Raises StoreUnavailable; then the claim is also queued until it succeeds: it may have been
+        committed, and for a portable run only its response shows that."""
+        if self._registry.has_waiting(thread_id):
+            return await self._claim_or_queue(thread_id)
+        if not self.places.has_room:
+            self.passed_over = True
+            return False
+        with self.places.claiming():
+            return await self._claim_or_queue(thread_id)
+
+    async def _claim_or_queue(self, thread_id: str) -> bool:
         try:
             return await self._claim(thread_id)
         except StoreUnavailable:

@@ -21,6 +21,8 @@ _WHY = {
     Cause.idle: "it gave no sign of life for longer than its idle limit",
     Cause.queue_timeout: "its turn did not come within its queue limit",
 }
+REASONS = frozenset(_WHY.values())
+"""The errors of runs that ended by a time limit."""
 
 
 class Timeouts:
@@ -48,7 +50,6 @@ class Timeouts:
         if timeout is not None:
             self._after(entry, timeout, Cause.timeout)
         if idle is not None:
-            entry.touch()
             self._after(entry, idle, Cause.idle)
 
     def _after(self, entry: Entry, seconds: float, cause: Cause) -> None:
@@ -70,8 +71,10 @@ class Timeouts:
         run_id = entry.record.run_id
         self._jobs.spawn(self.end(run_id, cause), f"ending run {run_id!r} ({cause})")
 
-    async def end(self, run_id: str, cause: Cause) -> None:
-        """Decides and delivers, unless another end came first. A queue limit does not end a claimed run."""
+    async def end(self, run_id: str, cause: Cause, *, without_place: bool = False) -> None:
+        """Decides and delivers, unless another end came first. A queue limit does not end a claimed run,
+        unless it is `without_place`: then it does not start."""
+        while_waiting = cause is Cause.queue_timeout and not without_place
         try:
             decision = await self._store.decide(
                 run_id,
@@ -80,13 +83,13 @@ class Timeouts:
                 cause=cause,
                 reason=_WHY[cause],
                 error=_WHY[cause],
-                while_waiting=cause is Cause.queue_timeout,
+                while_waiting=while_waiting,
             )
         except StoreUnavailable:
             entry = self._registry.under_way(run_id)
             if entry is None or entry.own is None or not entry.open:  # the next tick retries it
                 raise
-            if cause is Cause.queue_timeout:  # claimed while the call was in flight
+            if while_waiting:  # claimed while the call was in flight
                 return
             self._delivery.stop_locally(
                 entry, Abort(RunStatus.timeout, CancelAction.interrupt, cause, _WHY[cause])

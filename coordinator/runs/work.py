@@ -26,6 +26,18 @@ class Force:
             timer.cancel()
 
 
+class Continuation:
+    """How other workers may continue a run. `retries`: further attempts that it may have after deaths of its
+    worker. `begins`: its task has stopped undecided, so that another worker continues it; `written`: its row
+    shows that."""
+
+    __slots__ = ("begins", "retries", "written")
+
+    def __init__(self, retries: int) -> None:
+        self.retries = retries
+        self.begins = self.written = False
+
+
 class Work:
     """The work of a run. Its task is in the record, where a caller may set a task of its own.
 
@@ -38,6 +50,7 @@ class Work:
         "active_at",
         "cancel",
         "clocks",
+        "continuation",
         "delivered_at",
         "force",
         "force_after",
@@ -57,6 +70,8 @@ class Work:
         self.cancel: TaskCancel | None = None
         self.force: Force | None = None
         self.warned: Abort | None = None
+        self.continuation: Continuation | None = None
+        """None = no other worker may execute the run."""
         self.delivered_at: int | None = None
         self.stopped_at: int | None = None
 

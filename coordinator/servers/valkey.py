@@ -89,6 +89,8 @@ class ValkeyServer(ServerProcess):
             str(self._folder),
             *self._arguments,
         ]
+        if "--cluster-enabled" in self._arguments:  # by default `port` + 10000, which a client may have got
+            command += ["--cluster-port", str(free_port())]
         if "--sentinel" not in self._arguments:
             command += ["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"]
         with (self._folder / "server.log").open("ab") as log:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from stores.rows import Json
@@ -51,7 +52,12 @@ class RunEmitted(RunEvent):
     """A run's code emitted an event for its watchers."""
 
     mode: str
-    data: Json
+    json: str
+
+    @property
+    def data(self) -> Json:
+        """Decoded on each access."""
+        return json.loads(self.json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,20 @@ class RunRecovered(RunEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class RunHandedOver(RunEvent):
+    """This worker drains, and `attempt` of the run has stopped undecided: another worker continues it."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunContinued(RunEvent):
+    """This worker executes a further `attempt` of a run whose worker has died or drains."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class WebhookDelivered(Event):
     run_id: str
     attempt: int
@@ -100,6 +120,26 @@ class WebhookFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeDelivered(Event):
+    """A projection has `changes` more changes of runs."""
+
+    projection: str
+    changes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeFailed(Event):
+    """A projection could not apply the change `seq` of a run. `retry_in`: seconds until the next attempt."""
+
+    projection: str
+    run_id: str
+    seq: int
+    attempt: int
+    error: str
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerRegistered(Event):
     epoch: int
 
@@ -113,12 +153,14 @@ class WorkerFenced(Event):
 @dataclass(frozen=True, slots=True)
 class PeerBuried(Event):
     """The worker `epoch` is dead and was fenced by the worker `by`. `worker`: its name for people. `ended`:
-    number of its runs that the following sweep ended."""
+    number of its runs that the following sweep ended; `continued`: of those that the sweeping worker
+    continues."""
 
     epoch: int
     by: int
     worker: str = ""
     ended: int = 0
+    continued: int = 0
 
 
 @dataclass(frozen=True, slots=True)

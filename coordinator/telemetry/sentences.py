@@ -7,12 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 from coordinator.telemetry.events import (
+    ChangeDelivered,
+    ChangeFailed,
     ConnectivityChanged,
     Event,
     PeerBuried,
     RunAborted,
     RunAdmitted,
+    RunContinued,
     RunForced,
+    RunHandedOver,
     RunLost,
     RunRecovered,
     RunRefused,
@@ -58,8 +62,11 @@ _LEVELS: dict[type[Event], int] = {
     WorkerFenced: logging.ERROR,
     RunLost: logging.WARNING,
     RunRecovered: logging.WARNING,
+    RunContinued: logging.INFO,
+    RunHandedOver: logging.INFO,
     PeerBuried: logging.WARNING,
     WebhookFailed: logging.WARNING,
+    ChangeFailed: logging.WARNING,
 }
 
 
@@ -97,7 +104,20 @@ def _recovered(event: RunRecovered) -> str:
 
 def _peer_dead(event: PeerBuried) -> str:
     runs = "1 of its runs was ended" if event.ended == 1 else f"{event.ended} of its runs were ended"
-    return f"{event.worker or f'worker epoch {event.epoch}'} is dead and fenced: {runs}"
+    continued = f", {event.continued} continued by this worker" if event.continued else ""
+    return f"{event.worker or f'worker epoch {event.epoch}'} is dead and fenced: {runs}{continued}"
+
+
+def _change_delivered(event: ChangeDelivered) -> str:
+    return f"projection {event.projection!r} has applied {event.changes} changes of runs"
+
+
+def _change_failed(event: ChangeFailed) -> str:
+    return (
+        f"projection {event.projection!r} could not apply change {event.seq} of run {event.run_id!r} (attempt"
+        f" {event.attempt}, the next in {event.retry_in:.1f} s; later changes of the thread wait):"
+        f" {event.error!r}"
+    )
 
 
 def _webhook_failed(event: WebhookFailed) -> str:
@@ -129,10 +149,14 @@ _SENTENCES: dict[type[Event], Callable[[Any], str]] = {  # Any: each takes the e
     RunRefused: _refused,
     RunForced: _forced,
     RunLost: lambda event: f"{_run(event)} is lost to this worker, {event.why}: its task is stopped",
+    RunHandedOver: lambda event: f"{_run(event)} has stopped in attempt {event.attempt} and is handed over",
+    RunContinued: lambda event: f"{_run(event)} is continued by this worker, in attempt {event.attempt}",
     RunRecovered: _recovered,
     PeerBuried: _peer_dead,
     WebhookDelivered: lambda event: f"the webhook of run {event.run_id!r} was delivered",
     WebhookFailed: _webhook_failed,
+    ChangeDelivered: _change_delivered,
+    ChangeFailed: _change_failed,
     WorkerRegistered: lambda event: f"this worker is registered as epoch {event.epoch}",
     WorkerFenced: _fenced,
     ConnectivityChanged: _connectivity,

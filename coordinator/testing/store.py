@@ -7,7 +7,7 @@ from typing import Concatenate
 from stores.errors import StoreUnavailable
 from stores.memory import MemoryStore
 from stores.rows import WorkerRow
-from stores.sql.statements import OnConnection, P, Query, SearchStatement, Statement, T
+from stores.sql.statement import OnConnection, P, Query, SearchStatement, Statement, T
 
 
 class WorkerStore(MemoryStore):

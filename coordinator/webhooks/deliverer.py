@@ -17,11 +17,14 @@ from contextlib import asynccontextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
+from coordinator.assistants.configured import client_assistant
+from coordinator.assistants.references import dereferenced
 from coordinator.assistants.registry import Assistants
 from coordinator.errors import CoordinatorError, StoreError
 from coordinator.telemetry.repeated import Repeated
 from coordinator.webhooks.document import body
 from coordinator.webhooks.lanes import Full, Lanes
+from coordinator.webhooks.policy import UNRESTRICTED, WebhookPolicy
 from coordinator.webhooks.settings import WebhookSettings
 from coordinator.webhooks.signing import Signer
 from coordinator.webhooks.targets import NameUnknown, NotReached, TargetRefused, Targets
@@ -50,8 +53,10 @@ class WebhookQueue(Protocol):
     async def report(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool: ...
 
 
-def targets_of(settings: WebhookSettings) -> Targets:
-    return Targets(allow_private=settings.webhook_allow_private, ports=frozenset(settings.webhook_ports))
+def targets_of(settings: WebhookSettings, policy: WebhookPolicy = UNRESTRICTED) -> Targets:
+    return Targets(
+        allow_private=settings.webhook_allow_private, ports=frozenset(settings.webhook_ports), policy=policy
+    )
 
 
 class Deliverer:
@@ -65,11 +70,13 @@ class Deliverer:
         settings: WebhookSettings,
         *,
         targets: Targets | None = None,
+        policy: WebhookPolicy = UNRESTRICTED,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
+        self._policy = policy
         self._queue, self._assistants, self._settings = queue, assistants, settings
         self._signer = Signer.of(settings.webhook_secret)
-        self._targets, self._ssl_context = targets or targets_of(settings), ssl_context
+        self._targets, self._ssl_context = targets or targets_of(settings, policy), ssl_context
         self._lanes = Lanes(settings.webhook_per_receiver, per_user=settings.webhooks_of_a_user)
         self._deliveries: dict[asyncio.Task[None], str | None] = {}
         self._kick = asyncio.Event()
@@ -200,9 +207,18 @@ class Deliverer:
 
     async def _send(self, claimed: ClaimedWebhook) -> int:
         now = time.time()
-        assistant_id = self._assistants.client_id(claimed.run["assistant_id"])
-        payload = body(claimed.run, assistant_id=assistant_id, now=now)
-        headers = self._signer.headers(claimed.run_id, payload, now=now)
+        run = claimed.run
+        assistant_id = client_assistant(run["metadata"]) or self._assistants.client_id(run["assistant_id"])
+        values = await dereferenced(
+            self._assistants,
+            claimed.run["assistant_id"],
+            claimed.run["thread_id"],
+            claimed.run["values"],
+            user_id=claimed.user_id,
+        )
+        run = {**claimed.run, "values": values}
+        payload = body(run, assistant_id=assistant_id, now=now, only=self._policy.fields)
+        headers = {**self._policy.headers, **self._signer.headers(claimed.run_id, payload, now=now)}
         return await self._client.post(claimed.url, headers, payload, user_id=claimed.user_id)
 
     def _report_of(self, claimed: ClaimedWebhook, status: int) -> WebhookReport:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -20,6 +21,15 @@ _AS_THEY_ARE = (
     "error",
     "cancel_action",
 )
+FIELDS = frozenset(_AS_THEY_ARE) | {
+    "assistant_id",
+    "cancel_reason",
+    "run_ended_at",
+    "run_started_at",
+    "updated_at",
+    "values",
+    "webhook_sent_at",
+}
 
 
 def without_path(url: str) -> str:
@@ -32,12 +42,14 @@ def without_path(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/…"
 
 
-def body(run: JsonMapping, *, assistant_id: str | None, now: float) -> bytes:
+def body(
+    run: JsonMapping, *, assistant_id: str | None, now: float, only: Collection[str] | None = None
+) -> bytes:
     """Returns the request body as JSON, which is the same in every attempt except for `webhook_sent_at`.
     Escaped to ASCII, because UTF-8 cannot encode a lone surrogate.
 
     `assistant_id`: the id that clients use. `now`: seconds since 1970. A run with `cancel_action` "rollback"
-    left no changes behind.
+    left no changes behind. `only`: the fields that are sent; None = `FIELDS`.
     """
     document: JsonObject = {name: run[name] for name in _AS_THEY_ARE}
     document["assistant_id"] = assistant_id
@@ -47,11 +59,14 @@ def body(run: JsonMapping, *, assistant_id: str | None, now: float) -> bytes:
     document["run_ended_at"] = iso(run["ended_at"])
     document["webhook_sent_at"] = iso(int(now * 1e6))
     document["values"] = _values(run["values"], run["interrupts"])
+    if only is not None:
+        document = {name: value for name, value in document.items() if name in only}
     return json.dumps(document, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def _values(values: Json, interrupts: Json) -> Json:
     """Returns the values, for a paused run with its interrupts as `__interrupt__`."""
     if interrupts and (values is None or isinstance(values, dict)):
-        return {**cast("JsonObject", values or {}), "__interrupt__": interrupts}
+        shown = [{name: value for name, value in each.items() if name != "task_id"} for each in interrupts]
+        return {**cast("JsonObject", values or {}), "__interrupt__": shown}
     return values

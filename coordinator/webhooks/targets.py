@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from coordinator.arguments import MAX_URL
 from coordinator.errors import CoordinatorError, InvalidArgument
 from coordinator.webhooks.lookups import Lookups, nothing
+from coordinator.webhooks.policy import UNRESTRICTED, WebhookPolicy
 
 IPAddress = IPv4Address | IPv6Address
 
@@ -109,22 +110,30 @@ _UNICAST = IPv6Network("2000::/3")
 class Targets:
     """The policy for targets. `allow_private` (for development) allows http, any port, names without a dot,
     loopback and private networks. Link-local addresses, metadata services of clouds and unusual spellings of
-    an address are never allowed."""
+    an address are never allowed. `policy` restricts them further. Raises InvalidArgument if no port
+    remains."""
 
     def __init__(
         self,
         *,
         allow_private: bool = False,
         ports: frozenset[int] = frozenset({443, 8443}),
+        policy: WebhookPolicy = UNRESTRICTED,
         lookups: Lookups | None = None,
     ) -> None:
-        self._private, self._ports = allow_private, ports
+        self._private, self._policy = allow_private, policy
+        self._ports = ports & policy.ports if policy.ports and not allow_private else policy.ports or ports
+        if not self._ports:
+            raise InvalidArgument(
+                "webhooks.url.allowed_ports", f"has none of the ports of webhook_ports: {sorted(ports)}"
+            )
+        self._max_url = min(MAX_URL, policy.max_url_length or MAX_URL)
         self._lookups = lookups or Lookups()
 
     def parse(self, url: str) -> Target:
         """Checks the URL without any I/O. Raises TargetRefused."""
-        if len(url) > MAX_URL:
-            raise TargetRefused(f"must have at most {MAX_URL} characters")
+        if len(url) > self._max_url:
+            raise TargetRefused(f"must have at most {self._max_url} characters")
         if _VISIBLE.fullmatch(url) is None:
             raise TargetRefused(
                 "must be a URL of visible ASCII characters: write names in their xn-- form, escape the rest"
@@ -134,7 +143,7 @@ class Targets:
             scheme, host, port = parts.scheme, parts.hostname, parts.port
         except ValueError:
             raise TargetRefused("must be a URL with a host and, if any, a port") from None
-        if scheme != "https" and not (scheme == "http" and self._private):
+        if scheme != "https" and not (scheme == "http" and self._private and not self._policy.https):
             raise TargetRefused("must begin with https://")
         if not host:
             raise TargetRefused("must name a host")
@@ -142,12 +151,19 @@ class Targets:
             raise TargetRefused("must not carry a user name or password")
         if "[" in parts.netloc and ":" not in host:
             raise TargetRefused("must write an address in its usual form")
-        if port is None:
-            port = _DEFAULT_PORTS[scheme]
-        elif port == 0 or (port not in self._ports and not self._private):
-            raise TargetRefused(f"must use one of these ports: {', '.join(map(str, sorted(self._ports)))}")
+        port = self._port(scheme, port)
+        if not self._policy.allows_host(host):
+            raise TargetRefused("must go to one of the domains of webhooks.url.allowed_domains")
         path = parts.path or "/"
         return Target(scheme, self._host(host), port, f"{path}?{parts.query}" if parts.query else path)
+
+    def _port(self, scheme: str, given: int | None) -> int:
+        """The default port is allowed unless the policy names ports."""
+        port = _DEFAULT_PORTS[scheme] if given is None else given
+        any_port = not self._policy.ports and (self._private or given is None)
+        if port == 0 or not (any_port or port in self._ports):
+            raise TargetRefused(f"must use one of these ports: {', '.join(map(str, sorted(self._ports)))}")
+        return port
 
     def _host(self, host: str) -> str:
         if ":" in host:
@@ -178,9 +194,10 @@ class Targets:
             raise TargetRefused("must not name a network interface")
         if any(address in network for network in _METADATA):
             raise TargetRefused("must not go to a metadata service")
-        for networks in (_LOOPBACK, _PRIVATE):
+        policy = self._policy
+        for networks, excluded in ((_LOOPBACK, policy.without_loopback), (_PRIVATE, policy.without_private)):
             if any(address in network for network in networks):
-                if self._private:
+                if self._private and not excluded:
                     return
                 raise TargetRefused("must not go to a loopback or private address")
         outside = isinstance(address, IPv6Address) and address not in _UNICAST

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
 from coordinator.notifier import Notifier, Signal
 from coordinator.runs.cancellation import Delivery
+from coordinator.runs.capacity import Capacity
 from coordinator.runs.entry import Entry
 from coordinator.runs.jobs import Jobs
 from coordinator.runs.registry import Registry
@@ -32,6 +33,7 @@ DRAINED = 4.0  # all steps, even if the store does not answer; the process has 5
 FAREWELL = 0.5  # to set the worker to draining in the store, and for admissions in progress
 LEAST_UNWIND, UNWIND = 0.5, 2.0  # for cancelled tasks to end by themselves
 DECIDE = 1.0  # to decide the runs whose tasks did not end, and for these tasks to end then
+DEPART = 3.0  # for a server to leave its port to others, before a requested drain
 FORCE = 0.5  # to settle by force the runs whose tasks ignore their cancel
 
 _LEAVING = Abort(RunStatus.interrupted, CancelAction.interrupt, Cause.shutdown, "the worker shut down")
@@ -43,8 +45,8 @@ class DrainingStore(DecisionStore, WorkerStore, Protocol):
 
 class Drain:
     """Cancels tasks first, and decides a run only if its task does not end by itself: a run that succeeds
-    while unwinding stays a success. Never decides a run whose code has returned. Cancels are accepted
-    throughout.
+    while unwinding stays a success. Never decides a run whose code has returned, nor one that another worker
+    may continue. Cancels are accepted throughout.
 
     A worker has one drain: further calls join it, and the shortest grace applies.
     """
@@ -59,15 +61,20 @@ class Drain:
         settlement: Settlement,
         notifier: Notifier,
         jobs: Jobs,
+        capacity: Capacity,
         grace: float,
     ) -> None:
         self._store, self._registry, self._worker = store, registry, worker
         self._delivery, self._settlement, self._notifier = delivery, settlement, notifier
-        self._jobs, self._grace = jobs, grace
+        self._jobs, self._capacity, self._grace = jobs, capacity, grace
         self._accepted_request: DrainWish | None = None
+        self._requested_here = False
         self._task: asyncio.Task[None] | None = None
         self._until = math.inf
         self._waiting: asyncio.Timeout | None = None
+        self.depart: Callable[[], Awaitable[object]] | None = None
+        """Called before a requested drain begins."""
+        self._departure: asyncio.Task[None] | None = None
 
     @property
     def begun(self) -> bool:
@@ -79,8 +86,8 @@ class Drain:
         return self._until
 
     async def run(self, grace: float | None) -> None:
-        """Drains, and returns when this worker has no unsettled run, at the latest 4 s after `grace` (s; None
-        = the setting). Continues if its caller is cancelled. Idempotent."""
+        """Drains, and returns when the runs of this worker have settled or were handed over, at the latest
+        4 s after `grace` (s; None = the setting). Continues if its caller is cancelled. Idempotent."""
         loop = asyncio.get_running_loop()
         seconds = self._grace if grace is None else grace
         self._shorten(loop.time() + seconds)
@@ -92,21 +99,33 @@ class Drain:
         """Requests a drain of the worker `epoch` (None = of all workers) and returns those workers. The
         request is a row in the store, which each worker reads at its next tick; a hint triggers that tick at
         once. Raises StoreUnavailable."""
+        self._requested_here = self._requested_here or epoch in (None, self._worker.epoch)
         peers = await self._store.request_drain(epoch, grace=grace)
         for peer in peers:
-            self._notifier.notify_worker(peer.epoch, Signal(kind="claim"))
+            if peer.epoch == self._worker.epoch:
+                self._jobs.spawn(self._run_requested(grace), "the requested drain of this worker")
+            else:
+                self._notifier.notify_worker(peer.epoch, Signal(kind="claim"))
         return peers
 
     def accept_request(self, wish: DrainWish) -> None:
-        """Starts or joins the drain that another process requested. Idempotent for the same request."""
+        """Starts or joins a drain that was requested in the store. Idempotent for the same request."""
         if wish != self._accepted_request:
             self._accepted_request = wish
             logger.info(
-                "This worker drains at the request of another process: it admits no more runs, and those in"
+                "This worker drains at the request of %s: it admits no more runs, and those in"
                 " flight get %g s. It admits runs again after a restart",
+                "a client of it" if self._requested_here else "another process",
                 self._grace if wish.grace is None else wish.grace,
             )
-            self._jobs.spawn(self.run(wish.grace), "the requested drain of this worker")
+            self._jobs.spawn(self._run_requested(wish.grace), "the requested drain of this worker")
+
+    async def _run_requested(self, grace: float | None) -> None:
+        """A server first leaves its port to others, for at most `DEPART` (s), as it does at a signal."""
+        if self.depart is not None and not self.begun:
+            self._departure = self._departure or begin_soon(_departed(self.depart))
+            await asyncio.shield(self._departure)
+        await self.run(grace)
 
     def end_grace(self) -> None:
         """Ends the grace now. No effect before a drain has begun."""
@@ -121,18 +140,21 @@ class Drain:
     async def _run(self, unwind: float) -> None:
         self._worker.drain()
         await self._leave_admission()
+        self._capacity.close()
         entries = self._registry.unsettled()
         await self._decide_all(entry for entry in entries if entry.record.task is None and entry.stopped)
         await self._wait_for_grace()
         await self._within(FAREWELL, self._refresh_waiting())
         for entry in self._registry.unsettled():
-            if entry.abort is None:
+            if entry.abort is None and not entry.handed_over:
                 entry.warn(_LEAVING)
         await self._within(unwind, _all_ended(self._registry.unsettled(), reported=True))
         await self._decide_all(self._registry.unsettled())
         await self._within(DECIDE, _all_ended(self._registry.unsettled()))
         for entry in self._registry.unsettled():
             self._warn_if_admitted_late(entry)
+            if entry.handed_over or entry.may_continue:  # by a peer, when this worker has signed off
+                continue
             if entry.stopped or entry.own is None:  # its end could not be written: the outbox writes it
                 self._settlement.conclude_soon(entry, None)
             else:
@@ -142,9 +164,9 @@ class Drain:
     def _warn_if_admitted_late(self, entry: Entry) -> None:
         """A run whose admission returned after the other tasks were warned: warn its task as well, and end
         the run with this abort unless it ended otherwise."""
-        if entry.abort is None and entry.work.warned is None:
+        if entry.abort is None and entry.work.warned is None and not entry.handed_over:
             entry.warn(_LEAVING)
-            if entry.open and entry.outcome is None:
+            if entry.open and entry.outcome is None and not entry.may_continue:
                 entry.set_unwritten(_LEAVING)
 
     async def _within(self, seconds: float, work: Awaitable[T]) -> T | None:
@@ -214,6 +236,8 @@ class Drain:
     async def _end(self, entry: Entry) -> None:
         if entry.settled.is_set() or entry.elsewhere or entry.returned:
             return
+        if entry.handed_over or entry.may_continue:
+            return
         if entry.stopped and not entry.open:  # decided by its own code, at least on the record
             self._settlement.conclude_soon(entry, None)
             return
@@ -246,6 +270,13 @@ class Drain:
             await self._delivery.deliver(decision)
 
 
+async def _departed(depart: Callable[[], Awaitable[object]]) -> None:
+    try:
+        await asyncio.wait_for(depart(), DEPART)
+    except Exception:
+        logger.warning("The server of this worker could not step aside before the drain", exc_info=True)
+
+
 async def _all_ended(entries: list[Entry], *, reported: bool = False) -> None:
     await asyncio.gather(*(_ended(entry, reported) for entry in entries))
 
@@ -258,6 +289,10 @@ async def _ended(entry: Entry, reported: bool) -> None:
         if (task := entry.record.task) is not None:
             await asyncio.wait((task, settled), return_when=asyncio.FIRST_COMPLETED)
         await asyncio.sleep(0)  # done callbacks of the task
+        if entry.hands_over:
+            if not entry.handed_over and entry.settling is not None:
+                await asyncio.wait((entry.settling, settled), return_when=asyncio.FIRST_COMPLETED)
+            return
         if entry.settling is not None or (reported and task is not None and entry.open):
             await settled
     finally:

@@ -1,4 +1,5 @@
-"""Expiry: removes threads whose TTL has passed, including temporary threads, and expired events."""
+"""Expiry: removes threads whose TTL has passed, including temporary threads, the state that removed threads
+have left in storages of assistants, and expired events."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import asyncio
 import logging
 import time
 
+from coordinator.assistants.removal import StateRemoval
 from coordinator.event_log import EventLog
 from coordinator.runs.registry import Registry
 from coordinator.workers.loops import every
@@ -32,6 +34,7 @@ class Expiry:
         store: CatalogueStore,
         registry: Registry,
         event_log: EventLog,
+        removal: StateRemoval,
         *,
         interval: float,
         jitter: float,
@@ -40,7 +43,7 @@ class Expiry:
     ) -> None:
         self._events = store if isinstance(store, EventStore) else None
         self._max_event_bytes, self._bounded_at = max_event_bytes, float("-inf")
-        self._store, self._registry, self._event_log = store, registry, event_log
+        self._store, self._registry, self._event_log, self._removal = store, registry, event_log, removal
         self._interval, self._jitter = interval, jitter
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -73,9 +76,10 @@ class Expiry:
                     self._registry.removed(run_id)
                     self._event_log.remove(thread.thread_id, run_id)
             if not removed:
-                return
+                break
             logger.debug("Removed %d expired threads", len(removed))
             await asyncio.sleep(time.monotonic() - began)
+        await self._removal.sweep()
         if self._events is not None:
             await self._expire_events(self._events)
 

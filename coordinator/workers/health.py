@@ -16,12 +16,14 @@ from coordinator.runs.refusals import Refusals
 from coordinator.settings import Settings
 from coordinator.workers.executor import TrackingExecutor
 from coordinator.workers.lease import Pacemaker
+from coordinator.workers.projections import Projector
 from coordinator.workers.reaper import Reaper
 from coordinator.workers.stall import STALLED_AFTER
 from coordinator.workers.watch import Watch
 from coordinator.workers.worker import Worker
-from stores.base import VersionedStore, WorkerStore
+from stores.base import WorkerStore
 from stores.lock_watch import LockWatched
+from stores.optional import VersionedStore
 from stores.outbox import Outbox
 from stores.sql.readable import unreadable_rows
 
@@ -57,6 +59,8 @@ class Health:
     """The run id of each job whose run is over. The job occupies a thread of the executor until it ends."""
     unreadable_rows: int
     """Rows of the store that this process could not decode, and omitted from lists."""
+    failing_projections: tuple[str, ...]
+    """A sentence for each projection that could not apply a change. It makes no worker unready."""
     ready: bool
     why_not: tuple[str, ...]
 
@@ -87,12 +91,13 @@ class Examination:
         reaper: Reaper,
         outbox: Outbox,
         refusals: Refusals,
+        projector: Projector,
         clock: Callable[[], float] = boottime,
     ) -> None:
         self._store, self._settings, self._worker, self._pacemaker = store, settings, worker, pacemaker
         self._notifier, self._watch, self._reaper, self._clock = notifier, watch, reaper, clock
         self._event_log = event_log
-        self._outbox, self._refusals = outbox, refusals
+        self._outbox, self._refusals, self._projector = outbox, refusals, projector
         self.executor: TrackingExecutor | None = None
         """The event loop's default executor, where it is one that tracks thread jobs."""
         self.checks: dict[str, Check] = {
@@ -131,6 +136,7 @@ class Examination:
             thread_jobs=None if executor is None else executor.jobs,
             outliving=() if executor is None else executor.outliving,
             unreadable_rows=unreadable_rows(),
+            failing_projections=self._projector.failures,
             ready=not why_not,
             why_not=why_not,
         )

@@ -70,6 +70,10 @@ class Loops:
             ),
         ]
 
+    def sweep_soon(self) -> None:
+        """Triggers a sweep at once."""
+        self._kick_sweep.set()
+
     def register_anew(self) -> None:
         """Triggers the registration of a new epoch at once, because the current one has ended."""
         self._kick_anew.set()

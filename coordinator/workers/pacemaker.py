@@ -15,7 +15,8 @@ from coordinator.settings import Settings
 from coordinator.workers.lease import DECLARED_DEAD, Lease, Pacemaker
 from coordinator.workers.loops import every
 from coordinator.workers.stall import RECALL, StallWatch
-from stores.base import Heart, HeartStore, WorkerStore
+from stores.base import WorkerStore
+from stores.optional import Heart, HeartStore
 from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)

@@ -1,10 +1,10 @@
-"""The reaper: ends orphaned runs, and finishes the rollbacks of dead workers."""
+"""The reaper: ends orphaned runs or continues them, and finishes the rollbacks of dead workers."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 from coordinator.assistants.undo import Undo
@@ -66,6 +66,8 @@ class Reaper:
         self._first: AnyFuture | None = None
         self.swept_at: float | None = None
         """When the last sweep was committed, on `clock`."""
+        self.continue_run: Callable[[Ownership], Awaitable[bool]] = _not_continued
+        """Executes a further attempt of a run. Idempotent."""
         if not needed:
             self._swept.set()
 
@@ -116,8 +118,10 @@ class Reaper:
                 orphans = await self._store.sweep(by=me, error=error, before=before)
             finally:
                 for peer in dead:
-                    ended = sum(orphan.dead_epoch == peer.epoch for orphan in orphans)
-                    self._telemetry.emit(PeerBuried(peer.epoch, me, name_of(peer), ended))
+                    its = [orphan for orphan in orphans if orphan.dead_epoch == peer.epoch]
+                    continued = sum(orphan.attempt > 0 for orphan in its)
+                    ended = len(its) - continued
+                    self._telemetry.emit(PeerBuried(peer.epoch, me, name_of(peer), ended, continued))
             self._swept.set()
             self.swept_at = self._clock()
             self.hint_at_children_of(orphans)
@@ -178,6 +182,9 @@ class Reaper:
         return now - seen[1]
 
     async def _recover(self, orphan: Orphan) -> None:
+        if orphan.attempt and orphan.adopted is not None:
+            await self.continue_run(orphan.adopted)  # until it has begun, the next sweep returns it again
+            return
         if orphan.adopted is not None and not await self._undo(orphan, orphan.adopted):
             return  # the next sweep returns it again, as long as this worker has it adopted
         self._telemetry.emit(
@@ -186,6 +193,8 @@ class Reaper:
         signal = Signal(kind="settled", thread_id=orphan.thread_id, run_id=orphan.run_id)
         self._notifier.notify_thread(orphan.thread_id, signal)
         await self._queue.dispatch_next(orphan.thread_id, ANY_WORKER)
+        if orphan.rollback_ref is not None:
+            await self._undoing.forget(orphan.run_id, orphan.rollback_ref)
 
     async def _undo(self, orphan: Orphan, own: Ownership) -> bool:
         """Finishes the rollback of a dead worker's run. Returns False if it must be retried, or another epoch
@@ -210,3 +219,9 @@ class Reaper:
         self._slots.release(own.thread_id, own.run_id, fence=own.fence)
         await self._queue.dispatch_next(own.thread_id, finish.next_home)
         return True
+
+
+async def _not_continued(own: Ownership) -> bool:
+    """For a process without assistants."""
+    del own
+    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import sys
@@ -115,12 +116,18 @@ class StallWatch:
         task = asyncio.current_task(self._loop)
         context = _context_of(frames, task)
         run_context = None if context is None else context.get(current_run)
-        run = run_context.run if run_context is not None else None
-        if context is None and task is not None:
-            run = self.run_of_task(task)
+        if context is not None and run_context is not None:
+            return _named(run_context.run, run_context.node_in(context))
+        run = None if context is not None or task is None else self.run_of_task(task)
         if run is not None:
-            return f"of run {run.run_id!r} on thread {run.thread_id!r}"
+            return _named(run, None)
         return "of an unknown run" if context is None else "of no run"
+
+
+def _named(run: RunRecord, node: str | None) -> str:
+    parts = {"assistant": run.assistant_id, "node": node}
+    names = ", ".join(f"{part} {name!r}" for part, name in parts.items() if name is not None)
+    return f"of run {run.run_id!r}{f' ({names})' if names else ''} on thread {run.thread_id!r}"
 
 
 def _frames(innermost: FrameType | None) -> list[FrameType]:
@@ -137,14 +144,17 @@ def _frames(innermost: FrameType | None) -> list[FrameType]:
 
 def _context_of(frames: list[FrameType], task: asyncio.Task[object] | None) -> Context | None:
     """Returns the context of the callback or task step that the loop executes, or None if unknown. Handles of
-    uvloop hide it, and tasks before Python 3.12 have no `get_context`."""
+    uvloop hide it, and tasks before Python 3.12, which have no `get_context`, show it only to the garbage
+    collector, before the contexts of their callbacks."""
     handle = frames[0].f_locals.get("self") if frames else None
     if isinstance(handle, asyncio.Handle):
         context: Context | None = getattr(handle, "_context", None)
         if context is not None:
             return context
     get_context: Callable[[], Context] | None = getattr(task, "get_context", None)
-    return None if get_context is None else get_context()
+    if get_context is not None:
+        return get_context()
+    return next((one for one in gc.get_referents(task) if isinstance(one, Context)), None)
 
 
 def _no_run_of_task(task: asyncio.Task[object]) -> RunRecord | None:

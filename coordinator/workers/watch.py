@@ -57,6 +57,8 @@ class Watch:
         self._timeouts, self._drain = timeouts, drain
         self._missing: frozenset[str] = frozenset()
         self._failed = set[str]()
+        self.sweep_soon: Callable[[], None] = _no_sweep
+        """Triggers a sweep for dead and draining workers."""
 
     async def tick(self) -> None:
         """Delivers undelivered cancels to the runs of this worker, ends overdue runs, claims free threads,
@@ -75,9 +77,12 @@ class Watch:
         if not self._worker.epoch:
             return
         before = self._registry.under_way_now()
-        tick = await self._store.tick(self._worker.epoch)
+        tick = await self._store.tick(self._worker.epoch, self._executing(before))
         self.ticked_at = self._clock()
-        self._drop_runs_not_held(before, tick.holding)
+        self._drop_runs_not_held(before, tick.not_held)
+        for run_id in tick.not_held:
+            if before[run_id].handed_over:  # a peer continues it
+                await self._isolated(self._delivery.refresh_from_store(run_id), f"run {run_id!r}")
         if tick.drain is not None:
             self._drain.accept_request(tick.drain)
         for run_id in tick.cancelled:
@@ -106,24 +111,41 @@ class Watch:
                 self._failed.add(subject)
                 logger.exception("The tick failed for %s; every further tick retries", subject)
 
-    def _drop_runs_not_held(self, before: dict[str, Entry], holding: frozenset[str]) -> None:
+    def _executing(self, entries: dict[str, Entry]) -> list[str]:
+        epoch = self._worker.epoch
+        return [run_id for run_id, entry in entries.items() if entry.executes(epoch) or entry.handed_over]
+
+    def _drop_runs_not_held(self, before: dict[str, Entry], not_held: frozenset[str]) -> None:
         """Drops runs that hold their thread here, but not in the store. A store that was restored to an
         earlier state (a backup, or a failover that lost commits) may give the thread to another run. A run is
         dropped when two consecutive ticks miss it, because a run that ends during a tick is missed once.
         `before`: the runs in progress when the tick was sent."""
         epoch = self._worker.epoch
-        missing = {run_id for run_id in before.keys() - holding if before[run_id].executes(epoch)}
+        missing = {run_id for run_id in not_held if before[run_id].executes(epoch)}
         for run_id in missing & self._missing:
             self._delivery.lose(before[run_id], NOT_HELD)
         self._missing = frozenset(missing)
 
+    def place_released(self) -> None:
+        """A run of this worker has given its place back: claims what was left to other workers meanwhile."""
+        if self._queue.passed_over:
+            self._queue.passed_over = False
+            self._hinted.everything()
+
     def signal(self, signal: Signal) -> None:
-        """Handles a hint: refreshes the run or thread that it names, or all runs of this worker."""
+        """Handles a hint: refreshes the run or thread that it names, or all runs of this worker. A claim that
+        names a run: a draining worker has handed it over, and a sweep continues it."""
         if signal.kind == "cancel" and signal.run_id is not None:
             self._jobs.spawn(
                 self._delivery.refresh_from_store(signal.run_id), f"refreshing run {signal.run_id!r}"
             )
+        elif signal.kind == "claim" and signal.run_id is not None:
+            self.sweep_soon()
         elif signal.kind == "claim" and signal.thread_id is not None:
             self._hinted.thread(signal.thread_id)
         elif signal.kind in ("cancel", "claim"):
             self._hinted.everything()
+
+
+def _no_sweep() -> None:
+    """For a worker without loops."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Protocol
 
 from coordinator.clock import boottime
@@ -133,7 +134,10 @@ class Worker:
             began = self._clock()
             try:
                 return began, await self._store.register(
-                    new_worker(self._settings.lease_ttl, self._assistants(), command=self.command)
+                    replace(
+                        new_worker(self._settings.lease_ttl, self._assistants(), command=self.command),
+                        admits_only=self._settings.admit_only,
+                    )
                 )
             except StoreInUse as error:
                 if last_heartbeat is None:

@@ -1,81 +1,81 @@
-"""A chat on a page: the gateway mounted in an app of one's own, beside the page that uses it.
+"""The assistant of the chat page: it counts, as slowly as a model. It needs no key and no network.
 
-    export COORDINATOR_STORE=sqlite:///chat.db COORDINATOR_REDIS=redis://localhost
-    python -m examples.chat.app
-
-Any worker answers: a message goes to one, is stopped at another, and the page is reloaded from a third.
+coordinator dev --assistants examples.chat.app:chat --page examples/chat/page/dist
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from pathlib import Path
+import os
+import re
 from typing import Any
 
-from fastapi import FastAPI
-from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
 
-from coordinator import RunContext, assistant, open_coordinator
-from coordinator.gateway import create_gateway, serve
+from coordinator import Interrupt, Outcome, RunContext, assistant
 
-PAGE = Path(__file__).parent / "page"
-
-
-class Question(BaseModel):
-    text: str = Field(min_length=1, max_length=2000)
-    words: int = Field(default=40, ge=1, le=1000, description="How long the answer is")
-    pause: float = Field(default=0.08, ge=0, le=5, description="Seconds between two words")
-
-
-class Thread(BaseModel):
-    messages: list[dict[str, str]] = []
-
-
+PAUSE = float(os.environ.get("CHAT_PAUSE", "0.05"))
+"""Seconds between two numbers."""
 SAVE_EVERY = 10
-"""Words between two saves. A worker that dies loses the words after its last save; a cancelled run saves its
-whole answer."""
+"""Numbers between two saves. What a worker that dies has counted since is counted again."""
+LARGE = 1000
+"""Before it counts further, the assistant requests an approval."""
+
+Message = dict[str, Any]
 
 
-@assistant(name="chat", input=Question)
-async def chat(ctx: RunContext) -> dict[str, Any]:
-    """Answers word by word, as a model would."""
-    question = Question.model_validate(ctx.request.input)
-    thread = Thread.model_validate(ctx.values or {})
-    messages = [*thread.messages, {"role": "user", "content": question.text}]
-    await ctx.save({"messages": messages})
-    answer = ""
+class Turn(BaseModel):
+    messages: list[Message] = Field(default_factory=list[Message])
+
+
+@assistant(name="chat", input=Turn, retries=20)
+async def chat(ctx: RunContext) -> Outcome | dict[str, Any]:
+    """Counts to the number in the message, or to 40."""
+    held, answer = begun(ctx)
+    await ctx.save({"messages": [*held, answer] if answer["content"] else held})
+    last = number_in(held[-1])
+    if last > LARGE and ctx.request.command is None:
+        question = Interrupt({"question": f"Count to {last}? That is a lot."}, id=ctx.run.run_id)
+        return Outcome(values={"messages": held}, paused=True, interrupts=(question,))
+    if ctx.request.command is not None and ctx.request.command.resume is not True:
+        return {"messages": [*held, {**answer, "content": "As you wish."}]}
     try:
-        for count, word in enumerate(words(question), start=1):
-            answer += f"{word} "
-            await ctx.emit("messages", {"content": f"{word} "})
-            if count % SAVE_EVERY == 0:
-                await ctx.save({"messages": [*messages, {"role": "assistant", "content": answer}]})
-            await asyncio.sleep(question.pause)
+        await count(ctx, held, answer, last)
     except asyncio.CancelledError:
-        await ctx.save({"messages": [*messages, {"role": "assistant", "content": answer}]})
+        await ctx.save({"messages": [*held, answer]})  # stopped: what was shown is kept
         raise
-    return {"messages": [*messages, {"role": "assistant", "content": answer}]}
+    return {"messages": [*held, answer]}
 
 
-def words(question: Question) -> list[str]:
-    opening = [f"“{question.text}”", "is", "a", "good", "question."]
-    return opening + [f"{number}," for number in range(1, question.words - len(opening) + 1)]
+def begun(ctx: RunContext) -> tuple[list[Message], Message]:
+    """Returns the messages before the answer, and the answer: empty, or what an attempt on another worker has
+    saved of it. Its id is that of the run, so that the page replaces the answer of that attempt."""
+    answer: Message = {"type": "ai", "id": ctx.run.run_id, "content": ""}
+    values: Turn = Turn.model_validate(ctx.values or {})
+    held = values.messages
+    if held and held[-1]["id"] == answer["id"]:
+        answer = held.pop()
+    known = {message["id"] for message in held}
+    given = ctx.input.messages if isinstance(ctx.input, Turn) else []
+    return held + [message for message in given if message["id"] not in known], answer
 
 
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-    async with open_coordinator(assistants=[chat]) as manager:
-        gateway = create_gateway(manager)
-        async with gateway.running():
-            app.mount("/api", gateway)
-            app.mount("/", StaticFiles(directory=PAGE, html=True))
-            yield
+async def count(ctx: RunContext, held: list[Message], answer: Message, last: int) -> None:
+    done = len(answer["content"].split())
+    if done:  # the page has counted further: begin again with what was saved
+        await emit(ctx, answer, answer["content"])
+    for number in range(done + 1, last + 1):
+        answer["content"] += f"{number} "
+        await emit(ctx, answer, f"{number} ")
+        if number % SAVE_EVERY == 0:
+            await ctx.save({"messages": [*held, answer]})
+        await asyncio.sleep(PAUSE)
 
 
-app = FastAPI(lifespan=lifespan)
+async def emit(ctx: RunContext, answer: Message, text: str) -> None:
+    await ctx.emit("messages", [{"type": "AIMessageChunk", "id": answer["id"], "content": text}, {}])
 
-if __name__ == "__main__":
-    serve("examples.chat.app:app", workers=3)  # uvicorn, and at SIGTERM runs are drained first
+
+def number_in(message: Message) -> int:
+    match = re.search(r"\d+", str(message["content"]))
+    return int(match[0]) if match else 40

@@ -1,5 +1,5 @@
-"""Writes of catalogue, crons, webhooks and deaths of workers, repeated after an attempt whose answer was
-lost.
+"""Writes of catalogue, crons, assistants, webhooks and deaths of workers, repeated after an attempt whose
+answer was lost.
 
 What the first attempt has written must not look like another client's write: "exists already", "not found",
 "changed". Where the rows alone do not show which it is, the state before the first attempt is read first.
@@ -15,13 +15,16 @@ from functools import cached_property
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from stores.assistants import AssistantRow
 from stores.catalogue import NewThread, ThreadPatch
 from stores.crons import CronRow, Firing
 from stores.errors import RunNotFound, StoreUnavailable, ThreadExists, ThreadNotFound
+from stores.json_values import JsonObject
 from stores.postgres.options import Options
 from stores.rows import RunRow, ThreadRow, WorkerRow
+from stores.sql.assistants import content, values
 from stores.sql.codec import cron_values, dumps
-from stores.sql.postgres import crons, history, threads, webhooks, workers
+from stores.sql.postgres import assistants, crons, history, projections, records, threads, webhooks, workers
 from stores.sql.postgres.calls import OUTCOME_UNKNOWN, Call, Rows, Unknown, scalar
 from stores.states import WorkerState
 from stores.transactions import SQLTransactions
@@ -80,6 +83,26 @@ class WritesMadeAgain(SQLTransactions):
                 return patched
             await asyncio.sleep(random.uniform(0, _PAUSE))
         raise StoreUnavailable(f"other processes patch thread {thread_id!r} all the time")
+
+    async def update_extra(
+        self, run_id: str, extra: JsonObject, *, user_id: str | None, max_bytes: int
+    ) -> JsonObject | None:
+        """As `patch_thread`."""
+        lock = self._patching.setdefault(f"run {run_id}", asyncio.Lock())
+        async with lock:
+            until = asyncio.get_running_loop().time() + self._options.busy_timeout
+            while asyncio.get_running_loop().time() < until:
+                was = await self._read(records.extra, run_id, user_id)
+                if was is None:
+                    raise RunNotFound(run_id)
+                merged = {**json.loads(was), **extra}
+                if len(text := dumps(merged)) > max_bytes:
+                    return None
+                reply = await self._write(records.update_extra, run_id, user_id, was, text)
+                if reply == "updated":
+                    return merged
+                await asyncio.sleep(random.uniform(0, _PAUSE))
+        raise StoreUnavailable(f"other processes update run {run_id!r} all the time")
 
     async def fence_worker(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
         call = workers.fence_worker(self._now(), peer.epoch, peer.hb_seq, by, proven=proven)
@@ -145,6 +168,34 @@ class WritesMadeAgain(SQLTransactions):
         stored = await self.cron(firing.cron_id, user_id=None)
         wanted = firing.at, firing.next_at, error
         return stored is not None and (stored.last_at, stored.next_at, stored.last_error) == wanted
+
+    async def create_assistant(self, assistant: AssistantRow) -> AssistantRow | None:
+        call = assistants.create(self._now(), assistant)
+        answer = await self._made(call.if_made_again(lambda rows: call.answer(rows) or OUTCOME_UNKNOWN))
+        if answer is not OUTCOME_UNKNOWN:
+            return answer
+        stored = await self.assistant(assistant.assistant_id, user_id=None)
+        mine = stored is not None and (stored.revision, values(stored)) == (1, values(assistant))
+        return stored if mine else None
+
+    async def change_assistant(self, assistant: AssistantRow, *, user_id: str | None) -> AssistantRow | None:
+        call = assistants.change(self._now(), assistant, user_id)
+        answer = await self._made(call.if_made_again(lambda rows: call.answer(rows) or OUTCOME_UNKNOWN))
+        if answer is not OUTCOME_UNKNOWN:
+            return answer
+        stored = await self.assistant(assistant.assistant_id, user_id=user_id)
+        wanted = assistant.revision + 1, content(assistant)
+        return stored if stored is not None and (stored.revision, content(stored)) == wanted else None
+
+    async def delete_assistant(self, assistant_id: str, *, user_id: str | None) -> bool:
+        before = await self.assistant(assistant_id, user_id=user_id)
+        call = assistants.delete(self._now(), assistant_id, user_id)
+        return await self._made(call.if_made_again(lambda rows: scalar(rows) or before is not None))
+
+    async def remove_projection(self, name: str) -> bool:
+        before = any(row.name == name for row in await self.projections())
+        call = projections.remove(self._now(), name)
+        return await self._made(call.if_made_again(lambda rows: scalar(rows) or before))
 
     async def report_webhook(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool:
         call = webhooks.report(self._now(), run_id, attempt, report)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, cast
@@ -25,13 +25,13 @@ from stores.postgres.hosts import Hosts
 from stores.postgres.migrating import migrate
 from stores.postgres.options import Options
 from stores.postgres.repeated import WritesMadeAgain
-from stores.postgres.sweeping import end_all
+from stores.postgres.sweeping import adopt_all, end_all
 from stores.rows import Admission, Decision, Limits, NewWorker, Orphan, Tick, WorkerRow
 from stores.spec import RECORDED, AdmissionRequest
-from stores.sql.postgres import admission, decisions, inspection, reading, schema, workers
+from stores.sql.postgres import admission, attempts, decisions, inspection, reading, schema, workers
 from stores.sql.postgres.calls import OUTCOME_UNKNOWN, BatchFunction, Call
 from stores.sql.postgres.statements import POSTGRES
-from stores.sql.statements import AsCall, P, Query, SearchStatement, Statement, T, Transaction
+from stores.sql.statement import AsCall, P, Query, SearchStatement, Statement, T, Transaction
 from stores.states import Cause
 from stores.tasks import AnyFuture, begin_soon
 from stores.times import limit as limit_of
@@ -262,8 +262,8 @@ class PostgresStore(WritesMadeAgain):
     async def standing(self, run_id: str) -> Decision | None:
         return await self._ticks.run(decisions.standing(run_id), reads=True)
 
-    async def tick(self, epoch: int) -> Tick:
-        return await self._ticks.run(reading.tick(epoch, self._now()), reads=True)
+    async def tick(self, epoch: int, executing: Collection[str] = ()) -> Tick:
+        return await self._ticks.run(reading.tick(epoch, self._now(), executing), reads=True)
 
     # -- what takes more than one call
 
@@ -330,9 +330,11 @@ class PostgresStore(WritesMadeAgain):
     async def sweep(self, *, by: int, error: str, before: str | None = None) -> list[Orphan]:
         """A transaction for each run; see `stores.sql.postgres.workers`."""
         orphans = await self._waiting.run(workers.adopted_before(by))
+        orphans += await self._waiting.run(attempts.given_before(by))
         known = {orphan.run_id for orphan in orphans}
-        orphaned = await self._write(workers.orphaned, before=limit_of(before))
-        ended = await self._end_all(orphaned, by, error)
+        orphaned = await self._write(workers.orphaned, by=by, before=limit_of(before))
+        ended = await self._end_all([one for one in orphaned if one.ends], by, error)
+        ended += await adopt_all(orphaned, lambda one: self._briefly(attempts.adopt(self._now(), one, by)))
         try:
             await self._write(workers.settle_strays)
         except StoreUnavailable as fault:
@@ -352,7 +354,8 @@ class PostgresStore(WritesMadeAgain):
         if row is None or row.settled_at is None:
             return None
         decided = row.cancel_cause is not Cause.orphaned
-        return Orphan(one.run_id, one.thread_id, row.status, one.epoch, decided=decided)
+        ref = one.noted_ref
+        return Orphan(one.run_id, one.thread_id, row.status, one.epoch, rollback_ref=ref, decided=decided)
 
     # -- beside the calls
 

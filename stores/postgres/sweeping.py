@@ -13,6 +13,8 @@ from stores.sql.postgres.workers import Orphaned
 
 logger = logging.getLogger(__name__)
 
+ADOPTED_AT_ONCE = 64
+"""A sweep leaves further runs to the sweeps of other workers, and to its next one."""
 _LOOKS = 8  # how many are ended at once
 
 
@@ -49,6 +51,29 @@ async def end_all(
             except StoreUnavailable as fault:
                 faults.append(fault)
     return _ended_or_raise(list(orphans.values()), faults)
+
+
+async def adopt_all(
+    orphaned: list[Orphaned], adopt: Callable[[Orphaned], Awaitable[Orphan | None]]
+) -> list[Orphan]:
+    """Those of the runs that may continue, one after another, at most ADOPTED_AT_ONCE. A locked run is left
+    to the next sweep; if the store becomes unavailable, all further ones are, and what was adopted is
+    returned all the same."""
+    adopted: list[Orphan] = []
+    for one in orphaned:
+        if len(adopted) == ADOPTED_AT_ONCE:
+            break
+        try:
+            orphan = await adopt(one) if one.adoptable else None
+        except RowLocked as locked:
+            logger.warning("Run %r is locked and continued by the next sweep: %s", one.run_id, locked)
+            continue
+        except StoreUnavailable as fault:
+            logger.warning("Run %r and further ones are continued by the next sweep: %s", one.run_id, fault)
+            break
+        if orphan is not None:
+            adopted.append(orphan)
+    return adopted
 
 
 def _ended_or_raise(orphans: list[Orphan], faults: list[BaseException]) -> list[Orphan]:

@@ -13,7 +13,7 @@ from stores.checkpoints import CheckpointRow
 from stores.crons import CronRow
 from stores.json_values import JsonMapping, JsonObject
 from stores.rows import COUNTERS, MESSAGES, Decision, DrainWish, Json, Ownership, RunRow, ThreadRow
-from stores.spec import COLUMN_NAMES, RECORDED, ROLES, Kind, RunColumns, value_in
+from stores.spec import COLUMN_NAMES, PRIVATE, RECORDED, ROLES, Kind, RunColumns, value_in
 from stores.sql.columns import Column, Columns, Convert
 from stores.states import OPEN, CancelAction, Cause, DisconnectMode, RunStatus, WebhookState
 from stores.times import iso
@@ -32,9 +32,13 @@ _COUNTERS = _OWN.index("counters")
 PLAIN_COLUMNS = (*_OWN[:_COUNTERS], *_OWN[_COUNTERS + 1 :], *COLUMN_NAMES)
 """What became of a run, then what its spec requests. The first is `run_id`."""
 RUN_COLUMNS = ", ".join(PLAIN_COLUMNS + COUNTER_COLUMNS)
-RUN_TEXTS = tuple(map(PLAIN_COLUMNS.index, ("metadata", "kwargs", "result", "rollback_ref")))
+RUN_TEXTS = tuple(map(PLAIN_COLUMNS.index, ("metadata", "kwargs", "result", "rollback_ref", "extra")))
 """The places of the columns that may be large."""
-_EMPTY = {"kwargs": "'{}' AS kwargs", "result": "NULL AS result", "rollback_ref": "NULL AS rollback_ref"}
+_EMPTY = {
+    "kwargs": "'{}' AS kwargs",
+    "extra": "'{}' AS extra",
+    **{name: f"NULL AS {name}" for name in ("result", "rollback_ref", *PRIVATE)},
+}
 DECISION_COLUMNS = (
     "run_id, thread_id, status, settled_at, owner_epoch, home_epoch, fence,"
     " cancel_action, cancel_cause, cancel_reason, cancel_actor, error"
@@ -208,9 +212,9 @@ def record_writer(text: Text) -> Callable[[JsonMapping], JsonObject]:
 
 
 def run_columns(without: Collection[str]) -> str:
-    """RUN_COLUMNS, with empty values in place of these columns."""
-    names = (_EMPTY[name] if name in without else name for name in PLAIN_COLUMNS + COUNTER_COLUMNS)
-    return ", ".join(names)
+    """RUN_COLUMNS for lists: with empty values in place of these columns and of private ones."""
+    empty = {*without, *PRIVATE}
+    return ", ".join(_EMPTY[name] if name in empty else name for name in PLAIN_COLUMNS + COUNTER_COLUMNS)
 
 
 def _or_none(kind: Callable[[str], Column]) -> Convert:
@@ -249,9 +253,9 @@ _STAMPS = (
 
 
 def record(row: RunRow) -> JsonObject:
-    """A row as the mapping that record operations return: plain values, ISO stamps; status and on_disconnect
-    as members, so that the value of a newer program differs from a damaged one."""
-    named = {name: getattr(row, name) for name in PLAIN_COLUMNS}
+    """A row as the mapping that record operations return: plain values, ISO stamps, nothing private; status
+    and on_disconnect as members, so that the value of a newer program differs from a damaged one."""
+    named = {name: getattr(row, name) for name in PLAIN_COLUMNS if name not in PRIVATE}
     named.update(row.counters)
     named["status"] = row.status
     named["on_disconnect"] = DisconnectMode.stored(row.on_disconnect)
@@ -372,7 +376,7 @@ def claimed_webhook(columns: Columns, settled: JsonMapping) -> ClaimedWebhook:
 
 _CRON_NAMES = tuple(f.name for f in fields(CronRow))
 CRON_COLUMNS = ", ".join(_CRON_NAMES)
-CRON_TEXTS = tuple(map(_CRON_NAMES.index, ("payload", "metadata")))
+CRON_TEXTS = tuple(map(_CRON_NAMES.index, ("payload", "metadata", "user_document")))
 CRON_VALUES = _CRON_NAMES[: _CRON_NAMES.index("last_at")]
 """The columns of a cron that its maker sets; the rest is the store's."""
 
@@ -381,6 +385,7 @@ def cron_values(cron: CronRow) -> tuple[Column, ...]:
     """In the order of CRON_VALUES."""
     written = {name: getattr(cron, name) for name in CRON_VALUES}
     written["payload"], written["metadata"] = dumps(cron.payload), dumps(cron.metadata)
+    written["user_document"] = dumps_or_null(cron.user_document)
     return tuple(written.values())
 
 
@@ -388,5 +393,6 @@ def cron_row(columns: Columns) -> CronRow:
     """Map a row selected with CRON_COLUMNS."""
     named: dict[str, Column] = dict(zip(_CRON_NAMES, columns, strict=True))
     named["enabled"] = bool(named["enabled"])
-    named["payload"], named["metadata"] = loads(named["payload"]), loads(named["metadata"])
+    for name in ("payload", "metadata", "user_document"):
+        named[name] = loads(named[name])
     return CronRow(**named)

@@ -6,17 +6,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
+from stores.assistants import AssistantRow
 from stores.crons import CronRow
 from stores.finding import IdKind
 from stores.json_values import JsonObject
 from stores.rows import RunRow, Transition
+from stores.sql import assistants
 from stores.sql.codec import CRON_COLUMNS, WEBHOOK_COLUMNS, cron_row, record, token_totals, webhook_row
 from stores.sql.columns import Column
 from stores.sql.conditions import IN_FLIGHT, ROLLED_BACK, SHOWN_STATUS, WAITING
 from stores.sql.readable import readable
-from stores.sql.select import RUNS_IN_FLIGHT, Mapper, Row, Select, member_of
+from stores.sql.select import RUNS_IN_FLIGHT, RUNS_IN_FLIGHT_BY_ID, Mapper, Row, Select, member_of
 from stores.sql.tables import END_OF_IDS, IDS
 from stores.states import Cause, RunStatus
 from stores.webhooks import WebhookRow
@@ -60,10 +62,14 @@ _HOLDER = (
     f"thread_id = :thread AND {IN_FLIGHT} ORDER BY holds_thread DESC, not_before IS NOT NULL, seq LIMIT 1"
 )
 _LINE = f"thread_id = :thread AND {WAITING} ORDER BY seq"
+_PENDING_ON = (
+    "owner_epoch = :epoch AND holds_thread AND status = 'pending' AND kind = 'run'"
+    " ORDER BY row_number() OVER (PARTITION BY user_id ORDER BY created_us, run_id), created_us, run_id"
+)
 
 
 def row(run_id: str, user_id: str | None) -> Select[RunRow | None]:
-    return Select(None, "runs", _ONE, {"run": run_id, "user": user_id}, _mapped)
+    return Select(None, "runs", _ONE, {"run": run_id, "user": user_id}, _mapped, private=True)
 
 
 def holder(thread_id: str) -> Select[str | None]:
@@ -74,6 +80,12 @@ def holder(thread_id: str) -> Select[str | None]:
 def waiting_line(thread_id: str) -> Select[list[str]]:
     """Run ids in the order in which they will take the thread."""
     return Select("run_id", RUNS_IN_FLIGHT, _LINE, {"thread": thread_id}, _ids)
+
+
+def pending_on(epoch: int) -> Select[list[str]]:
+    """Runs that hold their thread on that worker and have not started: the oldest of each user, then the
+    second one of each, and so on."""
+    return Select("run_id", "runs", _PENDING_ON, {"epoch": epoch}, _ids)
 
 
 def runs(
@@ -113,7 +125,8 @@ _TRANSITION = ", ".join(field.name for field in fields(Transition))
 
 def transitions(run_id: str) -> Select[list[Transition]]:
     def answer(rows: Sequence[Row], mapper: Mapper) -> list[Transition]:
-        return readable("transition", rows, lambda row: _transition(mapper(row)))
+        stored = readable("transition", rows, lambda row: _transition(mapper(row)))
+        return [line for row in stored for line in _lines(row)]
 
     return Select(_TRANSITION, "transitions", "run_id = :run ORDER BY id", {"run": run_id}, answer)
 
@@ -136,6 +149,16 @@ def _transition(columns: Row) -> Transition:
         fence=fence,
         detail=detail,
     )
+
+
+def _lines(stored: Transition) -> list[Transition]:
+    """A run that started in the transaction of its admission has one row for both lines."""
+    if stored.what != "started" or stored.from_status is not None:
+        return [stored]
+    return [
+        replace(stored, what="admitted", to_status=RunStatus.pending),
+        replace(stored, from_status=RunStatus.pending, actor=None),
+    ]
 
 
 def ids_from(kind: IdKind, prefix: str, limit: int) -> Select[list[str]]:
@@ -175,9 +198,21 @@ def inflight_runs(
     where, parameters = _narrowed(SHOWN_STATUS, statuses, thread_id=thread_id, user_id=user_id)
     return Select(
         None,
-        RUNS_IN_FLIGHT,
-        f"{IN_FLIGHT} AND {where} AND run_id > :after ORDER BY run_id LIMIT :limit",
-        {**parameters, "after": after, "limit": limit},
+        RUNS_IN_FLIGHT_BY_ID if thread_id is None else RUNS_IN_FLIGHT,
+        f"{IN_FLIGHT} AND {where} AND run_id > :after ORDER BY run_id LIMIT {limit:d}",
+        {**parameters, "after": after},
+        _runs,
+    )
+
+
+def started_runs(thread_id: str, after: int, limit: int, user_id: str | None) -> Select[list[RunRow]]:
+    """In the order in which they took the thread. `fence > 0` and the kind are those of the index."""
+    return Select(
+        None,
+        "runs",
+        f"thread_id = :thread AND fence > :after AND fence > 0 AND kind = 'run' AND {_OF_USER}"
+        " ORDER BY fence LIMIT :limit",
+        {"thread": thread_id, "after": after, "limit": limit, "user": user_id},
         _runs,
     )
 
@@ -231,7 +266,7 @@ def aggregate_tokens(thread_id: str, *, include_active: bool) -> Select[JsonObje
     return Select(_TOKENS, "runs", f"{where} GROUP BY 1", parameters, answer)
 
 
-# -- webhooks and crons
+# -- webhooks, crons, assistants
 
 
 def count_webhooks(states: Sequence[str], user_id: str | None) -> Select[int]:
@@ -267,3 +302,13 @@ def cron(cron_id: str, user_id: str | None) -> Select[CronRow | None]:
 
     parameters = {"cron": cron_id, "user": user_id}
     return Select(CRON_COLUMNS, "crons", f"cron_id = :cron AND {_OF_USER}", parameters, answer)
+
+
+def assistant(assistant_id: str, user_id: str | None) -> Select[AssistantRow | None]:
+    def answer(rows: Sequence[Row], mapper: Mapper) -> AssistantRow | None:
+        return assistants.assistant_row(mapper(rows[0])) if rows else None
+
+    parameters = {"assistant": assistant_id, "user": user_id}
+    return Select(
+        assistants.COLUMNS, "assistants", f"assistant_id = :assistant AND {_OF_USER}", parameters, answer
+    )

@@ -15,13 +15,11 @@ The type checker compares the modules of both engines with these Protocols, and 
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Sequence
-from typing import Concatenate, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, cast
+from collections.abc import Collection, Sequence
+from typing import NamedTuple, Protocol
 
 from stores.catalogue import Heavy, RemovedThread, ThreadQuery
 from stores.checkpoints import CheckpointRow
-from stores.crons import CronQuery, CronRow, DueCrons, Firing
 from stores.events import EventPage, EventsKept, NewEvents, Position
 from stores.finding import ListPosition, RunQuery
 from stores.json_values import JsonMapping
@@ -47,29 +45,16 @@ from stores.rows import (
     WorkerRow,
 )
 from stores.spec import AdmissionRequest
-from stores.sql.postgres.calls import Call
+from stores.sql.client_statements import (
+    AssistantStatements,
+    CronStatements,
+    ProjectionStatements,
+    WebhookStatements,
+)
 from stores.sql.select import Select
+from stores.sql.statement import T, statement
 from stores.states import CancelAction, Cause, RunStatus
-from stores.webhooks import ClaimedWebhook, Shares, WebhookReport
-
-P = ParamSpec("P")
-T = TypeVar("T")
-Query = TypeVar("Query")
-
-OnConnection: TypeAlias = Callable[Concatenate[sqlite3.Connection, P], T]
-"""SQLite's kind of function."""
-AsCall: TypeAlias = Callable[P, Call[T]]
-"""PostgreSQL's kind of function."""
-Statement: TypeAlias = OnConnection[P, T] | AsCall[P, T]
-Transaction: TypeAlias = Statement[Concatenate[int, P], T]
-"""With its time, and the arguments P."""
-SearchStatement: TypeAlias = Statement[Concatenate[Query, str | None, P], T]
-"""With the query, the user whose rows are searched (None = those of all users), and the arguments P."""
-
-
-def statement(operation: Callable[P, T]) -> Statement[P, T]:
-    """The type of an engine's function for `operation`."""
-    return cast("Statement[P, T]", operation)
+from stores.thread_states import RemovedState
 
 
 class AdmissionStatements(Protocol):
@@ -87,39 +72,18 @@ class AdmissionStatements(Protocol):
     def claimants(thread_id: str) -> list[int]: ...
 
 
+class AttemptStatements(Protocol):
+    @statement
+    @staticmethod
+    def hand_over(now: int, own: Ownership) -> Decision | None: ...
+
+
 class CheckpointStatements(Protocol):
     @statement
     @staticmethod
     def checkpoints(
         thread_id: str, *, run_id: str | None, before: str | None, limit: int
     ) -> list[CheckpointRow]: ...
-
-
-class CronStatements(Protocol):
-    @statement
-    @staticmethod
-    def create(now: int, cron: CronRow, *, thread_must_exist: bool, limit: int | None) -> CronRow: ...
-    @statement
-    @staticmethod
-    def replace(now: int, cron: CronRow, user_id: str | None) -> CronRow | None: ...
-    @statement
-    @staticmethod
-    def delete(now: int, cron_id: str, user_id: str | None) -> bool: ...
-    @statement
-    @staticmethod
-    def listed(query: CronQuery, user_id: str | None) -> Page[CronRow]: ...
-    @statement
-    @staticmethod
-    def count(query: CronQuery, user_id: str | None) -> int: ...
-    @statement
-    @staticmethod
-    def next_due(assistants: Sequence[str], now: int) -> float | None: ...
-    @statement
-    @staticmethod
-    def due(assistants: Sequence[str], limit: int, now: int) -> DueCrons: ...
-    @statement
-    @staticmethod
-    def skip(now: int, firing: Firing, error: str | None) -> bool: ...
 
 
 class DecisionStatements(Protocol):
@@ -227,7 +191,7 @@ class PruningStatements(Protocol):
 class ReadingStatements(Protocol):
     @statement
     @staticmethod
-    def tick(epoch: int, now: int) -> Tick: ...
+    def tick(epoch: int, now: int, executing: Collection[str]) -> Tick: ...
     @statement
     @staticmethod
     def thread(thread_id: str, user_id: str | None) -> ThreadRow | None: ...
@@ -263,6 +227,21 @@ class RecordStatements(Protocol):
     def delete(now: int, run_id: str) -> None: ...
 
 
+class ThreadStateStatements(Protocol):
+    @statement
+    @staticmethod
+    def note_states(now: int, own: Ownership, kinds: Sequence[str]) -> None: ...
+    @statement
+    @staticmethod
+    def claim(now: int, kinds: Sequence[str], limit: int) -> list[RemovedState]: ...
+    @statement
+    @staticmethod
+    def forget(now: int, states: Sequence[RemovedState]) -> None: ...
+    @statement
+    @staticmethod
+    def removed(thread_id: str, kind: str) -> RemovedState | None: ...
+
+
 class ThreadStatements(Protocol):
     @statement
     @staticmethod
@@ -276,26 +255,6 @@ class ThreadStatements(Protocol):
     @statement
     @staticmethod
     def expire_threads(now: int, limit: int) -> list[RemovedThread]: ...
-
-
-class WebhookStatements(Protocol):
-    @statement
-    @staticmethod
-    def next_due(now: int) -> float | None: ...
-    @statement
-    @staticmethod
-    def claim(
-        now: int, epoch: int, lease: int, limit: int, *, shares: Shares | None
-    ) -> list[ClaimedWebhook]: ...
-    @statement
-    @staticmethod
-    def report(now: int, run_id: str, attempt: int, result: WebhookReport) -> bool: ...
-    @statement
-    @staticmethod
-    def revive(now: int, run_ids: Sequence[str] | None, user_id: str | None) -> list[str]: ...
-    @statement
-    @staticmethod
-    def stop(now: int, run_ids: Sequence[str] | None, user_id: str | None) -> list[str]: ...
 
 
 class WorkerStatements(Protocol):
@@ -330,6 +289,8 @@ class Statements(NamedTuple):
     store."""
 
     admission: AdmissionStatements
+    assistants: AssistantStatements
+    attempts: AttemptStatements
     checkpoints: CheckpointStatements
     crons: CronStatements
     decisions: DecisionStatements
@@ -337,10 +298,12 @@ class Statements(NamedTuple):
     finding: FindingStatements
     history: HistoryStatements
     ownership: OwnershipStatements
+    projections: ProjectionStatements
     pruning: PruningStatements
     reading: ReadingStatements
     records: RecordStatements
     selecting: SelectingStatements
+    thread_states: ThreadStateStatements
     threads: ThreadStatements
     webhooks: WebhookStatements
     workers: WorkerStatements

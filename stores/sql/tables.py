@@ -15,10 +15,13 @@ TABLES = (
     Table("threads", ("thread_id",)),
     Table("deleted_threads", ("thread_id",)),
     Table("passing_fences", ("forget_at", "thread_id")),
+    Table("thread_states", ("thread_id", "kind")),
     Table("runs", ("run_id",)),
     Table("transitions", ("id",)),
     Table("webhooks", ("run_id",)),
     Table("crons", ("cron_id",)),
+    Table("assistants", ("assistant_id",)),
+    Table("assistant_versions", ("assistant_id", "version")),
     Table("event_logs", ("run_id",)),
     Table("run_events", ("run_id", "fence", "number")),
 )

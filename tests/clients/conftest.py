@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Generator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.support.browser import CHROMIUM, QUIET
+
+expect.set_options(timeout=20_000)
+"""Milliseconds. A busy machine takes longer than the default of five seconds for a page."""
 
 
 @pytest.fixture(scope="module")

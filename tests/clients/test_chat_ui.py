@@ -1,4 +1,4 @@
-"""The page of docs/guides/chat-ui.md in a real browser, built from the guide's text, on `coordinator dev`."""
+"""The pages of docs/guides/chat-ui.md in a browser, built from the guide's text, on `coordinator dev`."""
 
 from __future__ import annotations
 
@@ -35,16 +35,45 @@ def block(language: str, containing: str = "") -> str:
     return next(text for text in blocks if containing in text)
 
 
+HELD = "held"
+"""While this file exists, an answer to "Reload me" waits after its tenth word."""
+
+
+def agent(held: Path) -> str:
+    """The guide's agent, which a slow browser does not miss."""
+    pause = "            await asyncio.sleep(0.05)\n"
+    waits = (
+        "            reloads = number == 10 and messages[-1]['content'] == 'Reload me'\n"
+        f"            while reloads and os.path.exists({str(held)!r}):\n"
+        "                await asyncio.sleep(0.02)\n"
+    )
+    source = block("python", "async def chat")
+    assert pause in source
+    return "import os\n" + source.replace(pause, pause + waits)
+
+
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("chat-ui")
+
+
+SDK, REACT = "@langchain/langgraph-sdk/react", "@langchain/react"
+of_the_sdk = pytest.mark.parametrize("site", [SDK], indirect=True)
+"""What only one of the two pages has."""
+
+
+@pytest.fixture(scope="module", params=[SDK, REACT])
+def site(request: pytest.FixtureRequest, folder: Path) -> Generator[str]:
     installed(PACKAGE)
-    folder = tmp_path_factory.mktemp("chat-ui")
     api, page = free_port(), free_port()
-    (folder / "chat.py").write_text(block("python", "async def chat"), encoding="utf-8")
+    (folder / "chat.py").write_text(agent(folder / HELD), encoding="utf-8")
     (folder / "index.html").write_text(block("html"), encoding="utf-8")
-    script = block("jsx").replace("http://localhost:2024", f"http://localhost:{api}")
+    script = block("jsx", f'from "{request.param}"').replace(
+        "http://localhost:2024", f"http://localhost:{api}"
+    )
     (folder / "app.jsx").write_text(script, encoding="utf-8")
-    (folder / "node_modules").symlink_to(PACKAGE / "node_modules")
+    if not (folder / "node_modules").exists():
+        (folder / "node_modules").symlink_to(PACKAGE / "node_modules")
     serve = shlex.split(block("sh", "coordinator dev"))
     variables = dict(word.split("=", 1) for word in serve if word.startswith("COORDINATOR_"))
     command = serve[serve.index("dev") :]
@@ -79,10 +108,12 @@ WHOLE = " ".join(str(number) for number in range(1, 41))
 
 
 def test_the_packages_that_the_guide_names_are_tested() -> None:
-    named = set(block("sh", "npm install").split()[2:])
     text = (PACKAGE / "package.json").read_text(encoding="utf-8")
-    assert all(f'"{name.rpartition("@")[0] or name}"' in text for name in named)
-    assert '"@langchain/langgraph-sdk": "1.15.0"' in text
+    for package in ("@langchain/langgraph-sdk@1.15.0", "@langchain/react@1.1.0"):
+        named = set(block("sh", f"npm install {package}").split()[2:])
+        assert all(f'"{name.rpartition("@")[0] or name}"' in text for name in named)
+        name, _, version = package.rpartition("@")
+        assert f'"{name}": "{version}"' in text
 
 
 def test_tokens_are_shown_while_the_run_emits(page: Page) -> None:
@@ -107,22 +138,26 @@ def test_stop_keeps_the_partial_answer(page: Page) -> None:
     assert len(stopped) == 1
     assert "40" not in stopped[0].split()
     send(page, "And now")  # the thread is free and continues from there
+    expect(page.locator("li.ai span").last).to_contain_text("39 40")
     finished(page)
     assert answers(page) == [*stopped, WHOLE]
     expect(page.locator("li.human span")).to_have_text(["Count", "And now"])
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
-def test_reload_resumes_the_running_answer(page: Page) -> None:
+def test_reload_resumes_the_running_answer(page: Page, folder: Path) -> None:
+    (folder / HELD).touch()
     send(page, "Reload me")
     expect(page.locator("li.ai span")).to_contain_text("5 6")
     page.reload()
     expect(page.get_by_role("button", name="Stop")).to_be_visible()
     expect(page.locator("li.ai span")).to_contain_text("1 2 3 4 5 6 7 8 9 10")
+    (folder / HELD).unlink()
     finished(page)
     assert answers(page) == [WHOLE]
 
 
+@of_the_sdk
 def test_regenerated_answer_keeps_both_versions(page: Page) -> None:
     send(page, "First")
     finished(page)
@@ -143,6 +178,7 @@ def test_regenerated_answer_keeps_both_versions(page: Page) -> None:
     expect(page.get_by_role("button", name="Version 3 of 3")).to_have_count(1)
 
 
+@of_the_sdk
 def test_the_first_answer_is_regenerated_as_well(page: Page) -> None:
     send(page, "Only")
     finished(page)

@@ -139,3 +139,12 @@ async def test_the_local_logs_of_a_process_are_bounded_together() -> None:
             await log.append("t", run, entry(1, number, '"' + "x" * 200 + '"'))
     await log.append("t", "d", entry(1, 1, '"' + "x" * 9_000 + '"'))
     assert [await ids(log, run) for run in ("a", "b", "c", "d")] == [[], [], [], ["1-1"]]
+
+
+async def test_trimmed_events_of_a_local_log_leave_the_memory_to_others() -> None:
+    log = LocalEventLog(memory=10_000)
+    await log.append("t", "a", entry(1, 1))
+    for number in range(1, 101):
+        event = entry(1, number, '"' + "x" * 200 + '"')
+        await log.append("t", "b", event._replace(floor=event.id))
+    assert [await ids(log, run) for run in ("a", "b")] == [["1-1"], ["1-100"]]

@@ -15,6 +15,8 @@ from tests.conformance.run_store.workers import Workers
 from tests.support.builders import StoreClock
 from tests.support.postgres import Database
 
+pytestmark = pytest.mark.slow
+
 NOT_RUN = "NOT RUN: needs the distribution's PostgreSQL: install it (Debian: apt install postgresql)"
 IN_THE_WAY = {
     "jit": "on",

@@ -12,6 +12,8 @@ from tests.conformance.run_store import StoreConformance
 from tests.support.builders import StoreClock
 from tests.support.pooler import Pooler
 
+pytestmark = pytest.mark.slow
+
 
 class TestPostgresStoreBehindAPooler(StoreConformance):
     @pytest.fixture

@@ -8,6 +8,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
+from stores.assistants import AssistantQuery, AssistantRow
 from stores.catalogue import NewThread, ThreadPatch, ThreadQuery
 from stores.crons import CronQuery, CronRow, Firing
 from stores.events import NewEvents
@@ -16,6 +17,7 @@ from stores.pruning import Retention
 from stores.rows import COUNTERS, Limits, Outcome, Ownership
 from stores.spec import AdmissionRequest, RunSpec
 from stores.states import CancelAction, Cause, RunStatus
+from stores.thread_states import RemovedState
 from stores.times import instant
 from stores.webhooks import ClaimedWebhook, Shares, WebhookReport
 from tests.differential.engines import Engines
@@ -28,8 +30,9 @@ ASSISTANTS = ("agent", "other")
 SECOND = 1_000_000  # us
 RECENT = 30
 """How far back a call may lie that is made again."""
-NOT_MADE_AGAIN = frozenset({"register", "create_cron"})
-"""`register` numbers a worker each time. An existing cron is refused by the caller, which draws the id."""
+NOT_MADE_AGAIN = frozenset({"register", "create_cron", "create_assistant"})
+"""`register` numbers a worker each time. An existing cron is refused by the caller, which draws the id. The
+id of an assistant is then in use."""
 
 
 class Sequence:
@@ -40,6 +43,7 @@ class Sequence:
         self._owns: list[Ownership] = []
         self._run_ids: list[str] = []
         self._crons: list[CronRow] = []
+        self._assistants: list[AssistantRow] = []
         self._claimed: list[ClaimedWebhook] = []
         self._metadata: list[dict[str, Any]] = []
 
@@ -147,6 +151,7 @@ class Sequence:
             "parent_run_id": self._run_id() if self._one_in(6) else None,
             "timeout_ms": random.choice((None, None, 1, 5000)),
             "idle_timeout_ms": random.choice((None, 1000)),
+            "retries": random.choice((0, 0, 1, 2)),
             "queue_timeout_ms": random.choice((None, None, 2000, 30_000)),
             "webhook": f"https://example.org/{self._number}" if self._one_in(4) else None,
             "thread_must_exist": self._one_in(7),
@@ -208,7 +213,9 @@ class Sequence:
         )
 
     async def start(self) -> None:
-        ref = self.random.choice((None, {"kind": "values"}, {"x": json_value(self.random)}))
+        ref = self.random.choice(
+            (None, {"kind": "values"}, {"x": json_value(self.random)}, *({"kind": kind} for kind in KINDS))
+        )
         await self._engines.call("start", self._own(), ref)
 
     async def finish(self) -> None:
@@ -229,6 +236,9 @@ class Sequence:
             self.random.choice(("refence", "readopt", "readopt")), self._own()
         ):
             self._owns.append(own)
+
+    async def hand_over(self) -> None:
+        await self._engines.call("hand_over", self._own())
 
     async def delete_thread(self) -> None:
         await self._engines.call("delete_thread", self._own())
@@ -271,7 +281,8 @@ class Sequence:
 
     async def read_workers(self) -> None:
         await self._engines.call("workers", alive_only=self._one_in(2))
-        await self._engines.call("tick", self._epoch())
+        executing = [own.run_id for own in self._owns[-8:]]
+        await self._engines.call("tick", self._epoch(), executing)
 
     # -- reads
 
@@ -282,6 +293,7 @@ class Sequence:
             (
                 lambda: call("row", run_id, user_id=self._user()),
                 lambda: call("waiting_line", thread_id),
+                lambda: call("pending_on", self._epoch()),
                 lambda: call("transitions", run_id),
                 lambda: call("thread", thread_id, user_id=self._user()),
                 lambda: call("holder", thread_id),
@@ -334,6 +346,12 @@ class Sequence:
         patch = ThreadPatch(self._object(), self.random.choice((None, 3000)), sets_ttl=self._one_in(2))
         await self._engines.call("patch_thread", self.random.choice(THREADS), patch, user_id=self._user())
 
+    async def update_extra(self) -> None:
+        extra = self._object()
+        max_bytes = self.random.choice((16, 16_384))
+        run_id = self._run_id()
+        await self._engines.call("update_extra", run_id, extra, user_id=self._user(), max_bytes=max_bytes)
+
     async def read_catalogue(self) -> None:
         call, random = self._engines.call, self.random
         statuses = random.choice(((), ("running",), ("success", "error"), ("pending", "interrupted")))
@@ -353,6 +371,7 @@ class Sequence:
         )
         which: Any = random.choice(({}, {"run_id": self._run_id()}, {"before": self._run_id()}))
         await call("checkpoints", thread_id, limit=limit, **which)
+        await call("started_runs", thread_id, after=random.randrange(4), limit=limit, user_id=self._user())
         await call("inflight_runs", statuses=statuses, after=random.choice(("", "r5")), limit=100, **scope)
 
     async def find_runs(self) -> None:
@@ -379,6 +398,19 @@ class Sequence:
 
     async def expire_threads(self) -> None:
         await self._engines.call("expire_threads", limit=self.random.choice((1, 10)))
+
+    # -- state outside of the store
+
+    async def remove_states(self) -> None:
+        kinds = self.random.sample(KINDS, self.random.choice((1, 2)))
+        claimed = await self._engines.call("claim_removed_states", kinds, limit=self.random.choice((1, 10)))
+        if self._one_in(2):
+            other = RemovedState(
+                self.random.choice(THREADS), self.random.choice(KINDS), self.random.randrange(9)
+            )
+            await self._engines.call("forget_removed_states", claimed or [other])
+        await self._engines.call("note_states", self._own(), (*kinds, "values"))
+        await self._engines.call("removed_state", self.random.choice(THREADS), self.random.choice(KINDS))
 
     # -- records
 
@@ -480,6 +512,57 @@ class Sequence:
 
     async def delete_cron(self) -> None:
         await self._engines.call("delete_cron", self._cron_id(), user_id=self._user())
+
+    # -- assistants of clients
+
+    def _new_assistant(self) -> AssistantRow:
+        random = self.random
+        return AssistantRow(
+            assistant_id=f"a{random.randrange(6)}",
+            user_id=self._user(),
+            graph_id=random.choice(ASSISTANTS),
+            name=random.choice(("Brief", "brief", "Lang \xe4", "")),
+            description=self._text(),
+            config=json_object(random),
+            context=json_object(random),
+            metadata=self._object(),
+        )
+
+    async def create_assistant(self) -> None:
+        if made := await self._engines.call("create_assistant", self._new_assistant()):
+            self._assistants.append(made)
+
+    async def change_assistant(self) -> None:
+        if not self._assistants:
+            return
+        row, user_id = self.random.choice(self._assistants), self._user()
+        content = self._new_assistant()
+        changed = replace(content, assistant_id=row.assistant_id, user_id=row.user_id, revision=row.revision)
+        if written := await self._engines.call("change_assistant", changed, user_id=user_id):
+            self._assistants.append(written)
+        version = self.random.randrange(4)
+        await self._engines.call("set_assistant_version", row.assistant_id, version, user_id=user_id)
+
+    async def delete_assistant(self) -> None:
+        await self._engines.call("delete_assistant", self._new_assistant().assistant_id, user_id=self._user())
+
+    async def read_assistants(self) -> None:
+        call, random = self._engines.call, self.random
+        query = AssistantQuery(
+            graph_id=random.choice((None, *ASSISTANTS)),
+            name=random.choice((None, "BRIEF", "\xc4", "")),
+            metadata=self._contained(),
+            sort_by=random.choice(ASSISTANT_ORDERS),
+            sort_order=random.choice(("asc", "desc")),
+            limit=random.choice((1, 10)),
+            offset=random.choice((0, 1)),
+            max_bytes=random.choice((None, 5)),
+        )
+        user_id, known = self._user(), self._new_assistant().assistant_id
+        await call("assistant", known, user_id=user_id)
+        await call("assistants", query, user_id=user_id)
+        await call("count_assistants", query, user_id=user_id)
+        await call("assistant_versions", known, query, user_id=user_id)
 
     async def read_crons(self) -> None:
         call, random = self._engines.call, self.random
@@ -596,6 +679,7 @@ class Sequence:
         await self._engines.prune(keep, limit=random.choice((3, 500)), dry_run=self._one_in(3))
 
 
+ASSISTANT_ORDERS = ("assistant_id", "graph_id", "name", "created_at", "updated_at")
 CRON_ORDERS = (
     "cron_id",
     "assistant_id",
@@ -605,6 +689,8 @@ CRON_ORDERS = (
     "next_run_date",
     "end_time",
 )
+KINDS = ("graph", "other\0")
+"""Of state outside of the store."""
 WEIGHTS = {
     "admit": 14,
     "insert": 2,
@@ -617,6 +703,7 @@ WEIGHTS = {
     "save": 3,
     "restore": 2,
     "renew_fence": 3,
+    "hand_over": 2,
     "delete_thread": 1,
     "register": 1,
     "beat": 1,
@@ -632,10 +719,12 @@ WEIGHTS = {
     "search_threads": 4,
     "create_thread": 2,
     "patch_thread": 2,
+    "update_extra": 2,
     "find_runs": 3,
     "read_catalogue": 3,
     "delete_run": 1,
     "expire_threads": 2,
+    "remove_states": 2,
     "put": 1,
     "read_records": 2,
     "update_record": 3,
@@ -645,7 +734,11 @@ WEIGHTS = {
     "skip_cron": 1,
     "delete_cron": 1,
     "read_crons": 2,
-    "claim_webhooks": 2,
+    "create_assistant": 2,
+    "change_assistant": 2,
+    "delete_assistant": 1,
+    "read_assistants": 2,
+    "claim_webhooks": 4,
     "report_webhook": 2,
     "read_webhooks": 1,
     "revive_webhooks": 1,

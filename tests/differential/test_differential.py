@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from stores.assistants import AssistantStore
 from stores.base import (
     AdmissionStore,
     DecisionStore,
@@ -20,12 +21,14 @@ from stores.catalogue import CatalogueStore
 from stores.crons import CronStore
 from stores.memory import MemoryStore
 from stores.pruning import PruningStore
+from stores.thread_states import ThreadStatesStore
 from stores.webhooks import WebhookStore
 from tests.differential.campaign import compare
 from tests.support.postgres import Database
 
 PORTS: tuple[type, ...] = (
     AdmissionStore,
+    AssistantStore,
     CatalogueStore,
     CronStore,
     DecisionStore,
@@ -33,6 +36,7 @@ PORTS: tuple[type, ...] = (
     PruningStore,
     ReadStore,
     RecordStore,
+    ThreadStatesStore,
     ValuesStore,
     WebhookStore,
     WorkerStore,

@@ -30,6 +30,7 @@ from coordinator import (
 )
 from coordinator.assistants.decorator import named_agents
 from coordinator.assistants.registry import NAMESPACE
+from coordinator.context import current_run
 from tests.support.agents import Agent, launched, running
 from tests.support.held import hold_calls
 from tests.support.teams import QUICK
@@ -305,7 +306,9 @@ async def test_state_of_a_function_is_the_stored_values(manager: RunManager) -> 
 async def test_new_thread_has_an_empty_state(manager: RunManager) -> None:
     await manager.create_or_reject("t")
     assert await manager.threads.state("t") == StateView(
-        metadata={"thread_id": "t", "graph_id": None}, created_at=(await view_of(manager)).created_at
+        next=("__start__",),  # the run has not begun
+        metadata={"thread_id": "t", "graph_id": None},
+        created_at=(await view_of(manager)).created_at,
     )
     assert [each async for each in manager.threads.history("t")] == []
 
@@ -321,6 +324,12 @@ async def test_paused_run_shows_its_question(manager: RunManager) -> None:
     view = await view_of(manager)
     assert (view.next, view.interrupts) == (("pauses",), (Interrupt("may I?", "q1"),))
     assert view.tasks[0]["interrupts"] == [{"value": "may I?", "id": "q1"}]
+
+
+async def test_caller_of_a_state_update_does_not_belong_to_it_afterwards(manager: RunManager) -> None:
+    await done(manager, "t", "echo", kwargs={"input": 1})
+    await manager.threads.update_state("t", {"more": 2})
+    assert current_run.get() is None
 
 
 async def test_state_update_merges_keys_and_returns_the_checkpoint(manager: RunManager) -> None:

@@ -18,6 +18,7 @@ from coordinator import (
     StoreUnavailable,
 )
 from coordinator.notifier import Signal
+from stores.states import CancelAction, Cause
 from tests.support.agents import Agent, launched, quick, running
 from tests.support.held import hold_answers, hold_calls
 from tests.support.inside import assembly_of
@@ -73,6 +74,15 @@ async def test_cancel_during_the_write_of_the_start_wins(team: list[RunManager],
     assert not agent.started.is_set()
 
 
+async def test_start_of_a_run_delivers_a_cancel_whose_hint_was_lost(team: list[RunManager]) -> None:
+    a, b = team
+    run = await a.create_or_reject("t")
+    await b.store.decide(run.run_id, RunStatus.interrupted, action=CancelAction.interrupt, cause=Cause.user)
+    await a.set_status(run.run_id, RunStatus.running)
+    assert run.abort_event.is_set()
+    assert run.status is RunStatus.interrupted
+
+
 @ANYWHERE
 async def test_cancel_is_idempotent(team: list[RunManager], canceller: int) -> None:
     """Reported failure 5: while the run unwinds and after its end."""
@@ -108,6 +118,15 @@ async def test_finished_run_cannot_be_cancelled(team: list[RunManager], cancelle
 
 async def test_cancel_of_an_unknown_run_returns_false(team: list[RunManager]) -> None:
     assert not await team[0].cancel("no such run")
+
+
+async def test_cancel_sets_updated_at_of_a_run_that_has_not_stopped(team: list[RunManager]) -> None:
+    run, agent = await running(team[0], "t", Agent(stubborn=True))
+    before = run.updated_at
+    assert await team[0].cancel(run.run_id)
+    await agent.cancelled.wait()
+    assert run.updated_at > before
+    agent.may_stop.set()
 
 
 @ANYWHERE

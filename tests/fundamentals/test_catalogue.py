@@ -28,6 +28,7 @@ from coordinator.servers.valkey import ValkeyServer
 from stores.base import CoordinationStore
 from stores.rows import Finish, Outcome, Ownership, ThreadRow
 from tests.support.agents import Agent, launched, quick, running
+from tests.support.held import hold_calls
 from tests.support.inside import assembly_of, records_of
 from tests.support.runs import managing
 from tests.support.teams import QUICK, team_of
@@ -221,6 +222,7 @@ async def test_wait_raises_run_not_found_when_the_run_is_removed(tmp_path: Path,
         await assembly_of(b).shared.store.row(
             run.run_id
         )  # reads are answered in their order: the first of `wait` is over
+        ticks = hold_calls(b.store, "tick")
         await a.cancel(run.run_id, wait=5)
         assert not run.task.done()
         if how == "deleted":
@@ -230,6 +232,7 @@ async def test_wait_raises_run_not_found_when_the_run_is_removed(tmp_path: Path,
             await asyncio.sleep(0.01)
             await sweep(b)
         assert records_of(b).get(run.run_id) is run, "its worker still has the record of a run in flight"
+        ticks.go_on.set()
         await assembly_of(b).watch.tick()
         async with asyncio.timeout(20):
             with pytest.raises(RunNotFound):

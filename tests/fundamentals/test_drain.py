@@ -227,6 +227,15 @@ async def test_handover_succeeds_although_the_stores_answer_is_lost(
     await handed_over(a, b, run, agent)
 
 
+async def test_run_whose_row_is_missing_does_not_stop_the_drain(alone: RunManager) -> None:
+    run, other = [await alone.create_or_reject(thread_id) for thread_id in ("t", "other")]
+    sql_of(alone.store)("DELETE FROM runs WHERE run_id = ?", run.run_id)
+    await alone.worker.drain()
+    receipt = await alone.runs.receipt(other.run_id)
+    assert (receipt.status, receipt.cause) == ("interrupted", "shutdown")
+    assert not assembly_of(alone).shared.registry.unsettled()
+
+
 async def test_admission_committed_before_the_drain_is_drained(alone: RunManager) -> None:
     """The drain begins after the row was written and before its answer has arrived."""
     held = hold_answers(alone.store, "admit")
@@ -456,3 +465,14 @@ async def test_requested_drain_is_logged_by_the_worker_that_drains(
         await a.worker.request_drain(b.worker.epoch, grace=0)
         await wait_until(lambda: b.worker.draining, description="the worker drains")
     assert len([line for line in caplog.messages if "drains at the request of another process" in line]) == 1
+
+
+async def test_drain_that_a_worker_requests_of_itself_is_logged_as_such(
+    team: list[RunManager], caplog: pytest.LogCaptureFixture
+) -> None:
+    [a, *_] = team
+    with caplog.at_level(logging.INFO):
+        await a.worker.request_drain(a.worker.epoch, grace=30)
+        await wait_until(lambda: "drains at the request" in caplog.text, description="the tick reads it")
+    assert "drains at the request of a client of it" in caplog.text
+    assert "another process" not in caplog.text

@@ -16,6 +16,7 @@ import pytest
 
 from coordinator import MemoryRunStore, RunContext, RunManager, Settings, open_coordinator
 from coordinator.errors import CoordinatorError, StoreError, WrongEventLoop
+from stores.assistants import AssistantRow
 from stores.catalogue import ThreadPatch
 from stores.crons import CronRow, Firing
 from tests.support.agents import Agent, quick, running
@@ -37,6 +38,8 @@ ARGUMENTS: dict[str, Any] = {
         *("c", None, "agent", None, "* * * * *", None), True, None, None, {"assistant_id": "agent"}, {}, None
     ),
     "firing": Firing("c", 0, 0),
+    "assistant": AssistantRow("a", None, "agent", "a"),
+    "version": 1,
 }
 """For parameters without a default; all others are ids."""
 

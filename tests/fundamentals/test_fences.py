@@ -121,7 +121,7 @@ async def test_admission_continues_with_the_new_epoch(team: list[RunManager]) ->
     assert row is not None
     assert row.owner_epoch == a.worker.epoch
     agent.may_end.set()
-    await b.wait(run.run_id, timeout=20)
+    await a.wait(run.run_id, timeout=20)
     assert run.status is RunStatus.success
 
 

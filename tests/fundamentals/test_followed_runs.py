@@ -153,6 +153,21 @@ async def test_event_whose_hint_was_lost_arrives_with_the_tick(
     assert event.data == 2
 
 
+async def test_tick_wakes_a_follower_that_came_after_all_others_had_left(
+    alone: RunManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, agent = await running(alone, "t")
+    async with alone.follow(run.run_id) as earlier:
+        assert await earlier.batch(0.01) == []
+    async with alone.follow(run.run_id) as followed:
+        waiting = asyncio.ensure_future(anext(followed))
+        await wait_until(lambda: is_waiting(followed), description="the follower waits")
+        monkeypatch.setattr(assembly_of(alone).shared.notifier, "hint", lost)
+        await agent.ctx.emit("custom", 1)
+        async with asyncio.timeout(10):
+            assert isinstance(await waiting, Event)
+
+
 async def test_long_log_in_memory_does_not_block_the_loop(alone: RunManager) -> None:
     async def agent(ctx: RunContext) -> None:
         for number in range(2_000):
@@ -281,12 +296,12 @@ async def test_end_that_one_follower_reads_wakes_the_others() -> None:
     rows, bell = Rows(), Bell()
     rows.go.set()
     run = followed_run(rows)
-    with run.followed(bell):
-        await run.standing(None, since=0.0)
-        assert not bell.rung
-        rows.answer = Standing("t", None, Settled(RunStatus.success, None, None, started=True, at=1.0))
-        await run.standing(None, since=time.monotonic())
-        assert bell.rung
+    run.join(bell)
+    await run.standing(None, since=0.0)
+    assert not bell.rung
+    rows.answer = Standing("t", None, Settled(RunStatus.success, None, None, started=True, at=1.0))
+    await run.standing(None, since=time.monotonic())
+    assert bell.rung
 
 
 async def test_error_of_a_shared_read_reaches_each_follower() -> None:

@@ -187,7 +187,7 @@ async def test_fenced_worker_writes_no_counters(pair: list[RunManager]) -> None:
 
 async def orphaned(folder: Path) -> str:
     """A worker dies; its run is left on the thread `t`."""
-    async with team_of(1, folder) as (manager,):
+    async with team_of(1, folder, sweep=3600.0) as (manager,):  # else it may end the run itself
         await manager.store.put("orphan", thread_id="t", status="running", created_at="2026-01-01T00:00:00Z")
         await hang(manager)
     return "orphan"
@@ -301,7 +301,7 @@ async def test_worker_that_receives_no_decisions_is_not_ready_and_heals(
         assert health.lease_remaining is not None
         with monkeypatch.context() as deaf:
 
-            async def unheard(epoch: int) -> Any:
+            async def unheard(*_: object) -> Any:
                 raise StoreUnavailable("no answer")
 
             deaf.setattr(manager.store, "tick", unheard)

@@ -20,7 +20,7 @@ from coordinator.runs.latch import Latch
 from coordinator.runs.states import TRANSITIONS, End, Hold
 from coordinator.runs.work import Work
 from stores.rows import Outcome as StoredOutcome
-from tests.support.agents import Agent, quick, running
+from tests.support.agents import Agent, launched, quick, running
 from tests.support.held import hold_answers
 from tests.support.inside import (
     assembly_of,
@@ -74,6 +74,16 @@ async def test_run_dropped_before_it_settled_is_evicted_from_memory(tmp_path: Pa
         assert not runs_with_events_in(local)
         await wait_until(lambda: not runs_in_backlog_of(log), description="its events are in the store")
         assert finished_in(manager) == 0
+
+
+async def test_run_cancelled_in_the_queue_is_no_longer_waiting(tmp_path: Path) -> None:
+    async with team_of(1, tmp_path) as (manager,):
+        await running(manager, "t")
+        run, _ = await launched(manager, "t", multitask_strategy="enqueue")
+        registry = assembly_of(manager).shared.registry
+        assert [entry.record for entry in registry.waiting()] == [run]
+        assert await manager.cancel(run.run_id, wait=20)
+        assert registry.waiting() == []
 
 
 async def test_late_claim_of_a_dropped_run_does_not_stop_it(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ async def test_worker_whose_ticks_fail_is_not_ready_and_names_the_error(
 ) -> None:
     a, _ = team
 
-    async def fail(_epoch: int) -> Any:
+    async def fail(*_: object) -> Any:
         raise ValueError("of the future")
 
     monkeypatch.setattr(a.store, "tick", fail)

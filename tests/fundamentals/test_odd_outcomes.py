@@ -79,6 +79,15 @@ async def test_sys_exit_ends_the_run_alone(manager: RunManager, agent: Callable[
     assert "sys.exit(2)" in error or "sub-exception" in error
 
 
+def test_sys_exit_outside_of_runs_ends_the_process() -> None:
+    async def main() -> None:
+        contain_tasks(asyncio.get_running_loop())
+        await asyncio.create_task(exits(None))
+
+    with pytest.raises(SystemExit):
+        asyncio.run(main())
+
+
 async def test_assistant_that_returns_no_outcome_ends_as_error_with_the_reason(manager: RunManager) -> None:
     run = await manager.create_or_reject("t")
     manager.launch(run, ReturnsDict(assembly_of(manager).shared.values))

@@ -13,20 +13,20 @@ from typing import Any, get_args
 
 import pytest
 
-from coordinator import RunContext, RunManager, RunRecord, Settings, open_coordinator
+from coordinator import RunContext, RunManager, RunRecord, Settings, assistant, open_coordinator
 from coordinator.errors import ThreadNotFound
 from coordinator.gateway.wire.documents import Run, RunField, run_created, run_document
 from coordinator.gateway.wire.runs import RunOptions
 from coordinator.runs.idempotency import body_hash
 from coordinator.runs.specs import spec_of
-from coordinator.schemas import RunStatus
+from coordinator.schemas import RunStatus, User
 from stores.base import RunStore
 from stores.crons import CronRow, CronStore, Firing
 from stores.memory import MemoryStore
 from stores.plain import PlainStore
 from stores.retry import PersistenceRetryPolicy
 from stores.rows import Limits, RunRow
-from stores.spec import COLUMN_NAMES, RECORDED, ROLES, RunSpec, default_of
+from stores.spec import COLUMN_NAMES, PRIVATE, RECORDED, ROLES, RunSpec, default_of
 from stores.sqlite import SQLiteStore
 from stores.webhooks import WebhookStore
 from tests.support.asgi import serving
@@ -57,6 +57,9 @@ VALUES: dict[str, Any] = {
     "parent_run_id": "parent",
     "timeout_ms": 70_000,
     "idle_timeout_ms": 80_000,
+    "retries": 3,
+    "user_document": {"permissions": ["a"], "attributes": {"team": "ü"}},
+    "extra": {"stop_reason": "é", "n": [1, None]},
     "queue_timeout_ms": 90_000,
     "delay_ms": 60_000,
     "webhook": "https://example.org/hook",
@@ -73,9 +76,10 @@ ARGUMENTS: dict[str, tuple[str, Any]] = {
     "queue_timeout_ms": ("queue_timeout", 90),
     "delay_ms": ("after_seconds", 60),
     "temporary_ms": ("temporary_thread", True),
+    "user_document": ("user", User("ada", ("a",), {"team": "ü"})),
 }
 """Arguments of `create_or_reject` that are not called as their field."""
-NO_ARGUMENT = {"kind"}
+NO_ARGUMENT = {"kind", "retries"}  # retries: admission takes it from the assistant
 NOT_IN_BODIES = {
     "thread_id",  # the path
     "assistant_id",  # RunCreate
@@ -91,6 +95,9 @@ NOT_IN_BODIES = {
     "parent_run_id",
     "timeout_ms",
     "idle_timeout_ms",
+    "retries",
+    "user_document",  # the authentication
+    "extra",  # of the gateway: its clients have metadata
     "queue_timeout_ms",
     "firing",
 }
@@ -103,6 +110,9 @@ NOT_SHOWN = {
     "parent_run_id",
     "timeout_ms",
     "idle_timeout_ms",
+    "retries",
+    "user_document",
+    "extra",
     "queue_timeout_ms",
     "delay_ms",
     "webhook",
@@ -175,7 +185,7 @@ async def test_argument_of_create_or_reject_reaches_the_spec(name: str) -> None:
         return
     argument, value = ARGUMENTS.get(name, (name, VALUES[name]))
     assert argument in inspect.signature(RunManager.create_or_reject).parameters
-    settings = Settings(keep_temporary=50)
+    settings = Settings(store="memory://", keep_temporary=50)
     async with open_coordinator(settings=settings) as manager:
         seen: list[RunSpec] = []
 
@@ -200,7 +210,11 @@ async def test_column_survives_admission(store: Any, epoch: int, name: str, how:
         await store.insert(request, epoch=epoch)
     row = await row_of(store, request.run_id)
     assert getattr(row, name) == VALUES[name]
-    assert (await store.get(request.run_id))[name] == VALUES[name]
+    record = await store.get(request.run_id)
+    assert (record[name] == VALUES[name]) if name not in PRIVATE else (name not in record)
+    for listed in await store.runs():
+        if listed.run_id == request.run_id:
+            assert getattr(listed, name) == (None if name in PRIVATE else VALUES[name])
     assert {each: getattr(row, each) for each in COLUMN_NAMES if each != name} == {
         each: getattr(request.spec, each) for each in COLUMN_NAMES if each != name
     }
@@ -290,10 +304,11 @@ async def test_field_without_a_column_takes_effect(
 async def test_put_records_the_fields_that_it_takes(store: Any, name: str) -> None:
     await store.put("r", thread_id="t")
     await store.put("r", **admission(name))
-    expected = VALUES[name] if name in RECORDED and name != "thread_id" else (await store.get("r"))[name]
-    assert (await store.get("r"))[name] == expected
+    kept = getattr(await row_of(store, "r"), name)
+    expected = VALUES[name] if name in RECORDED and name != "thread_id" else kept
+    assert kept == expected
     await store.put("s", **admission(name))
-    assert (await store.get("s"))[name] == (VALUES[name] if name in RECORDED else default_of(name))
+    assert getattr(await row_of(store, "s"), name) == (VALUES[name] if name in RECORDED else default_of(name))
 
 
 class Records(RunStore):
@@ -347,6 +362,7 @@ def test_no_two_fields_have_the_same_hash() -> None:
 async def test_taken_over_run_has_every_field(where: str, tmp_path: Path, shared_postgres: Database) -> None:
     seen: list[RunContext] = []
 
+    @assistant(name="agent", retries=VALUES["retries"])
     async def agent(ctx: RunContext) -> None:
         seen.append(ctx)
 
@@ -420,7 +436,7 @@ async def test_document_shows_the_column_as_it_is_stored(store: Any, epoch: int,
     await store.update_status(own.run_id, "error", error="ValueError: no")
     row = await row_of(store, own.run_id)
     assert getattr(row, name) is not None
-    async with open_coordinator() as manager:
+    async with open_coordinator("memory://") as manager:
         assert run_document(row, manager.assistants)[name] == getattr(row, name)
 
 

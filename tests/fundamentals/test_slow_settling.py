@@ -4,6 +4,7 @@ answer soon, on its owner as elsewhere."""
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,9 @@ class Stuck:
         self.forgets = forgets
         self.times, self.attempts = times, list[int]()
         self.released = asyncio.Event()
+
+    def opened(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
     async def open(self, thread_id: str, run_id: str, fence: int) -> Any:
         return {"kind": self.kind}

@@ -34,6 +34,25 @@ def test_lag_is_not_understated_by_answers_that_come_soon_after_a_stall() -> Non
     assert watch.lag == 0.0
 
 
+async def test_listener_that_fails_is_called_again() -> None:
+    watch, calls, again = StallWatch(stalled_after=2.0, recall=10.0), list[float](), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def failing(stalled_for: float) -> None:
+        calls.append(stalled_for)
+        if len(calls) == 2:
+            loop.call_soon_threadsafe(again.set)
+        raise RuntimeError("a fault of the listener")
+
+    watch.listeners.append(failing)
+    watch.start()
+    try:
+        async with asyncio.timeout(10):
+            await again.wait()
+    finally:
+        watch.stop()
+
+
 class Blocked:
     """Blocks an event loop until another thread releases it."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from coordinator import (
     RunManager,
     RunNotFound,
     RunStatus,
+    Settings,
     StoreUnavailable,
 )
 from tests.support.agents import Agent, launched, running
@@ -265,23 +267,61 @@ async def test_run_of_another_user_cannot_be_followed(team: list[RunManager]) ->
 
 async def test_unstorable_event_is_refused_and_uses_no_number(alone: RunManager) -> None:
     run, agent = await running(alone, "t")
-    for data in (object(), float("nan"), {1, 2}, "x" * (1 << 20)):
+    for data in (object(), float("nan"), {1, 2}):
         with pytest.raises(InvalidArgument, match="data"):
             await agent.ctx.emit("custom", data)
-    for mode in ("", "a\r\nid: 1", "x" * 256):
+    for mode in ("", "a\r\nid: 1"):
         with pytest.raises(InvalidArgument, match="mode"):
             await agent.ctx.emit(mode, 1)
     await agent.ctx.emit("custom", 1)
     assert [str(event.id) for event in await alone.events(run.run_id) if isinstance(event, Event)] == ["1-1"]
 
 
-async def test_values_too_large_for_an_event_are_saved_and_leave_a_gap(alone: RunManager) -> None:
-    run, agent = await running(alone, "t")
-    await agent.ctx.save({"x": "x" * (1 << 20)})
-    await agent.ctx.emit("custom", 1)
-    gap, event = await alone.events(run.run_id)
-    assert gap == Gap(None, "1-2")
+@pytest.mark.parametrize("team", ["redis", "store only", "postgres"], indirect=True)
+async def test_event_of_the_largest_size_is_delivered(team: list[RunManager]) -> None:
+    run, agent = await running(team[0], "t")
+    text = "x" * (Settings().event_max_bytes - 2)
+    await agent.ctx.emit("custom", text)
+    async with asyncio.timeout(20), team[-1].follow(run.run_id) as followed:
+        event = await anext(followed)
     assert isinstance(event, Event)
+    assert event.data == text
+
+
+async def test_event_that_is_too_large_is_replaced_by_a_notice(
+    alone: RunManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, agent = await running(alone, "t")
+    limit = Settings().event_max_bytes
+    large = {"x": "x" * limit}
+    await agent.ctx.emit("custom", large)
+    await agent.ctx.emit_encoded("updates|a", json.dumps(large).encode())
+    await agent.ctx.save(large)
+    await agent.ctx.emit("custom", 1)
+    agent.may_end.set()
+    items = await all_of(alone.follow(run.run_id, modes=["custom"]))
+    *omitted, last = [item for item in items if isinstance(item, Event)]
+    notices: list[dict[str, Any]] = [event.data for event in omitted]
+    assert [event.mode for event in omitted] == ["omitted"] * 3
+    assert [(data["mode"], data["max_bytes"]) for data in notices] == [
+        (mode, limit) for mode in ("custom", "updates|a", "values")
+    ]
+    assert all(data["bytes"] > limit for data in notices)
+    assert (last.data, end_of(items).status, end_of(items).complete) == (1, RunStatus.success, True)
+    assert caplog.text.count("is omitted") == 1
+    assert (await alone.threads.get("t")).values == large
+
+
+async def test_long_modes_are_shortened_and_stay_different(alone: RunManager) -> None:
+    run, agent = await running(alone, "t")
+    modes = ["updates|" + "|".join("subgraph:" + "é" * 32 for _ in range(depth)) for depth in (8, 60, 61)]
+    for mode in modes:
+        await agent.ctx.emit(mode, 1)
+    agent.may_end.set()
+    events = [item async for item in alone.follow(run.run_id, modes=["updates"]) if isinstance(item, Event)]
+    assert events[0].mode == modes[0]
+    assert len({event.mode for event in events}) == 3
+    assert max(len(event.mode.encode()) for event in events) <= 4096
 
 
 @on_every_store

@@ -94,6 +94,7 @@ async def test_endless_tracked_work_costs_the_fence_but_not_the_result(
 
     a.launch(run, agent)
     assert await b.wait(run.run_id, timeout=10) == "done"
+    assert await a.wait(run.run_id, timeout=10) == "done"
     assert run.status is RunStatus.success
     assert not job.over.is_set()
     assert [step.what for step in (await b.runs.explain(run.run_id)).transitions][-2:] == [

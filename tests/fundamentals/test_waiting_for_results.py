@@ -176,6 +176,7 @@ def long_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(QUICK, "lease_ttl", 60.0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.usefixtures("long_leases")
 async def test_result_of_fifty_megabytes_is_returned_by_every_worker_and_freed(

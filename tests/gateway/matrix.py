@@ -16,9 +16,14 @@ import httpx
 from coordinator.gateway.caller import Role
 
 AGENT: dict[str, Any] = {"assistant_id": "agent", "input": {}}
+ITEM: dict[str, Any] = {"namespace": ["a"], "key": "k"}
 SLOW: dict[str, Any] = {"assistant_id": "agent", "input": {"sleep": 60}}
 ENDLESS = "GET", "/threads/{thread_id}/stream"
 """The response lasts until its client disconnects."""
+ENDLESS_EVENTS = "POST", "/threads/{thread_id}/stream/events"
+"""So does this one."""
+SOCKETS = {("WEBSOCKET", "/threads/{thread_id}/stream/events")}
+"""Their rows are in `test_sockets_of_threads`: who may open one, and what each command needs."""
 MALFORMED = "not-a-uuid"
 
 
@@ -125,12 +130,19 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/info"): Row(Needs.public),
     ("GET", "/coordinator/health/live"): Row(Needs.public),
     ("GET", "/coordinator/health/ready"): Row(Needs.public),
-    # -- assistants: the same for all callers
+    # -- assistants. The registered ones are the same for all callers, which cannot change them.
+    ("POST", "/assistants"): Row(Needs.user, body=lambda ids: {"graph_id": "agent"}),
+    ("PATCH", "/assistants/{assistant_id}"): Row(Needs.user, own=409, body=lambda ids: {"name": "a"}),
+    ("DELETE", "/assistants/{assistant_id}"): Row(Needs.user, own=409),
+    ("POST", "/assistants/{assistant_id}/versions"): Row(Needs.reader, body=_nothing),
+    ("POST", "/assistants/{assistant_id}/latest"): Row(Needs.user, own=409, body=lambda ids: {"version": 1}),
     ("POST", "/assistants/search"): Row(Needs.reader, body=_nothing),
     ("POST", "/assistants/count"): Row(Needs.reader, body=_nothing),
     ("GET", "/assistants/{assistant_id}"): _READ,
     ("GET", "/assistants/{assistant_id}/schemas"): _READ,
     ("GET", "/assistants/{assistant_id}/graph"): _READ,
+    ("GET", "/assistants/{assistant_id}/subgraphs"): _READ,
+    ("GET", "/assistants/{assistant_id}/subgraphs/{namespace}"): _READ,
     # -- threads
     ("POST", "/threads"): Row(Needs.user, body=_nothing),
     ("GET", "/threads/{thread_id}"): _READ,
@@ -139,9 +151,17 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/threads/search"): Row(
         Needs.reader, hidden=200, named=True, body=lambda ids: {"ids": [ids.thread_id]}
     ),
+    ("POST", "/threads/prune"): Row(
+        Needs.user, hidden=200, named=True, body=lambda ids: {"thread_ids": [ids.thread_id]}
+    ),
     ("POST", "/threads/count"): Row(Needs.reader, body=_nothing),
     ("POST", "/threads/{thread_id}/copy"): _WRITE,
     ENDLESS: Row(Needs.reader, own=422),
+    # A place that no thread has: it is refused after the thread was found.
+    ENDLESS_EVENTS: Row(Needs.reader, own=422, body=lambda ids: {"channels": ["values"], "since": 2**62}),
+    ("POST", "/threads/{thread_id}/commands"): Row(
+        Needs.reader, body=lambda ids: {"id": 1, "method": "agent.getTree", "params": {}}
+    ),
     # -- states
     ("GET", "/threads/{thread_id}/state"): _READ,
     # The demo assistant has one state per thread, without a checkpoint id.
@@ -186,6 +206,12 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/runs/crons/{cron_id}"): Row(Needs.reader),
     ("PATCH", "/runs/crons/{cron_id}"): Row(Needs.user, body=lambda ids: {"enabled": False}),
     ("DELETE", "/runs/crons/{cron_id}"): Row(Needs.user, own=204),
+    # -- the store of graphs, which the demo assistant does not have
+    ("PUT", "/store/items"): Row(Needs.user, own=501, body=lambda ids: {**ITEM, "value": {}}),
+    ("GET", "/store/items"): Row(Needs.reader, own=422),
+    ("DELETE", "/store/items"): Row(Needs.user, own=501, body=lambda ids: ITEM),
+    ("POST", "/store/items/search"): Row(Needs.reader, own=501, body=_nothing),
+    ("POST", "/store/namespaces"): Row(Needs.reader, own=501, body=_nothing),
     # -- operations
     ("GET", "/coordinator/workers"): Row(Needs.all_users),
     ("GET", "/coordinator/runs/{run_id}/explain"): _READ,

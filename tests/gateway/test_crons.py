@@ -177,6 +177,22 @@ async def test_cron_stops_at_its_end_time(pair: Pair) -> None:
         await pair[0].sdk.crons.update(cron["cron_id"], schedule="x")
 
 
+async def test_moment_before_the_end_time_is_not_fired_after_it(pair: Pair, thread: str) -> None:
+    """No worker could fire the cron in time."""
+    manager = pair[0].manager
+    cron: Any = await pair[0].sdk.crons.create_for_thread(thread, "agent", schedule=YEARLY, input=demo())
+    minute, now = 60 * 1_000_000, int(datetime.now(UTC).timestamp()) * 1_000_000
+    stored = await manager.crons.get(cron["cron_id"])
+    assert await manager.crons.replace(replace(stored, next_at=now - 2 * minute, end_at=now - minute))
+
+    async def over() -> bool:
+        return (await manager.crons.get(cron["cron_id"])).next_at is None
+
+    await wait_until(over, description="the cron is over")
+    assert (await manager.crons.get(cron["cron_id"])).last_error == "its end time has passed"
+    assert await pair[0].sdk.runs.list(thread) == []
+
+
 async def test_crons_of_one_user_are_bounded(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     alice, again, bob, admin = (

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Mount
 
-from coordinator import RunContext, RunManager, Settings
+from coordinator import InvalidArgument, RunContext, RunManager, Settings, User
 from coordinator.errors import Draining
 from coordinator.gateway import BoundedProtocol, Gateway, GatewaySettings, create_gateway
 from coordinator.gateway.caller import Caller, Role
@@ -60,7 +60,9 @@ async def embedded(
     host: Host, prefix: str, manager: RunManager, **more: Any
 ) -> AsyncGenerator[tuple[Any, Any]]:
     """Returns an SDK client and an HTTP client of the served app."""
-    gateway = create_gateway(manager, {"echo": echo}, settings=GatewaySettings(heartbeat=0.2), **more)
+    gateway = create_gateway(
+        manager, {"echo": echo}, settings=GatewaySettings(heartbeat=0.2, demo_assistant=True), **more
+    )
     app = host(gateway)
     async with (
         app.router.lifespan_context(app),
@@ -126,6 +128,29 @@ async def test_host_app_authenticates_callers() -> None:
         path = f"/threads/{mine.json()['thread_id']}"
         assert (await raw.get(path, headers={"x-user": "ann"})).status_code == 200
         assert (await raw.get(path, headers={"x-user": "bob"})).status_code == 404
+
+
+async def test_assistant_gets_the_permissions_that_the_host_app_found() -> None:
+    async def authenticate(request: Request) -> Caller | None:
+        name = request.headers.get("x-user")
+        rights: dict[str, Any] = {"permissions": ("runs:write",), "attributes": {"team": "a"}}
+        return None if name is None else Caller(name, Role.user, **rights)
+
+    async def shows_user(ctx: RunContext) -> dict[str, Any]:
+        assert ctx.user is not None
+        return {"id": ctx.user.user_id, "may": list(ctx.user.permissions), **ctx.user.attributes}
+
+    manager = RunManager(assistants={"agent": shows_user})
+    async with embedded(in_starlette, "/agents", manager, authenticate=authenticate) as (_, raw):
+        body = {"assistant_id": "agent"}
+        answer = await raw.post("/runs/wait", json=body, headers={"x-user": "ann"})
+        assert answer.json() == {"id": "ann", "may": ["runs:write"], "team": "a"}
+    async with RunManager(assistants={"agent": shows_user}) as manager:
+        run = await manager.create_or_reject("t", "agent", user_id="ann")
+        with pytest.raises(InvalidArgument, match="user of the run"):
+            manager.launch(run, user=User("bob"))
+        manager.launch(run)
+        assert await manager.wait(run.run_id) == {"id": "ann", "may": []}
 
 
 async def test_trailers_do_not_authenticate() -> None:

@@ -386,6 +386,22 @@ async def test_waiting_runs_are_bounded_for_a_thread_and_for_a_user(tmp_path: Pa
         assert (await client.post(f"/threads/{threads[2]}/runs", json=replacing)).status_code == 429
 
 
+async def test_run_beyond_the_limit_of_its_worker_waits_and_has_a_position() -> None:
+    manager = RunManager(settings=Settings(tick=0.05, grace=0, max_running=1))
+    async with serving(manager=manager) as (_, client):
+        slow = {"assistant_id": "agent", "input": {"sleep": 60}}
+        paths = [(await client.post("/threads", json={})).json()["thread_id"] for _ in range(3)]
+        runs = [(await client.post(f"/threads/{thread}/runs", json=slow)).json() for thread in paths]
+        path, first = (f"/threads/{run['thread_id']}/runs/{run['run_id']}" for run in (runs[2], runs[0]))
+        await wait_until(lambda: manager.worker.waiting_for_place == 2, description="two runs wait")
+        waiting = (await client.get(path)).json()
+        assert (waiting["status"], waiting["position"]) == ("pending", 2)
+        assert (await client.get(f"/runs/{runs[2]['run_id']}")).json()["position"] == 2
+        assert "coordinator_worker_waiting_for_place 2.0" in (await client.get("/metrics")).text
+        assert (await client.post(f"{first}/cancel", params={"wait": True})).status_code < 300
+        assert (await client.get(path)).json()["position"] == 1
+
+
 @pytest.mark.parametrize("size", [100, 2000])
 async def test_metadata_is_bounded_on_every_route(size: int) -> None:
     metadata = {"a": "x" * size}

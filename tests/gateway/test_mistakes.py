@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -9,11 +10,12 @@ import pytest
 from pydantic import BaseModel
 
 from coordinator import RunManager
-from coordinator.gateway.errors import MOST_MISTAKES
+from coordinator.gateway.errors import LONGEST_DETAIL, MOST_MISTAKES, error_response
 from coordinator.gateway.wire import bodies, runs, weight
 from coordinator.gateway.wire import crons as cron_bodies
 from coordinator.settings import Settings
 from tests.support.asgi import serving
+from tests.support.gateways import one_gateway
 
 MANY = 20_000
 LARGEST = 64 << 10
@@ -49,7 +51,7 @@ async def test_response_to_a_body_of_mistakes_is_bounded(path_and_body: tuple[st
         answer = await client.post(path.format(thread=thread), json=body)
     assert answer.status_code == 422
     assert len(answer.content) <= LARGEST
-    assert 1 <= len(answer.json()["detail"]) <= MOST_MISTAKES + 1
+    assert 1 <= len(answer.json()["mistakes"]) <= MOST_MISTAKES + 1
 
 
 async def test_response_to_a_query_of_mistakes_is_bounded() -> None:
@@ -63,8 +65,23 @@ async def test_response_to_a_query_of_mistakes_is_bounded() -> None:
 async def test_few_mistakes_are_all_listed() -> None:
     async with serving() as (_, client):
         answer = await client.post("/runs", json={"assistant_id": 1, "stream_mode": ["none"], "webhook": ""})
-    named = {tuple(one["loc"]) for one in answer.json()["detail"]}
+    named = {tuple(one["loc"]) for one in answer.json()["mistakes"]}
     assert {("body", "assistant_id"), ("body", "webhook")} <= named
+
+
+async def test_client_raises_a_readable_error() -> None:
+    from langgraph_sdk.errors import UnprocessableEntityError
+
+    async with one_gateway() as one:
+        thread = (await one.sdk.threads.create())["thread_id"]
+        for call, text in (
+            (one.sdk.runs.create(thread, "agent", stream_mode="none"), r"stream_mode\.0: .*'values'"),
+            (one.sdk.threads.search(limit="x", offset=-1), r"limit: .*integer; offset: .*greater"),
+            (one.sdk.threads.update_state(thread, 5), r"^values: .*dictionary; values: .*list$"),
+            (one.sdk.threads.get("abc"), r"thread_id: .*UUID"),
+        ):
+            with pytest.raises(UnprocessableEntityError, match=text):
+                await call
 
 
 HUGE = b'{"metadata":\n {"\\"9e999": "1e999", "b": [1.5e3, -2e999, 3e999]}}'
@@ -96,7 +113,7 @@ async def test_invalid_json_is_refused_with_cause_and_position(
     async with serving() as (_, client):
         answer = await client.post("/threads", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 422
-    (mistake,) = answer.json()["detail"]
+    (mistake,) = answer.json()["mistakes"]
     assert mistake["type"] == "json_invalid"
     assert mistake["loc"] == ["body", offset]
     assert mistake["msg"] == f"JSON decode error: {message}"
@@ -119,6 +136,15 @@ async def test_response_to_invalid_input_is_bounded() -> None:
             answer = await client.post("/runs", json=body)
             assert answer.status_code == 422
             assert len(answer.content) <= 8 << 10, count
+
+
+def test_detail_is_shortened_only_beyond_its_bound() -> None:
+    details = [
+        json.loads(bytes(error_response(404, "x" * size).body))["detail"]
+        for size in (LONGEST_DETAIL, LONGEST_DETAIL + 1)
+    ]
+    longest = "x" * LONGEST_DETAIL
+    assert details == [longest, f"{longest}…"]
 
 
 async def test_supersteps_are_bounded_all_together() -> None:

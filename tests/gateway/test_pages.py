@@ -1,20 +1,24 @@
-"""Lists of large items: pages are bounded in bytes and name the offset of the next page."""
+"""Lists of large items: pages are bounded in bytes and name the offset of the next page; a history is
+streamed."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncGenerator
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from coordinator import RunManager, open_coordinator
 from coordinator.settings import Settings
+from stores.errors import StoreUnavailable
 from stores.sqlite import SQLiteStore
 from tests.graphlike import CheckpointStates, GraphLikeAssistant
 from tests.support.asgi import serving
+from tests.support.gateways import gateways
 
 LARGE = "x" * 40_000
 BOUND = 100_000
@@ -102,30 +106,61 @@ async def test_crons_with_large_inputs_are_paginated(client: Any) -> None:
     assert [len(page) for page in documents] == [2, 1]
 
 
-async def test_history_of_large_states_is_paginated(tmp_path: Path) -> None:
-    manager = _on(tmp_path)
-    states = CheckpointStates(tmp_path / "checkpoints.db")
-    manager.assistants.register(GraphLikeAssistant(states, name="graph"), name="graph")
-    async with serving(manager=manager, max_page_bytes=BOUND) as (_, client):
+@asynccontextmanager
+async def _large_history(folder: Path, **gateway: Any) -> AsyncGenerator[tuple[Any, str]]:
+    """Yields the client and the path of a history that is larger than a page."""
+
+    def agents() -> dict[str, Any]:
+        return {"graph": GraphLikeAssistant(CheckpointStates(folder / "checkpoints.db"), name="graph")}
+
+    async with gateways(1, folder, None, "pages", agents=agents, max_page_bytes=BOUND, **gateway) as (one,):
+        client = one.raw
         thread = (await client.post("/threads", json={})).json()["thread_id"]
         run = {"assistant_id": "graph"}
         assert (await client.post(f"/threads/{thread}/runs/wait", json=run)).status_code == 200
-        for number in range(3):
+        for number in range(5):
             update = {"values": {f"k{number}": LARGE}}
             assert (await client.post(f"/threads/{thread}/state", json=update)).status_code == 200
-        path, request_body, documents = f"/threads/{thread}/history", dict[str, Any](limit=1000), list[Any]()
-        pages = 0
-        while True:
-            answer = await client.post(path, json=request_body)
-            assert len(answer.content) <= BOUND or len(answer.json()) == 1
-            documents += answer.json()
-            pages += 1
-            if "x-pagination-next" not in answer.headers:
-                break
-            request_body["before"] = answer.headers["x-pagination-next"]
-        ids = [state["checkpoint"]["checkpoint_id"] for state in documents]
-        assert len(ids) == len(set(ids))
-        assert pages > 1
+        yield client, f"/threads/{thread}/history"
+
+
+async def test_history_of_large_states_is_complete(tmp_path: Path) -> None:
+    async with _large_history(tmp_path) as (client, path):
+        answer = await client.post(path, json={"limit": 1000})
+        assert answer.headers["content-type"] == "application/json"
+        assert len(answer.content) > 5 * BOUND
+        ids = [state["checkpoint_id"] for state in answer.json()]
+        assert len(ids) == len(set(ids)) > 5
+        small = await client.post(path, json={"limit": 1000, "select": ["checkpoint_id"]})
+        assert small.json() == [{"checkpoint_id": one} for one in ids]
+        assert [one["checkpoint_id"] for one in (await client.post(path, json={"limit": 4})).json()] == ids[
+            :4
+        ]
+
+
+async def test_large_history_counts_as_an_open_response(tmp_path: Path) -> None:
+    async with _large_history(tmp_path, max_streams=1) as (client, path):
+        for _ in range(2):
+            assert len((await client.post(path, json={"limit": 1000})).json()) > 5
+
+
+async def test_history_that_breaks_off_is_an_error_of_the_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = GraphLikeAssistant.history
+
+    async def broken(self: GraphLikeAssistant, *args: Any, **options: Any) -> AsyncGenerator[Any]:
+        sent = 0
+        async for view in whole(self, *args, **options):
+            if sent == 4:
+                raise StoreUnavailable("gone")
+            sent += 1
+            yield view
+
+    async with _large_history(tmp_path) as (client, path):
+        monkeypatch.setattr(GraphLikeAssistant, "history", broken)
+        with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
+            await client.post(path, json={"limit": 1000})
 
 
 async def test_values_of_a_thread_are_bounded(tmp_path: Path) -> None:

@@ -44,6 +44,26 @@ async def test_exception_during_a_response_is_raised_to_the_server() -> None:
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
 
 
+async def test_exception_after_a_response_is_not_raised_to_the_server() -> None:
+    """The response is complete, so the server must not close the connection or log the exception again."""
+
+    async def complete(scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive
+        await send({"type": "http.response.start", "status": 500, "headers": []})
+        await send({"type": "http.response.body", "body": b"whole"})
+        raise RuntimeError("logged by its handler")
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    sent: list[Message] = []
+    await Envelope(complete)({"type": "http", "method": "GET", "path": "/", "headers": []}, receive, send)
+    assert sent[-1]["body"] == b"whole"
+
+
 @pytest.mark.parametrize("given", ["a", "3f2a-77", "A.b_c:9", "x" * 128])
 def test_valid_id_is_kept(given: str) -> None:
     assert request_id(given) == given

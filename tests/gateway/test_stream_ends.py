@@ -14,8 +14,10 @@ import httpx
 import pytest
 from starlette.types import Message
 
+from coordinator.errors import StoreUnavailable
 from coordinator.event_logs.store import StoreEventLog
 from coordinator.gateway.long_lived_responses import LongLivedResponse, SendBody, Watchers
+from coordinator.gateway.streams import HEARTBEAT, next_items
 from coordinator.servers.valkey import ValkeyServer
 from tests.gateway.conftest import Pair
 from tests.support.gateway_agents import GATES
@@ -373,3 +375,27 @@ class TestSlow:
             return (await remote.raw.get(f"/runs/{run['run_id']}")).status_code == 404
 
         await wait_until(removed, description="the run is removed when no client reads it")
+
+
+async def test_heartbeats_during_an_outage_have_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.gateway.streams._RETRY_DELAY", 60.0)
+    sent, first = list[bytes](), asyncio.Event()
+
+    class Away:
+        async def batch(self, within: float) -> list[Any]:
+            del within
+            await asyncio.sleep(0)
+            raise StoreUnavailable("it is away")
+
+    async def send(frame: bytes) -> None:
+        sent.append(frame)
+        first.set()
+
+    follower: Any = Away()
+    waiting = asyncio.create_task(next_items(follower, 15.0, send))
+    await first.wait()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert sent == [HEARTBEAT]

@@ -102,6 +102,22 @@ class TestChange:
         assert (await http.post(f"{path}/runs", json=body)).status_code == 422
 
 
+class TestPrune:
+    async def test_threads_are_removed_on_any_worker(self, plain: Pair) -> None:
+        local, remote = plain
+        threads = [await new_thread(local.sdk) for _ in range(3)]
+        await start_running(local.sdk, threads[0], sleep=60)
+        gone = [threads[0], threads[1], threads[1], str(uuid4())]
+        assert await remote.sdk.threads.prune(gone) == {"pruned_count": 2}
+        assert [one["thread_id"] for one in await local.sdk.threads.search()] == [threads[2]]
+
+    async def test_keep_latest_is_refused_and_removes_nothing(self, one: Served) -> None:
+        thread = await new_thread(one.sdk)
+        with pytest.raises(UnprocessableEntityError, match="keep_latest is not supported"):
+            await one.sdk.threads.prune([thread], strategy="keep_latest")
+        await one.sdk.threads.get(thread)
+
+
 async def test_runs_write_their_assistant_into_the_metadata(plain: Pair) -> None:
     """Front ends search their threads by the graph's name or the assistant's id."""
     local, remote = plain

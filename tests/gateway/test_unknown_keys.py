@@ -21,6 +21,7 @@ CREATE = {
     ("POST", "/threads/{thread_id}/runs"),
     ("POST", "/threads/{thread_id}/runs/stream"),
     ("POST", "/threads/{thread_id}/runs/wait"),
+    ("POST", "/assistants"),
     ("POST", "/runs"),
     ("POST", "/runs/stream"),
     ("POST", "/runs/wait"),
@@ -36,7 +37,7 @@ ACT = sorted(
 
 def path_of(path: str) -> str:
     ids = new_ids()
-    return path.format(thread_id=ids.thread_id, run_id=ids.run_id, cron_id=ids.cron_id)
+    return path.format(assistant_id="agent", **ids._asdict())
 
 
 @cache
@@ -60,7 +61,7 @@ async def test_modifying_route_refuses_unknown_keys(one: Served, method: str, pa
         body = {**body, "nonsense": 1}
         answer = await one.raw.request(method, path_of(path), json=body)
         assert answer.status_code == 422
-        (mistake,) = answer.json()["detail"]
+        (mistake,) = answer.json()["mistakes"]
         assert mistake["type"] == "unknown_key"
         assert "nonsense" in mistake["msg"]
         assert "known: " in mistake["msg"]

@@ -8,14 +8,13 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from langgraph_sdk import get_client
 from langgraph_sdk.errors import NotFoundError
 from starlette.routing import Match
 
 from coordinator.gateway import Gateway
 from coordinator.gateway.unserved import UNSERVED
 from tests.support.asgi import serving
-from tests.support.gateways import one_gateway
+from tests.support.gateways import Sdk, one_gateway
 
 
 @pytest.fixture
@@ -42,11 +41,10 @@ async def test_unserved_route_is_refused_by_name(
 
 
 async def test_sdk_raises_the_name_of_an_unserved_route() -> None:
-    async with one_gateway() as gateway, get_client(url=gateway.url) as sdk:
-        with pytest.raises(NotFoundError, match=r"store\.put_item .*is not served"):
-            await sdk.store.put_item(("a",), "k", {"v": 1})
-        with pytest.raises(NotFoundError, match=r"assistants\.create .*is not served"):
-            await sdk.assistants.create("agent")
+    async with one_gateway() as gateway:
+        sdk: Sdk = gateway.sdk
+        with pytest.raises(NotFoundError, match=r"MCP .*is not served"):
+            await sdk.http.post("/mcp", json={})
 
 
 async def test_wrong_path_is_distinguished_from_an_unserved_route(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
@@ -21,6 +21,7 @@ from coordinator.schemas import (
     Json,
     Outcome,
     RunRequest,
+    StateStep,
     StateView,
     User,
 )
@@ -49,7 +50,8 @@ class GraphLikeInput(BaseModel):
 
 class GraphLikeAssistant:
     """`at_step(number)` is called in a thread in every step, `before_write(number)` in one before every
-    write: for tests that decide when those go on."""
+    write: for tests that decide when those go on. `saves=False`: its values are read through `state` alone,
+    as a graph's are."""
 
     features = frozenset(
         {"values", "updates", "custom", "command", "interrupt", "checkpoint", "history", "attempts", "drain"}
@@ -62,8 +64,9 @@ class GraphLikeAssistant:
         name: str = "graphlike",
         at_step: Callable[[int], object] | None = None,
         before_write: Callable[[int], object] | None = None,
+        saves: bool = True,
     ) -> None:
-        self.name, self.states = name, states
+        self.name, self.states, self.saves = name, states, saves
         self.at_step, self.before_write = at_step, before_write
 
     def validate(self, request: RunRequest) -> None:
@@ -87,16 +90,16 @@ class GraphLikeAssistant:
         while point.left:
             number: int = point.plan["next"]
             if ctx.drain_event.is_set():
-                return Outcome(values=point.values, drained=True)
+                return _outcome(point, drained=True)
             if _named(request.interrupt_before) and not going_on:
-                return Outcome(values=point.values, paused=True)
+                return _outcome(point, paused=True)
             if number in run_input.pause_before and not point.answered:
                 return await self._pause_with_question(ctx, writer, point, number)
             going_on = False
             point = await self._step(ctx, writer, point, run_input)
             if _named(request.interrupt_after) and point.left:
-                return Outcome(values=point.values, paused=True)
-        return Outcome(values=point.values)
+                return _outcome(point, paused=True)
+        return _outcome(point)
 
     async def _begin(self, ctx: RunContext, request: RunRequest, writer: Writer) -> Checkpoint:
         """Where this attempt begins. One that this run has left is its own: the input is not given again,
@@ -127,8 +130,8 @@ class GraphLikeAssistant:
     ) -> Outcome:
         question = {"question": f"go on with step {number}?"}
         await self._write(ctx, writer, replace(point, question=question))
-        interrupt = Interrupt(question, point.checkpoint_id)
-        return Outcome(values=point.values, paused=True, interrupts=(interrupt,))
+        interrupt = Interrupt(question, point.checkpoint_id, task_id=_task_of(point))
+        return _outcome(point, paused=True, interrupts=(interrupt,))
 
     async def _step(
         self, ctx: RunContext, writer: Writer, point: Checkpoint, run_input: GraphLikeInput
@@ -145,7 +148,10 @@ class GraphLikeAssistant:
         values = {**point.values, "done": number, "log": log}
         plan = {**point.plan, "next": number + 1}
         after = await self._new(ctx, writer, point, values, plan, source="loop", slowly=run_input.write)
-        await ctx.save(values)
+        if "state" in self.features:
+            await ctx.show(values)
+        elif self.saves:
+            await ctx.save(values)
         await ctx.emit("updates", {NODE: {"log": [noted]}})
         return after
 
@@ -206,14 +212,19 @@ class GraphLikeAssistant:
         thread_id: str,
         *,
         limit: int,
+        namespace: str = "",
         before: CheckpointRef | None = None,
         metadata: Mapping[str, Json] | None = None,
         user: User | None = None,
     ) -> AsyncIterator[StateView]:
         del user
+        if namespace not in ("", "inner"):
+            return
         until = None if before is None else before.checkpoint_id
         for point in await self.states.all(thread_id):
             view = self._view(thread_id, point)
+            if namespace:  # every state of the subgraph is one of the graph
+                view = replace(view, checkpoint=CheckpointRef(point.checkpoint_id, namespace))
             if (until is None or point.checkpoint_id < until) and view.carries(metadata):
                 if limit < 1:
                     return
@@ -222,9 +233,11 @@ class GraphLikeAssistant:
 
     def _view(self, thread_id: str, point: Checkpoint) -> StateView:
         waits = point.question is not None and not point.answered
-        interrupts = (Interrupt(point.question, point.checkpoint_id),) if waits else ()
+        interrupts = (
+            (Interrupt(point.question, point.checkpoint_id, task_id=_task_of(point)),) if waits else ()
+        )
         listed = [{"value": one.value, "id": one.id} for one in interrupts]
-        task = {"id": point.checkpoint_id, "name": NODE, "error": None, "interrupts": listed}
+        task = {"id": _task_of(point), "name": NODE, "error": None, "interrupts": listed}
         return StateView(
             values=point.values,
             next=(NODE,) if point.left else (),
@@ -245,15 +258,44 @@ class GraphLikeAssistant:
         base = await self.states.get(writer.thread_id, None if at is None else at.checkpoint_id)
         if base is None and at is not None:
             raise InvalidArgument("checkpoint", "the thread has no such checkpoint")
-        changed = merged({} if base is None else base.values, updates_of(values))
+        updates = updates_of(values)
+        if any("refused" in update for update in updates):
+            raise RuntimeError("the reducer refuses this")
+        changed = merged({} if base is None else base.values, updates)
         plan = {} if base is None else base.plan
         point = await self._new(ctx, writer, base, changed, plan, source="update")
         return CheckpointRef(point.checkpoint_id)
 
-    async def describe(self, user: User | None = None) -> Description:
+    async def update_states(
+        self, ctx: RunContext, supersteps: Sequence[Sequence[StateStep]]
+    ) -> CheckpointRef:
+        """The updates of one superstep do not see each other, and make one checkpoint."""
+        ref = CheckpointRef()
+        for updates in supersteps:
+            together: list[Json] = []
+            for step in updates:
+                if step.as_node not in (None, NODE, START):
+                    raise InvalidArgument("as_node", f"there is no node {step.as_node!r}")
+                values = step.values if step.command is None else step.command.update
+                together += updates_of(values)
+            ref = await self.update_state(ctx, together)
+        return ref
+
+    async def subgraphs(
+        self, namespace: str | None = None, *, recurse: bool = False, user: User | None = None
+    ) -> Mapping[str, Description]:
         del user
+        known = {"inner": Description(state_schema={"title": "Inner"})}
+        if recurse:
+            known["inner|innermost"] = Description(state_schema={"title": "Innermost"})
+        return {name: each for name, each in known.items() if namespace in (None, name)}
+
+    async def describe(self, user: User | None = None, *, xray: bool | int = False) -> Description:
+        del user
+        depth = 2 if xray is True else int(xray)
+        inside = [{"id": each} for each in ("inner", "innermost")[:depth]]
         drawing = {
-            "nodes": [{"id": START}, {"id": NODE}, {"id": "__end__"}],
+            "nodes": [{"id": START}, {"id": NODE}, *inside, {"id": "__end__"}],
             "edges": [{"source": START, "target": NODE}, {"source": NODE, "target": "__end__"}],
         }
         schema = GraphLikeInput.model_json_schema()
@@ -266,6 +308,14 @@ def _parsed(given: Json) -> GraphLikeInput:
     except ValidationError as error:
         wrong = error.errors(include_input=False, include_url=False)
         raise InvalidArgument("input", "; ".join(str(one["msg"]) for one in wrong)) from None
+
+
+def _task_of(point: Checkpoint) -> str:
+    return f"task-{point.checkpoint_id}"
+
+
+def _outcome(point: Checkpoint, **more: Any) -> Outcome:
+    return Outcome(values=point.values, checkpoint=CheckpointRef(point.checkpoint_id), **more)
 
 
 def _named(nodes: list[str] | str | None) -> bool:

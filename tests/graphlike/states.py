@@ -11,8 +11,8 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from threading import Lock
@@ -79,11 +79,20 @@ class CheckpointStates:
         self._open: dict[str, int] = {}
         self._last = 0
         self._lock = Lock()
+        self.is_open = False
         with self._connected() as cx:
             cx.execute("PRAGMA journal_mode = WAL")
             cx.executescript(_SCHEMA)
 
     # -- the port
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncGenerator[None]:
+        self.is_open = True
+        try:
+            yield
+        finally:
+            self.is_open = False
 
     async def open(self, thread_id: str, run_id: str, fence: int) -> Json:
         head = await asyncio.to_thread(self._advance, thread_id, fence)
@@ -110,7 +119,7 @@ class CheckpointStates:
         await asyncio.to_thread(self._copy, source, target, fence)
 
     async def delete(self, thread_id: str, run_id: str, fence: int) -> None:
-        await asyncio.to_thread(self._copy, None, thread_id, fence)
+        await asyncio.to_thread(self._delete, thread_id, fence)
 
     # -- for the assistant
 
@@ -149,6 +158,11 @@ class CheckpointStates:
         with self._connected() as cx:
             return cx.execute("SELECT * FROM checkpoints ORDER BY thread_id, checkpoint_id").fetchall()
 
+    def undo_log(self) -> list[tuple[str, str]]:
+        """Run and thread of every row of the undo log."""
+        with self._connected() as cx:
+            return cx.execute("SELECT run_id, thread_id FROM undo ORDER BY id").fetchall()
+
     # -- in a thread
 
     def _check(self, cx: sqlite3.Connection, writer: Writer) -> None:
@@ -183,7 +197,13 @@ class CheckpointStates:
         with self._transaction() as cx:
             cx.executemany("DELETE FROM undo WHERE run_id = ?", [(run_id,) for run_id in run_ids])
 
-    def _copy(self, source: str | None, target: str, fence: int) -> None:
+    def _delete(self, thread_id: str, fence: int) -> None:
+        with self._transaction() as cx:
+            _raise_fence(cx, thread_id, fence)
+            cx.execute("DELETE FROM checkpoints WHERE thread_id = ?", (thread_id,))
+            cx.execute("DELETE FROM undo WHERE thread_id = ?", (thread_id,))
+
+    def _copy(self, source: str, target: str, fence: int) -> None:
         with self._transaction() as cx:
             _raise_fence(cx, target, fence)
             cx.execute("DELETE FROM checkpoints WHERE thread_id = ?", (target,))

@@ -233,6 +233,24 @@ async def test_of_several_for_one_thread_the_first_gets_it_and_the_others_get_it
     assert conflict.value.active_run_id == won.run_id
 
 
+async def test_new_thread_is_that_of_the_first_admission_of_a_live_worker(batches: Batches) -> None:
+    """A batch writes it before it knows which runs take their threads."""
+    twins = batches.twins
+    dead, live = [await twins.register(new_worker()) for _ in range(2)]
+    await fence_epoch(twins, dead, by=live)
+    (known,) = await batches.make([batches.admit("known", live)])
+    _, taken, absent, elsewhere = await batches.make([
+        batches.admit("t", dead, user_id="u", assistant_id="a"),
+        batches.admit("t", live, assistant_id="b"),
+        batches.admit("absent", live, thread_must_exist=True),
+        batches.admit("elsewhere", live, run_id=known.run_id),
+    ])  # fmt: skip
+    assert (taken.holds, taken.fence, taken.seq, absent, elsewhere) == (True, 1, 1, None, None)
+    thread = await twins.thread("t")
+    assert (thread.user_id, thread.assistant_id) == (None, "b")
+    assert await twins.thread("absent") is await twins.thread("elsewhere") is None
+
+
 async def test_a_batch_leaves_out_what_another_session_has_locked(
     batches: Batches, shared_postgres: Database
 ) -> None:

@@ -14,12 +14,13 @@ import pytest
 from stores.catalogue import NewThread, ThreadPatch
 from stores.errors import ConflictError, EpochDead, ParentEnded, StaleFence, StoreUnavailable
 from stores.postgres import Options, PostgresStore
+from stores.pruning import Retention
 from stores.rows import Outcome, Ownership
 from stores.sql.postgres import threads
 from stores.sql.postgres.calls import Call, Query, scalar
 from stores.states import CancelAction, Cause, RunStatus
 from tests.support.builders import SUCCESS, admitted, cancel, fence_epoch, new_worker, sql_of
-from tests.support.inside_stores import pool_of
+from tests.support.inside_stores import connect_as, pool_of
 from tests.support.postgres import Database
 
 Stores = list[PostgresStore]
@@ -169,7 +170,7 @@ async def test_no_deadlock_occurs_and_no_thread_has_two_holders(
     taken: dict[str, list[int]] = {}
     for thread, fence in query(
         "SELECT thread_id, fence FROM transitions"
-        " WHERE what IN ('admitted', 'claimed', 'adopted') AND holds_thread ORDER BY id"
+        " WHERE (what IN ('claimed', 'adopted') OR from_status IS NULL) AND holds_thread ORDER BY id"
     ):
         taken.setdefault(thread, []).append(fence)
     assert taken
@@ -268,6 +269,29 @@ async def test_writes_of_a_worker_are_refused_from_its_fencing_on(
             assert row is not None
             assert finish.lost == row.open
             assert row.settled_at is None or row.settled_at <= fenced
+
+
+async def test_prune_does_not_wait_for_a_run_that_is_locked(
+    opened: Callable[[int], Awaitable[Stores]],
+) -> None:
+    (store,) = await opened(1)
+    me = await store.register(new_worker())
+    runs = list[str]()
+    for _ in range(3):  # the last run of a thread is kept
+        run = await admitted(store, me, "t")
+        await store.finish(Ownership(run.run_id, "t", me, run.fence), SUCCESS)
+        runs.append(run.run_id)
+    old = Retention(runs=0, keys=0)
+    cursor = (await store.prune(old)).cursor
+    locking = await connect_as(store)
+    try:
+        async with locking.transaction(), asyncio.timeout(10):
+            await locking.execute(f"SELECT FROM {store.schema}.runs WHERE run_id = $1 FOR UPDATE", runs[0])
+            assert (await store.prune(old, cursor=cursor)).pruned.runs == 1
+    finally:
+        await locking.close()
+    assert (await store.prune(old, cursor=cursor)).pruned.runs == 1
+    assert await store.row(runs[2])
 
 
 async def test_patches_of_one_thread_at_once_are_each_made_once(

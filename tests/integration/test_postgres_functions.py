@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator
 from typing import Any
 from uuid import uuid4
@@ -11,6 +12,7 @@ import pytest
 from stores.errors import StoreRefused, StoreUnavailable
 from stores.postgres import Options, PostgresStore
 from stores.sql.postgres import installed, schema, scripts
+from tests.support.builders import SUCCESS, new_worker, running, waiting
 from tests.support.command_line import DONE, FAILED, Answer, cli
 from tests.support.postgres import PASSWORD, Database
 
@@ -61,6 +63,8 @@ def test_every_function_of_a_migration_can_be_made_again() -> None:
         "audit_home",
         "audit_insert",
         "audit_update",
+        "project_run",
+        "project_transitions",
         "remove_events",
     }
 
@@ -154,3 +158,22 @@ async def test_role_without_the_right_to_replace_functions_is_refused_with_who_h
             await PostgresStore(shared_postgres.as_role(role), Options(schema=name)).open()
     finally:
         await shared_postgres.execute(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+async def test_workers_of_the_previous_release_read_their_tick(shared_postgres: Database, name: str) -> None:
+    """Named `tick`, with a row for each run that waits."""
+    store = PostgresStore(shared_postgres.url, Options(schema=name))
+    await store.open()
+    try:
+        me = await store.register(new_worker())
+        own, waits = await running(store, me, "busy"), await waiting(store, me, "busy")
+        freed, next_ = await running(store, me, "free"), await waiting(store, me, "free")
+        await store.finish(freed, SUCCESS)
+    finally:
+        await store.aclose()
+    async with shared_postgres.connection() as cx:
+        rows = await cx.fetch(f"SELECT what, run_id, thread_id, free FROM {name}.tick($1, NULL)", me)
+    by_kind = {kind: [row for row in rows if row["what"] == kind] for kind in ("held", "waiting", "due")}
+    assert json.loads(by_kind["held"][0]["run_id"]) == [own.run_id]
+    assert {row["run_id"] for row in by_kind["waiting"]} == {waits, next_}
+    assert [(row["thread_id"], row["free"]) for row in by_kind["due"]] == [("free", True)]

@@ -7,20 +7,24 @@ The writes are those of the protocols, so that a new one has to be added here.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 import pytest
 
+from stores.assistants import AssistantQuery, AssistantStore
 from stores.base import CoordinationStore
 from stores.catalogue import NewThread, ThreadPatch
 from stores.crons import CronStore, Firing
 from stores.events import EventStore, NewEvents
 from stores.postgres import Options, PostgresStore
+from stores.projections import FailedChange, ProjectionStore, RunChange
 from stores.pruning import PruningStore, Retention
 from stores.rows import Limits, Outcome, Ownership
 from stores.states import CancelAction
 from stores.webhooks import WebhookReport, WebhookStore
+from tests.conformance.run_store.assistants import new_assistant
 from tests.conformance.run_store.crons import new_cron
 from tests.support.builders import (
     ENDED,
@@ -41,12 +45,22 @@ from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
-PORTS = (CoordinationStore, WebhookStore, CronStore, PruningStore, EventStore)
+PORTS = (
+    CoordinationStore,
+    WebhookStore,
+    CronStore,
+    AssistantStore,
+    PruningStore,
+    EventStore,
+    ProjectionStore,
+)
 READS = """
-aclose aggregate_tokens_by_thread checkpoints claimants count_crons count_threads count_webhooks cron crons
+aclose aggregate_tokens_by_thread assistant assistant_versions assistants
+checkpoints claimants count_assistants count_crons count_threads count_webhooks cron crons
 due_crons events events_version find_runs get has_expired_threads holder ids_from inflight_runs list_by_thread
-list_inflight log_tops next_cron next_webhook open open_run_ids proven_alive proven_dead row run runs standing
-thread thread_of_key thread_runs threads tick transitions waiting_line webhooks workers
+list_inflight log_tops next_change next_cron next_webhook open open_run_ids pending_changes pending_on
+projections proven_alive proven_dead row run runs standing started_runs thread thread_of_key thread_runs
+threads tick transitions waiting_line webhooks workers
 """
 MOST = 20
 """Answers of the longest write."""
@@ -196,6 +210,21 @@ async def settle(s: Stage) -> Act:
     async def act() -> Any:
         answer = await s.store.settle(own, ENDED)
         return answer.status, answer.lost
+
+    return act
+
+
+@scenario
+async def hand_over(s: Stage) -> Act:
+    own = await running(s.store, s.epoch, s.thread)
+
+    async def act() -> Any:
+        standing = await s.store.hand_over(own)
+        row = await s.store.row(own.run_id)
+        return standing and standing.status, row and (
+            row.owner_epoch == own.epoch,
+            row.stopped_at is not None,
+        )
 
     return act
 
@@ -357,6 +386,16 @@ async def create_thread(s: Stage) -> Act:
     async def act() -> Any:
         made = await s.store.create_thread(NewThread(s.thread, user_id="u", metadata={"a": [1]}, ttl_ms=5))
         return made.thread_id == s.thread, made.metadata
+
+    return act
+
+
+@scenario
+async def update_extra(s: Stage) -> Act:
+    run_id = await _record(s)
+
+    async def act() -> Any:
+        return await s.store.update_extra(run_id, {"b": 2}, user_id=None, max_bytes=100)
 
     return act
 
@@ -565,7 +604,121 @@ async def skip_cron(s: Stage) -> Act:
     firing = Firing(cron.cron_id, s.clock.micros, s.clock.micros + 1)
 
     async def act() -> Any:
-        return await s.store.skip_cron(firing, error="busy")
+        skipped = await s.store.skip_cron(firing, error="busy")
+        return skipped, await s.store.skip_cron(firing._replace(at=firing.at - 1), error="not due")
+
+    return act
+
+
+# ---- assistants of clients ------------------------------------------------------------------------------
+
+
+@scenario
+async def create_assistant(s: Stage) -> Act:
+    async def act() -> Any:
+        new = new_assistant()
+        made = await s.store.create_assistant(new)
+        return made and made.version, await s.store.create_assistant(replace(new, name="other"))
+
+    return act
+
+
+@scenario
+async def change_assistant(s: Stage) -> Act:
+    row = await s.store.create_assistant(new_assistant())
+    assert row is not None
+
+    async def act() -> Any:
+        changed = await s.store.change_assistant(replace(row, name="other"), user_id=None)
+        versions = await s.store.assistant_versions(row.assistant_id, AssistantQuery(), user_id=None)
+        return changed and (changed.version, changed.name), len(versions)
+
+    return act
+
+
+@scenario
+async def set_assistant_version(s: Stage) -> Act:
+    row = await s.store.create_assistant(new_assistant())
+    assert row is not None
+    await s.store.change_assistant(replace(row, name="other"), user_id=None)
+
+    async def act() -> Any:
+        latest = await s.store.set_assistant_version(row.assistant_id, 1, user_id=None)
+        return latest and (latest.version, latest.name)
+
+    return act
+
+
+@scenario
+async def delete_assistant(s: Stage) -> Act:
+    row = await s.store.create_assistant(new_assistant())
+    assert row is not None
+
+    async def act() -> Any:
+        deleted = await s.store.delete_assistant(row.assistant_id, user_id=None)
+        return deleted, await s.store.delete_assistant(row.assistant_id, user_id=None)
+
+    return act
+
+
+# ---- projections ----------------------------------------------------------------------------------------
+
+
+@scenario
+async def add_projection(s: Stage) -> Act:
+    await s.store.remove_projection("p")
+
+    async def act() -> Any:
+        await s.store.add_projection("p")
+        return [(row.name, row.filling) for row in await s.store.projections()]
+
+    return act
+
+
+@scenario
+async def remove_projection(s: Stage) -> Act:
+    await s.store.add_projection("p")
+
+    async def act() -> Any:
+        return await s.store.remove_projection("p"), await s.store.remove_projection("p")
+
+    return act
+
+
+async def _changed(s: Stage) -> list[RunChange]:
+    """The changes of a run, claimed by a projection of the stage's own. It has those of the existing runs."""
+    await s.store.add_projection(s.thread)
+    while existing := await s.store.claim_changes(s.thread, epoch=s.epoch, lease=30, limit=10_000):
+        delivered = [change.seq for change in existing]
+        await s.store.report_changes(s.thread, epoch=s.epoch, delivered=delivered)
+    await s.store.report_changes(s.thread, epoch=s.epoch, delivered=[])
+    run = await holding(s.store, s.epoch, s.thread)
+    changes = await s.store.claim_changes(s.thread, epoch=s.epoch, lease=30, limit=10_000)
+    assert changes is not None
+    return [change for change in changes if change.run_id == run.run_id]
+
+
+@scenario
+async def claim_changes(s: Stage) -> Act:
+    changes = await _changed(s)
+    await s.store.report_changes(s.thread, epoch=s.epoch, delivered=[])
+
+    async def act() -> Any:
+        claimed = await s.store.claim_changes(s.thread, epoch=s.epoch, lease=30, limit=10_000)
+        return claimed is not None and all(change in claimed for change in changes)
+
+    return act
+
+
+@scenario
+async def report_changes(s: Stage) -> Act:
+    first, *others = await _changed(s)
+    failed = [FailedChange(change.seq, "refused", 1_000_000) for change in others]
+
+    async def act() -> Any:
+        await s.store.report_changes(s.thread, epoch=s.epoch, delivered=[first.seq], failed=failed)
+        pending = await s.store.pending_changes(first.run_id)
+        return [(one.what, one.attempts) for one in pending if one.projection == s.thread]
 
     return act
 

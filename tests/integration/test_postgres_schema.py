@@ -21,7 +21,8 @@ from tests.support.children import Child
 from tests.support.command_line import DONE, FAILED, UNREACHABLE, USAGE, Answer, cli
 from tests.support.postgres import PASSWORD, Database
 
-NEWEST = schema.migrations()[-1].number
+NUMBERS = [migration.number for migration in schema.migrations()]
+NEWEST = NUMBERS[-1]
 STEPS = len(schema.migrations())
 NEXT = Migration(NEWEST + 1, f"{NEWEST + 1:04}_next", "ALTER TABLE rc.workers ADD COLUMN next_column int;")
 
@@ -59,8 +60,9 @@ async def admin(database: Database, name: str, *args: str) -> Answer:
     return await cli(*args, env={"COORDINATOR_STORE": database.url, "COORDINATOR_POSTGRES_SCHEMA": name})
 
 
-def test_migrations_are_numbered_without_holes() -> None:
-    assert [migration.number for migration in schema.migrations()] == list(range(FIRST, NEWEST + 1))
+def test_migrations_are_numbered_in_ascending_order() -> None:
+    assert NUMBERS[0] == FIRST
+    assert sorted(set(NUMBERS)) == NUMBERS
 
 
 async def test_workers_that_start_at_once_migrate_once(shared_postgres: Database, name: str) -> None:
@@ -139,7 +141,7 @@ async def test_migrate_and_check_from_the_command_line(shared_postgres: Database
     assert (before.code, before.document["check"]["version"]) == (FAILED, 0)
     first = await admin(shared_postgres, name, "db", "migrate", "--json")
     assert first.code == DONE, first.err
-    assert [step["number"] for step in first.document["migrate"]["applied"]] == list(range(FIRST, NEWEST + 1))
+    assert [step["number"] for step in first.document["migrate"]["applied"]] == NUMBERS
     second = await admin(shared_postgres, name, "db", "migrate")
     assert "is up to date" in second.out
     after = await admin(shared_postgres, name, "db", "check", "--json")

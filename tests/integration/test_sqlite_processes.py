@@ -295,3 +295,31 @@ async def test_end_of_a_lease_under_a_lock_names_the_process(
             fenced = next(line for line in caplog.messages if "is fenced" in line)
             assert f"process {stranger.pid} (" in fenced
         await wait_until(lambda: manager.worker.epoch > epoch, description="a new epoch")
+
+
+async def test_lock_lasts_from_the_first_writer_that_gave_up(
+    open_sqlite: Callable[..., Any], sqlite_path: Path
+) -> None:
+    """Each writer waits for less time than the lock is reported after."""
+    store = await open_sqlite(busy_timeout=0.2)
+    with locked_by_stranger(sqlite_path):
+        with pytest.raises(StoreUnavailable):
+            await store.register(new_worker())
+        first_gave_up = time.monotonic()
+        await wait_until(lambda: store.lock_watch.trouble, description="the lock is reported", timeout=8)
+        assert store.lock_watch.blocked_since < first_gave_up
+    await store.register(new_worker())
+    assert store.lock_watch.blocked_since is None
+
+
+UNCLOSED = """
+import asyncio
+from stores.sqlite import SQLiteStore
+store = SQLiteStore(args[0])
+asyncio.run(store.open())
+"""
+
+
+def test_process_that_does_not_close_its_store_ends(sqlite_path: Path) -> None:
+    with Child(UNCLOSED, sqlite_path) as child:
+        assert child.exit_status() == 0

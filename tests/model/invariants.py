@@ -11,6 +11,7 @@ I8   a save or restore is refused once a newer fence has opened the values, and 
      run has been settled by its own worker
 I9   a worker that has drained has no task, owns no run that holds the thread, and admits no run
 I10  a rollback is adopted at most `attempts` times
+I11  a run has at most `retries` further attempts after deaths of its worker
 L    from every state, steps without faults lead to "every run settled" (see `exploration`)
 """
 
@@ -39,6 +40,8 @@ def _of_state(s: State, scene: Scenario) -> Iterator[str]:
         yield "I4: the thread is free, and a task on a live worker carries the newest fence"
     if any(w.mode == "gone" and w.tasks for w in s.workers):
         yield "I9: a worker left while its tasks execute"
+    if any(run.deaths > scene.retries for run in s.runs):
+        yield "I11: a run is continued again and again"
     if any(run.attempts > scene.attempts for run in s.runs):
         yield "I10: a rollback is adopted again and again"
 

@@ -48,6 +48,19 @@ SCENARIOS = {
         attempts=2,
         deafness=True,
     ),
+    # Run 0 is continued by another worker after a death or a drain of its worker, and rolled back by run 1.
+    "attempts": Scenario(
+        strategies=("reject", "rollback"),
+        homes=(0, 1),
+        portable=(True, True),
+        saves=frozenset({0}),
+        cancels=frozenset({1}),
+        pauses=0,
+        restarts=2,
+        retries=1,
+        attempts=2,
+        drains=True,
+    ),
 }
 
 

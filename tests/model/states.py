@@ -42,6 +42,8 @@ class Run(NamedTuple):
     attempts: int = 0  # adoptions of its rollback
     undone: bool = False  # its restore is complete
     failed: bool = False  # its restore was given up
+    deaths: int = 0  # of its workers, after which another worker continues it
+    stopped: bool = False  # an attempt is over (its worker died or drains), and the next has not begun
     values_at_start: int = NONE
     acknowledged: bool = False
 

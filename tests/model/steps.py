@@ -35,6 +35,8 @@ class Scenario(NamedTuple):
     portable: tuple[bool, ...]
     cancels: frozenset[int] = frozenset()
     saves: frozenset[int] = frozenset()
+    restarts: int = 1
+    retries: int = 0
     attempts: int = 3
     pauses: int = 1
     drains: bool = False
@@ -82,11 +84,15 @@ def _lives_and_dies(s: State, i: int, w: Worker, scene: Scenario, weak: Weak) ->
         if w.epoch in s.declared_dead:
             yield Step(f"worker {i} fences itself, registers anew", True, anew(s, i))
         if scene.drains and i == 0:
-            yield from _drains(s, i, w, weak)
+            yield from _drains(s, i, w, scene, weak)
     if w.mode == "paused":
         yield Step(f"resume {i}", True, s.with_worker(i, mode="up"))
-    if w.mode == "down" and w.restarts < 1 and s.store_up:
-        yield Step(f"restart {i}", True, anew(s.with_worker(i, mode="up", restarts=1, draining=False), i))
+    if w.mode == "down" and w.restarts < scene.restarts and s.store_up:
+        yield Step(
+            f"restart {i}",
+            True,
+            anew(s.with_worker(i, mode="up", restarts=w.restarts + 1, draining=False), i),
+        )
 
 
 def anew(s: State, i: int) -> State:
@@ -95,14 +101,23 @@ def anew(s: State, i: int) -> State:
     return s.with_worker(i, epoch=epoch, tasks=NO_TASKS, outbox=EMPTY_OUTBOX)._replace(epochs=epoch)
 
 
-def _drains(s: State, i: int, w: Worker, weak: Weak) -> Iterator[Step]:
+def _drains(s: State, i: int, w: Worker, scene: Scenario, weak: Weak) -> Iterator[Step]:
     if not w.draining:
         yield Step(f"drain {i}", True, s.with_worker(i, draining=True))
         return
     for r, run in enumerate(s.runs):  # grace is over
-        if run.holds and run.owner == w.epoch and run.status in OPEN:
+        kept = run.stopped or scene.retries
+        if run.holds and run.owner == w.epoch and run.status in OPEN and not kept:
             yield Step(f"grace of {i} ends, cancel {r}", True, store.decide(s, r, weak))
-    holding = any(run.holds and run.owner == w.epoch for run in s.runs)
+        for task in w.tasks:
+            if task.run == r and not task.deaf and scene.retries and s.store_up:
+                after = store.hand_over(s, r, w.epoch, task.fence)
+                if after is not None:
+                    after = after.with_worker(i, tasks=w.tasks - {task})
+                    yield Step(f"{i} hands {r} over", True, after)
+    holding = any(
+        run.holds and run.owner == w.epoch and not (run.stopped and run.status in OPEN) for run in s.runs
+    )
     if "drain_leaves_tasks" in weak or not (w.tasks or holding or w.outbox):
         after = store.declare_dead(s, w.epoch).with_worker(i, mode="gone")
         yield Step(f"{i} retires", True, after)
@@ -239,6 +254,10 @@ def _reaps(s: State, i: int, w: Worker, scene: Scenario, weak: Weak, *, spare: b
         if j != i and peer.epoch not in s.declared_dead and peer.mode != "gone" and (fair or spare):
             yield Step(f"{i} declares {j} dead", fair, store.declare_dead(s, peer.epoch))
     if "no_sweep" not in weak:
-        after = store.sweep(s, w.epoch, scene.portable, scene.attempts, weak)
+        if scene.retries and not w.draining:
+            after = store.adopt_attempts(s, w.epoch, scene.retries, weak)
+            if after != s:
+                yield Step(f"{i} adopts", True, after)
+        after = store.sweep(s, w.epoch, scene.portable, scene.attempts, weak, scene.retries)
         if after != s:
             yield Step(f"sweep by {i}", True, after)

@@ -50,10 +50,35 @@ def claim(s: State, epoch: int, portable: tuple[bool, ...], weak: Weak) -> State
 def start(s: State, r: int, epoch: int, weak: Weak) -> State | None:
     """Start a run, after opening its fence: from then on the thread's values refuse older fences."""
     run = s.runs[r]
-    if run.status != "pending" or not run.holds or run.owner != epoch or not live(s, epoch, weak):
+    if not run.holds or run.owner != epoch or not live(s, epoch, weak):
         return None
-    s = s._replace(opened=max(s.opened, run.fence))
-    return s.with_run(r, status="running", started=True, values_at_start=s.values)
+    opened = s._replace(opened=max(s.opened, run.fence))
+    if run.status == "running" and run.stopped:  # a further attempt: the first start stands
+        base = NONE if "attempt_forgets_base" in weak else run.base
+        return opened.with_run(r, stopped=False, base=base)
+    if run.status != "pending":
+        return None
+    return opened.with_run(r, status="running", started=True, stopped=False, values_at_start=s.values)
+
+
+def hand_over(s: State, r: int, epoch: int, fence: int) -> State | None:
+    """The task of a draining worker has stopped undecided. The worker stays the owner."""
+    if not owned(s, r, epoch, fence) or s.runs[r].status not in OPEN:
+        return None
+    return s.with_run(r, stopped=True)
+
+
+def adopt_attempts(s: State, by: int, retries: int, weak: Weak) -> State:
+    """Become the owner of runs of dead workers that have retries, and of those that were handed over."""
+    for r, run in enumerate(s.runs):
+        leaves = run.stopped and any(w.epoch == run.owner and w.draining for w in s.workers)
+        orphan = s.dead(run.owner) or leaves or "adopt_alive" in weak
+        left = run.stopped or run.deaths < retries
+        if run.holds and run.status in OPEN and orphan and left and run.owner != by:
+            fence = s.fence if "attempt_without_fence" in weak else s.fence + 1
+            deaths = run.deaths + (not run.stopped and run.status == "running")
+            s = s.with_run(r, owner=by, fence=fence, deaths=deaths, stopped=True)._replace(fence=fence)
+    return s
 
 
 def decide(s: State, r: int, weak: Weak, *, rollback: bool = False) -> State:
@@ -115,11 +140,17 @@ def declare_dead(s: State, epoch: int) -> State:
     return s._replace(declared_dead=s.declared_dead | {epoch})
 
 
-def sweep(s: State, by: int, portable: tuple[bool, ...], attempts: int, weak: Weak) -> State:
-    """End orphaned runs. Adopts incomplete rollbacks, at most `attempts` times each."""
+def sweep(
+    s: State, by: int, portable: tuple[bool, ...], attempts: int, weak: Weak, retries: int = 0
+) -> State:
+    """End orphaned runs. Adopts incomplete rollbacks, at most `attempts` times each. Runs that may have a
+    further attempt wait for a worker that adopts them."""
     for r, run in enumerate(s.runs):
         responsible = run.owner if run.owner != NONE else run.home
         if not run.in_flight or not s.dead(responsible) or (run.waiting and portable[r]):
+            continue
+        may_continue = run.stopped or run.deaths < retries
+        if run.holds and run.status in OPEN and may_continue and retries:
             continue
         if run.waiting and "drain_keeps_queue" in weak:
             continue

@@ -39,6 +39,9 @@ WEAKNESSES = {
         "outage", "a finish with an unknown outcome is repeated without a check of the run"
     ),
     "acknowledge_first": Weakness("outage", "a cancel is acknowledged before it is committed"),
+    "attempt_without_fence": Weakness("attempts", "a run is continued with the fence of its dead worker"),
+    "attempt_forgets_base": Weakness("attempts", "the undo reference is that of the last attempt"),
+    "adopt_alive": Weakness("attempts", "a run whose worker lives is adopted"),
     "no_force": Weakness("force", "a task that does not stop keeps its thread for ever"),
     "force_without_fence": Weakness("force", "a forced run settles with the fence of its task"),
     "force_without_close": Weakness("force", "a forced run's process still lets its writes out"),

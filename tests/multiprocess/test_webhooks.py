@@ -36,7 +36,7 @@ async def main():
         receive()
     if what == "claimed":
         client.Client.post = stop_here
-    os.environ.update(COORDINATOR_WEBHOOK_ALLOW_PRIVATE="true", COORDINATOR_WEBHOOK_TIMEOUT="0.5",
+    os.environ.update(COORDINATOR_WEBHOOK_ALLOW_PRIVATE="true", COORDINATOR_WEBHOOK_TIMEOUT="2",
                       COORDINATOR_WEBHOOK_POLL="0.05")
     async with open_coordinator(store, deliver_webhooks=True, **overrides) as manager:
         run = await manager.create_or_reject("t", webhook=url)

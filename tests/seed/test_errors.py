@@ -113,6 +113,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
             "parent_run_id": "optional id",
             "queue_timeout": "time limit",
             "after_seconds": "delay",
+            "extra": "metadata",
         },
     ),
     "get": ({"run_id": "r"}, {"run_id": "id", "user_id": "optional id", "raise_on_store_error": "flag"}),
@@ -126,14 +127,14 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         {"run_id": "r"},
         {"run_id": "id", "after": "event id", "modes": "modes", "user_id": "optional id"},
     ),
-    "has_inflight": ({"thread_id": "t"}, {"thread_id": "id"}),
+    "has_inflight": ({"thread_id": "t"}, {"thread_id": "id", "operations": "flag"}),
     "runs.thread_of_key": ({"idempotency_key": "k"}, {"idempotency_key": "id", "user_id": "optional id"}),
     "start": ({"run_id": "r"}, {"run_id": "id"}),
     "set_status": ({"run_id": "r", "status": "running"}, {"run_id": "id", "status": "name", "error": "text"}),
     "update_model_name": ({"run_id": "r", "name": "m"}, {"run_id": "id", "name": "text"}),
     "update_run_completion": (
         {"run_id": "r"},
-        {"run_id": "id", "status": "name", **COUNTED, "error": "text"},
+        {"run_id": "id", "status": "name", **COUNTED, "error": "text", "extra": "metadata"},
     ),
     "update_run_progress": ({"run_id": "r"}, {"run_id": "id", **COUNTED}),
     "cancel": (
@@ -148,8 +149,21 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
             "wait": "seconds",
         },
     ),
+    "runs.cancel_one": (
+        {"run_id": "r"},
+        {
+            "run_id": "id",
+            "action": "name",
+            "cause": "name",
+            "reason": "text",
+            "actor": "text",
+            "user_id": "optional id",
+            "wait": "seconds",
+        },
+    ),
     "wait": ({"run_id": "r"}, {"run_id": "id", "timeout": "seconds", "user_id": "optional id"}),
     "ended": ({"run_id": "r"}, {"run_id": "id", "timeout": "seconds", "user_id": "optional id"}),
+    "runs.position": ({"run": None}, {}),
     "runs.explain": ({"run_id": "r"}, {"run_id": "id", "user_id": "optional id"}),
     "runs.receipt": ({"run_id": "r"}, {"run_id": "id", "user_id": "optional id"}),
     "runs.recent": (
@@ -185,6 +199,12 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
             "user_id": "optional id",
         },
     ),
+    "runs.started": (
+        {"thread_id": "t"},
+        {"thread_id": "id", "after": "limit", "limit": "limit", "user_id": "optional id"},
+    ),
+    "threads.changes": ({"thread_id": "t"}, {"thread_id": "id"}),
+    "threads.notify": ({"thread_id": "t"}, {"thread_id": "id"}),
     "runs.in_flight": (
         {},
         {
@@ -196,14 +216,35 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         },
     ),
     "runs.delete": ({"run_id": "r"}, {"run_id": "id", "thread_id": "optional id", "user_id": "optional id"}),
+    "runs.update_extra": (
+        {"run_id": "r", "extra": {}},
+        {"run_id": "id", "extra": "metadata", "user_id": "optional id"},
+    ),
     "webhooks.search": ({}, {"run_id": "optional id", "limit": "limit", "user_id": "optional id"}),
     "webhooks.revive": ({}, {"run_ids": "ids", "user_id": "optional id"}),
     "webhooks.stop": ({}, {"run_ids": "ids", "user_id": "optional id"}),
     "webhooks.count": ({}, {"user_id": "optional id"}),
+    "streams.publish": (
+        {"run_id": "r", "event": "custom", "data": 1},
+        {"run_id": "id"},
+    ),
+    "streams.end": ({"run_id": "r"}, {"run_id": "id"}),
+    "streams.subscribe": (
+        {"run_id": "r"},
+        {"run_id": "id", "last_event_id": "event id", "heartbeat": "seconds", "user_id": "optional id"},
+    ),
+    "projections.remove": ({"name": "p"}, {"name": "id"}),
     "crons.disable_all": ({"user_id": "u"}, {"user_id": "id"}),
     "crons.delete_all": ({"user_id": "u"}, {"user_id": "id"}),
     "crons.get": ({"cron_id": "c"}, {"cron_id": "id", "user_id": "optional id"}),
     "crons.delete": ({"cron_id": "c"}, {"cron_id": "id", "user_id": "optional id"}),
+    "client_assistants.get": ({"assistant_id": "a"}, {"assistant_id": "id", "user_id": "optional id"}),
+    "client_assistants.delete": ({"assistant_id": "a"}, {"assistant_id": "id", "user_id": "optional id"}),
+    "client_assistants.set_version": (
+        {"assistant_id": "a", "version": 1},
+        {"assistant_id": "id", "version": "limit", "user_id": "optional id"},
+    ),
+    "client_assistants.versions": ({"assistant_id": "a"}, {"assistant_id": "id", "user_id": "optional id"}),
     "threads.delete": ({"thread_id": "t"}, {"thread_id": "id", "user_id": "optional id"}),
     "threads.state": (
         {"thread_id": "t"},
@@ -289,6 +330,8 @@ OF_THE_WORKER = {
     "worker.observe",
     "worker.observe_stalls",
     "worker.add_health_check",
+    "worker.before_requested_drain",
+    "projections.add",
     "webhooks.claim",
     "webhooks.report",
     "crons.due",
@@ -303,6 +346,10 @@ OF_ROWS = {
     "crons.count",
     "crons.create",
     "crons.replace",
+    "client_assistants.create",
+    "client_assistants.change",
+    "client_assistants.search",
+    "client_assistants.count",
     "webhooks.checked",
 }
 """These take a query, a row or a URL, which the gateway checks when a client sends them."""
@@ -314,6 +361,7 @@ def test_matrix_has_every_public_method() -> None:
     }
     assert public - set(METHODS) == {
         "launch",  # takes a record: tested below
+        "running",  # takes a record: tested below
         "admit",  # takes a spec: tested below
         "spec",  # the first half of create_or_reject
         *OF_THE_WORKER,
@@ -321,8 +369,8 @@ def test_matrix_has_every_public_method() -> None:
     }
 
 
-def test_manager_has_at_most_25_methods_of_its_own() -> None:
-    assert len([name for name in public_methods() if "." not in name]) <= 25
+def test_manager_has_at_most_26_methods_of_its_own() -> None:
+    assert len([name for name in public_methods() if "." not in name]) <= 26
 
 
 @pytest.mark.parametrize("record", [None, "run-1", {"run_id": "r"}])
@@ -332,6 +380,21 @@ async def test_launch_takes_records_only(record: Any) -> None:
     with pytest.raises(InvalidArgument) as refused:
         RunManager().launch(record, agent)
     assert refused.value.argument == "record"
+
+
+@pytest.mark.parametrize("record", [None, "run-1", {"run_id": "r"}])
+async def test_running_takes_records_only(record: Any) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        RunManager().running(record)
+    assert refused.value.argument == "record"
+
+
+@pytest.mark.parametrize("bad", [None, "notify", 1])
+async def test_running_takes_known_ways_to_cancel_a_pending_run(manager: RunManager, bad: Any) -> None:
+    record = await manager.create_or_reject("t")
+    with pytest.raises(InvalidArgument) as refused:
+        manager.running(record, on_pending_cancel=bad)
+    assert refused.value.argument == "on_pending_cancel"
 
 
 @pytest.mark.parametrize("spec", [None, "t", {"thread_id": "t"}])

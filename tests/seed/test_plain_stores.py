@@ -324,11 +324,20 @@ async def test_refused_admission_is_never_put(plain: RunManager, store: MemoryRu
     assert puts == []
 
 
-async def test_record_of_an_admission_that_is_refused_after_the_put_is_removed(
-    store: MemoryRunStore,
+async def no_delete(run_id: str) -> None:
+    del run_id
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("removes", [True, False])
+async def test_record_of_an_admission_that_is_refused_after_the_put_is_removed_or_ends_as_error(
+    store: MemoryRunStore, *, removes: bool
 ) -> None:
-    """While the record is written, another admission fills the user's quota."""
+    """While the record is written, another admission fills the user's quota. A store without `delete` keeps
+    the record."""
     put, reached, release = store.put, asyncio.Event(), asyncio.Event()
+    if not removes:
+        store.delete = no_delete
     async with managing(store, settings=Settings(max_waiting_per_user=1)) as manager:
         holder = await manager.create_or_reject("t", user_id="ann")
         await manager.create_or_reject("u", user_id="ann")
@@ -346,7 +355,10 @@ async def test_record_of_an_admission_that_is_refused_after_the_put_is_removed(
         release.set()
         with pytest.raises(QueueFull):
             await slow
-        assert [stored["run_id"] for stored in await store.list_by_thread("t")] == [holder.run_id]
+        others = [row for row in await store.list_by_thread("t") if row["run_id"] != holder.run_id]
+        assert [(row["status"], row["error"]) for row in others] == (
+            [] if removes else [("error", "The run was refused")]
+        )
 
 
 async def test_record_that_a_failed_put_has_written_can_be_cancelled(

@@ -81,6 +81,41 @@ class Habits:
         )
 
 
+WALK = 5
+"""Steps of a run that other workers may continue."""
+
+
+class Walker:
+    """The code of a run that may have further attempts: takes WALK steps, saves each, begins with the first
+    that was not saved, and stops between two steps when its worker drains."""
+
+    def __init__(self, process: Process, *, heeds_drain: bool) -> None:
+        self.process, self.heeds_drain = process, heeds_drain
+        self.truth, self.pace = process.world.truth, process.world.chance.choice((0.02, 0.1, 0.3, 0.8))
+
+    async def __call__(self, ctx: RunContext) -> Any:
+        run_id, epoch = ctx.run.run_id, self.process.manager.worker.epoch
+        self.process.agents += 1
+        try:
+            saved: dict[str, Any] = ctx.values or {}
+            steps: list[int] = list(saved.get("steps", ())) if saved.get("by") == run_id else []
+            while len(steps) < WALK:
+                self.truth.step(run_id, epoch, ctx.fence, guarded=False)
+                await asyncio.sleep(self.pace)
+                if self.heeds_drain and ctx.drain_event.is_set():
+                    return Outcome(drained=True)
+                steps.append(len(steps))
+                await ctx.save({"by": run_id, "steps": list(steps)})
+            return {"by": run_id, "steps": steps}
+        except asyncio.CancelledError:
+            if ctx.abort is not None:
+                self.process.world.pace.cancel_delivered(self.process, run_id)
+            raise
+        finally:
+            self.truth.step(run_id, epoch, ctx.fence, guarded=False)
+            self.process.agents -= 1
+
+
 class Agent:
     """The code of one run. Reports each step to the world's truth."""
 

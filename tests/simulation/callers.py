@@ -108,6 +108,7 @@ class Callers:
         features, truth = self._world.features, self._world.truth
         habits, old_style = self._world.new_habits(), features.old_style and self._chance.random() < 0.7
         portable = features.portable and not old_style and self._chance.random() < 0.6
+        portable = portable or features.elsewhere
         assistant = "portable" if portable else "agent"
         closed, full = (
             process.departing,
@@ -162,7 +163,10 @@ class Callers:
         truth.runs[record.run_id].launched = True
         if portable:
             self._world.habits.setdefault(record.run_id, habits)  # it may be executed elsewhere by now
-            process.manager.launch(record)
+            if process.only_admits != record.store_only:
+                truth.wrong(f"{process} admitted run {record.run_id} to be executed elsewhere: {record}")
+            if not record.store_only:
+                process.manager.launch(record)
         else:
             self._start(process, record, habits, old_style=old_style)
         await self._wait_for(process, record.run_id, 60.0)

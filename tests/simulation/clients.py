@@ -52,6 +52,7 @@ class Clients:
         if (run_id := self._any_run()) is not None:
             await manager.runs.get(run_id, user_id=user)
         await manager.runs.of_thread(self._chance.choice(self._threads), user_id=user)
+        await manager.runs.started(self._threads[0], user_id=user)
         thread_id = self._chance.choice(self._threads)
         await manager.threads.state(thread_id, user_id=user)
         await manager.threads.state(thread_id, CheckpointRef("unknown"), user_id=user)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
+from coordinator import assistant
 from coordinator.clock import Clocks
 from coordinator.context import RunContext
 from coordinator.event_logs.local import LocalEventLog
@@ -14,8 +16,9 @@ from coordinator.settings import Settings
 from coordinator.telemetry.events import Event, RunForced, WorkerRegistered
 from coordinator.workers.pacemaker import LoopPacemaker
 from stores.base import CoordinationStore
-from tests.simulation.agents import Agent
+from tests.simulation.agents import Agent, Walker
 from tests.simulation.bus import SimNotifier, SimSlots
+from tests.simulation.elsewhere import Assistant as Elsewhere
 from tests.simulation.loop import ProcessLoop
 from tests.simulation.store import SimStore
 from tests.support.inside import assembly_of, bookkeeping_of
@@ -67,15 +70,38 @@ class Process:
         assert isinstance(self.store, CoordinationStore), "SimStore lacks a method of the port"
         self.manager = RunManager(
             self.store,
-            settings=world.settings,
+            settings=self._settings(),
             notifier=self.notifier,
             slots=SimSlots(self, world.bus, self.notifier),
             event_log=LocalEventLog(),
             pacemaker=LoopPacemaker(self.store, world.settings),
             hooks=(self._hook,),
             clocks=Clocks(world.boottime, lambda: world.wall_ns() // 1000, world.boottime),
-            assistants={PORTABLE: self._portable} if world.features.portable else None,
+            assistants=self._assistants(),
         )
+
+    def _settings(self) -> Settings:
+        settings = self.world.settings
+        return settings.model_copy(update={"admit_only": True}) if self.only_admits else settings
+
+    @property
+    def only_admits(self) -> bool:
+        return self.world.features.dispatch and self.number == 0
+
+    def _assistants(self) -> dict[str, Any] | None:
+        features = self.world.features
+        if features.elsewhere:
+            return {PORTABLE: Elsewhere(self)}
+        if features.retries is not None:
+            return {PORTABLE: self._walking(features.retries)}
+        return {PORTABLE: self._portable} if features.portable else None
+
+    def _walking(self, retries: int) -> Any:
+        @assistant(name=PORTABLE, retries=retries)
+        async def walk(ctx: RunContext) -> Any:
+            return await Walker(self, heeds_drain=crc32(ctx.run.run_id.encode()) % 4 > 0)(ctx)
+
+        return walk
 
     @property
     def up(self) -> bool:

@@ -27,6 +27,9 @@ class Scene:
     helps: tuple[Aim, ...] = ()
     """All of these may strike, because the scene needs them."""
 
+    aimed: bool = False
+    """Only seeds that are aimed at one of its points come to it: so all other seeds keep their scenes."""
+
     @property
     def plan(self) -> list[tuple[float, str]]:
         steps = (step.strip().partition(" ") for step in self.course.split(","))
@@ -56,6 +59,16 @@ REMOVED_AND_FINISHED = Scene(
     ),
 )
 
+CONTINUED: Mapping[str, Any] = {
+    "portable": True,
+    "retries": 2,
+    "families": False,
+    "old_style": False,
+    "delays": False,
+    "limits": False,
+    "threads": 1,
+}
+
 SCENES: Mapping[str, Scene] = {
     "its home leaves": Scene(
         "0 enqueue, 0 enqueue, 0.1 enqueue, 0.1 enqueue, 0.5 leave, 1.5 cancel",
@@ -63,7 +76,7 @@ SCENES: Mapping[str, Scene] = {
         habits={"tracks": None},
         aims=(
             ("ThreadQueue._claim", "claim", "after", "fail"),
-            ("Takeover.run", "row", "before", "fail"),
+            ("Takeover._take", "row", "before", "fail"),
             ("Drain._mark_draining", "drain", "after", "fail"),
         ),
     ),
@@ -285,6 +298,20 @@ SCENES: Mapping[str, Scene] = {
         " 1.2 list, 1.5 make, 1.6 reject, 1.8 change, 2.2 enqueue",
         habits=SHORT,
     ),
+    "state elsewhere": Scene(
+        "0 enqueue, 0.1 enqueue, 0.3 change, 0.5 delete, 0.55 enqueue, 0.7 copy, 0.9 delete, 0.95 copy,"
+        " 1.2 enqueue, 1.3 change, 1.6 delete, 1.65 enqueue, 1.8 copy, 2.0 delete, 2.05 copy, 2.4 enqueue,"
+        " 2.6 delete, 2.65 enqueue, 3.0 copy, 3.4 delete, 3.45 copy, 3.5 enqueue, 4.0 change, 4.2 enqueue",
+        features={"portable": True, "elsewhere": True, "old_style": False, "threads": 2},
+        habits={**SHORT, "pace": 0.0},
+        aimed=True,
+        aims=(
+            ("Operations._remove", "delete_thread", "after", "crash"),
+            ("Expiry.sweep", "expire_threads", "after", "crash"),
+            ("StateRemoval._remove", "forget_removed_states", "before", "crash"),
+            ("StateRemoval._claim", "claim_removed_states", "after", "fail"),
+        ),
+    ),
     "removed without a notification": Scene(
         "0 enqueue, 0 enqueue, 0.1 enqueue, 0.3 cancel, 0.4 cancel, 0.5 remove, 0.6 remove, 0.7 cancel,"
         " 0.7 remove, 0.8 remove, 0.9 remove, 1.0 remove, 1.1 remove",
@@ -389,6 +416,108 @@ SCENES: Mapping[str, Scene] = {
         "0 reject, 0 enqueue, 0.1 interrupt, 0.3 cancel, 0.6 enqueue, 0.8 leave",
         features={"old_style": True},
     ),
+    "dispatched": Scene(
+        "0 reject, 0 enqueue, 0.1 interrupt, 0.2 enqueue, 0.3 cancel, 0.4 crash of owner, 0.5 rollback,"
+        " 0.7 enqueue, 0.8 reject, 1 cancel, 1.2 restart, 1.4 interrupt, 1.6 enqueue, 2 leave, 2.4 enqueue",
+        processes=3,
+        features={
+            "portable": True,
+            "dispatch": True,
+            "families": False,
+            "old_style": False,
+            "settings": {"max_running": 1},
+        },
+        faults={"proofs": True},
+        habits=SHORT,
+        aims=(
+            ("Admissions._admit", "admit", "after", "fail"),
+            ("Admissions._admit", "admit", "after", "slow"),
+            ("ThreadQueue._claim", "claim", "after", "fail"),
+            ("Takeover._take", "row", "before", "fail"),
+        ),
+        aimed=True,
+    ),
+    "a run outlives its worker": Scene(
+        "0 reject, 0.2 enqueue, 0.4 crash of owner, 0.9 restart, 1.2 crash of owner, 1.6 restart, 2 enqueue",
+        processes=3,
+        features=CONTINUED,
+        faults={"proofs": True},
+        habits=SHORT,
+        aims=(
+            ("Reaper._sweep", "sweep", "after", "fail"),
+            ("Takeover._take", "row", "before", "fail"),
+            ("Lifecycle.start", "start", "after", "fail"),
+            ("Lifecycle.start", "start", "before", "crash"),
+        ),
+        aimed=True,
+    ),
+    "its retries are used up": Scene(
+        "0 reject, 0.3 crash of owner, 1.9 crash of owner, 2 restart, 3.2 crash of owner",
+        processes=3,
+        features={**CONTINUED, "retries": 1},
+        faults={**NOTHING, "proofs": True},
+        habits=SHORT,
+        aimed=True,
+    ),
+    "handed over, then orphaned": Scene(
+        "0 reject, 0.2 leave, 0.3 leave, 1.9 crash of owner, 2 restart",
+        processes=3,
+        features={**CONTINUED, "retries": 1},
+        faults={**NOTHING, "proofs": True},
+        habits=SHORT,
+        aimed=True,
+    ),
+    "an attempt is cancelled": Scene(
+        "0 reject, 0.3 crash of owner, 0.5 cancel, 0.7 rollback, 1.1 crash of owner, 1.3 cancel, 1.5 enqueue",
+        processes=3,
+        features=CONTINUED,
+        faults={"proofs": True},
+        habits=SHORT,
+        aims=(
+            ("Reaper._sweep", "sweep", "after", "fail"),
+            ("Lifecycle.start", "start", "before", "slow"),
+            ("Takeover._take", "row", "before", "slow"),
+        ),
+        aimed=True,
+    ),
+    "a run is handed over": Scene(
+        "0 reject, 0.1 reject, 0.2 enqueue, 0.3 leave, 0.6 leave, 1 enqueue, 1.4 cancel",
+        processes=3,
+        features={**CONTINUED, "threads": 2},
+        habits=SHORT,
+        aims=(
+            ("Settlement._write_hand_over", "hand_over", "after", "fail"),
+            ("Settlement._write_hand_over", "hand_over", "before", "fail"),
+            ("Settlement._write_hand_over", "hand_over", "before", "slow"),
+            ("Settlement._write_hand_over", "hand_over", "before", "crash"),
+            ("Settlement._write_hand_over", "hand_over", "after", "crash"),
+            ("HandOvers._hint", "workers", "before", "fail"),
+        ),
+        aimed=True,
+    ),
+    "a hand-over is pending": Scene(
+        "0 reject, 0.1 reject, 0.4 leave, 1.5 leave",
+        processes=3,
+        features={**CONTINUED, "threads": 2},
+        habits=SHORT,
+        helps=(("Settlement._write_hand_over", "hand_over", "before", "fail"),),
+        aimed=True,
+    ),
+    "a run between two attempts is cancelled": Scene(
+        "0 reject, 0.1 enqueue, 0.4 request drain, 0.5 cancel, 0.6 rollback, 0.7 cancel, 0.8 interrupt",
+        processes=2,
+        features=CONTINUED,
+        habits=SHORT,
+        aims=(("Settlement._write_hand_over", "hand_over", "before", "slow"),),
+        aimed=True,
+    ),
+    "a live worker's run is continued": Scene(
+        "0 reject, 0.3 declare dead of owner, 0.6 cancel, 0.8 enqueue, 1 declare dead of owner",
+        processes=3,
+        features=CONTINUED,
+        habits=SHORT,
+        aimed=True,
+    ),
     "cancels": Scene(
         "0 reject, 0 enqueue, 0.2 cancel, 0.3 cancel, 0.4 cancel, 0.5 cancel",
         habits={"ends": "hangs", "stops": "with_success"},
@@ -402,3 +531,7 @@ SCENES: Mapping[str, Scene] = {
         habits={"ends": "hangs", "steps": 3, "pace": 0.1},
     ),
 }
+
+OF_ATTEMPTS = tuple(name for name, scene in SCENES.items() if scene.features.get("retries"))
+"""Scenes to which one of so many other seeds comes."""
+EVERY_ATTEMPT, FIRST_ATTEMPT = 15, 4

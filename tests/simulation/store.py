@@ -35,6 +35,7 @@ WRITES = frozenset(
         "restore",
         "delete_thread",
         "readopt",
+        "hand_over",
         "register",
         "drain",
         "request_drain",
@@ -51,8 +52,12 @@ WRITES = frozenset(
         "delete",
         "create_thread",
         "patch_thread",
+        "update_extra",
         "delete_run",
         "expire_threads",
+        "note_states",
+        "claim_removed_states",
+        "forget_removed_states",
         "prune",
     }
 )
@@ -66,6 +71,7 @@ READS = frozenset(
         "tick",
         "row",
         "waiting_line",
+        "pending_on",
         "runs",
         "transitions",
         "get",
@@ -78,10 +84,12 @@ READS = frozenset(
         "thread_of_key",
         "thread_runs",
         "inflight_runs",
+        "started_runs",
         "find_runs",
         "open_run_ids",
         "ids_from",
         "has_expired_threads",
+        "removed_state",
         "checkpoints",
     }
 )
@@ -93,9 +101,12 @@ _TABLES = (
     "threads",
     "deleted_threads",
     "passing_fences",
+    "thread_states",
     "workers",
     "event_logs",
     "run_events",
+    "projections",
+    "run_changes",
     "sqlite_sequence",
 )
 _NOTE = (

@@ -15,11 +15,13 @@ from itertools import count
 from typing import Any
 
 from stores.catalogue import RemovedThread
-from stores.rows import Admission, Finish, HandedOver, Orphan, Outcome, Ownership, Started
+from stores.rows import Admission, Decision, Finish, HandedOver, Orphan, Outcome, Ownership, Started
 from stores.spec import AdmissionRequest
 from stores.states import OPEN, RunStatus
 
-OWNERS = frozenset({"start", "save", "restore", "finish", "settle", "refence", "readopt", "delete_thread"})
+OWNERS = frozenset(
+    {"start", "save", "restore", "finish", "settle", "refence", "readopt", "hand_over", "delete_thread"}
+)
 """Writes that carry run, epoch and fence."""
 
 
@@ -61,6 +63,12 @@ class Run:
     cancel_delivered_at: float | None = None
     home: int | None = None
     portable: bool = False
+    retries: int = 0
+    """Deaths of its worker that it may still survive."""
+    handed_over: bool = False
+    """Its attempt has stopped, and no other worker has it yet."""
+    steps: int = 0
+    """That it has saved, if it is a run that other workers may continue."""
     due: int | None = None
     """While it is delayed: until when, by the store's clock."""
     parent: str | None = None
@@ -80,6 +88,10 @@ class Run:
     abandoned: bool = False
     """Its caller has forgotten it, or has ended it before it started: a worker that claims its thread at the
     same time does not know the run, and releases the thread a moment later."""
+
+    @property
+    def may_continue(self) -> bool:
+        return self.portable and self.holds and self.status in OPEN and (self.handed_over or self.retries > 0)
 
     @property
     def in_flight(self) -> bool:
@@ -115,6 +127,10 @@ class Truth:
     reported: set[str] = field(default_factory=set[str])
     keys: dict[str, str] = field(default_factory=dict[str, str])
     clock_jumped: bool = False
+    removed: dict[str, int] = field(default_factory=dict[str, int])
+    """By thread, the last fence of the one that was removed last."""
+    written: dict[str, tuple[str, Any]] = field(default_factory=dict[str, tuple[str, Any]])
+    """By run, its thread and its entry in the database elsewhere, unless it was undone or replaced."""
     _gone: list[str] = field(default_factory=list[str])
     _notes: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
     _places: Iterator[int] = field(default_factory=count)
@@ -188,16 +204,26 @@ class Truth:
         run = self.runs.get(run_id)
         if run is None:
             run = self.runs[run_id] = Run(run_id, thread_id, next(self._places), epoch)
-            run.waiting = run.queued = home is not None and not holds and what != "delayed"
+            run.waiting = run.queued = what == "queued"
             run.home = home
         took, same_fence = holds and not run.holds, fence == run.fence
         left = run.holds and not holds
+        if what == "adopted" and new in OPEN:
+            self._continued(run, epoch)
+        if cause == "orphaned" and old in OPEN and run.may_continue and not run.put_back:
+            self.wrong(f"run {run_id} was ended as an orphan, and could be continued")
+        if cause == "shutdown" and old in OPEN and run.may_continue and not run.put_back:
+            self.wrong(f"run {run_id} was ended by a shutdown, and could be continued")
         run.status, run.holds, run.epoch = RunStatus(new), bool(holds), epoch
+        if what == "handed over" and holds:
+            run.handed_over = True
+            if new not in OPEN:
+                self.wrong(f"run {run_id} was handed over, and is {new}")
         if what == "queued" and run.due is not None:
             self._has_come(run)
         if what == "claimed":
             self._taken_over(run, epoch)
-        if what in ("admitted", "queued", "delayed") and old is None and epoch in self.draining:
+        if old is None and what != "recorded" and epoch in self.draining:
             self.wrong(f"epoch {epoch} drains, and admitted run {run_id}")
         if cause == "shutdown" and run.portable and (run.waiting or run.due) and self.quiet and not holds:
             self.wrong(f"portable run {run_id} was ended by the shutdown of its home")
@@ -239,7 +265,7 @@ class Truth:
             took = self.now() - run.cancel_delivered_at
             self.wrong(f"the thread of run {run_id} was freed {took:.1f} s after the cancel was delivered")
         if what == "adopted":
-            run.adoptions += 1
+            run.adoptions += new not in OPEN
             if same_fence:
                 self.wrong(f"run {run_id} was adopted with the fence of its dead owner")
             if epoch in self.dead:
@@ -248,6 +274,25 @@ class Truth:
             run.waiting, run.due = False, None
             if left or run.settled_at is None:
                 run.settled_at = self.now()
+
+    def _continued(self, run: Run, by: int) -> None:
+        """Another worker has become the owner of a run for a further attempt."""
+        if not run.portable:
+            self.wrong(f"run {run.run_id} is continued by epoch {by}, and is not portable")
+        if by in self.draining:
+            self.wrong(f"epoch {by} drains, and continues run {run.run_id}")
+        if run.epoch not in self.dead and not (run.handed_over and run.epoch in self.draining):
+            self.wrong(f"run {run.run_id} of live epoch {run.epoch} is continued by epoch {by}")
+        if not run.handed_over and run.status is RunStatus.running:
+            run.retries -= 1
+            if run.retries < 0:
+                self.wrong(f"run {run.run_id} has had more attempts than it may have")
+        run.handed_over = True
+
+    def _hand_over(self, args: Any, kwargs: Any, standing: Decision | None, wrote: bool) -> None:
+        run = self.runs[args[0].run_id]
+        if standing is not None and standing.status in OPEN and not run.handed_over:
+            self.wrong(f"run {run.run_id} is reported as handed over, and is not")
 
     def _has_come(self, run: Run) -> None:
         """A delayed run takes its place in the line."""
@@ -347,7 +392,10 @@ class Truth:
             if run.due is not None and run.due <= self.wall():
                 self.wrong(f"run {run_id} was placed before {run.run_id}, whose time had come")
         waiting = sum(run.waiting or run.due is not None for run in others)
-        if not admission.holds and new.delay_ms is None and all(run.due is not None for run in others):
+        if request.dispatched and (admission.holds or self.runs[run_id].home is not None):
+            self.wrong(f"run {run_id} is dispatched, and belongs to a worker")
+        at_once = new.delay_ms is None and not request.dispatched
+        if not admission.holds and at_once and all(run.due is not None for run in others):
             self.wrong(f"run {run_id} is queued, and no run is before it")
         if new.multitask_strategy in ("interrupt", "rollback"):
             for run in others:
@@ -366,6 +414,7 @@ class Truth:
     def _know(self, request: AdmissionRequest) -> None:
         run, new = self.runs[request.run_id], request.spec
         run.kind, run.portable, run.parent = new.kind, request.portable, new.parent_run_id
+        run.retries = new.retries if request.portable else 0
         run.on_disconnect, run.queued_at = new.on_disconnect, self.now() + (new.delay_ms or 0) / 1000
         limits = (None if ms is None else ms / 1000 for ms in (new.timeout_ms, new.idle_timeout_ms))
         run.timeout, run.idle = limits
@@ -407,6 +456,9 @@ class Truth:
 
     def _ended(self, orphans: list[Orphan]) -> None:
         for orphan in orphans:
+            run = self.runs[orphan.run_id]
+            if orphan.attempt and not orphan.decided and run.status not in OPEN:
+                self.wrong(f"run {orphan.run_id} is {run.status}, and is to be continued")
             if orphan.adopted is None:
                 if orphan.run_id in self.reported:
                     self.wrong(f"the end of run {orphan.run_id} was reported twice")
@@ -419,6 +471,7 @@ class Truth:
         if started is None or started.decision.status is not RunStatus.running:
             return
         run = self.runs[run_id]
+        run.handed_over = False
         if wrote:
             run.started, run.before = True, self.values.get(run.thread_id)
             run.started_at = run.sign_at = self.now()
@@ -434,6 +487,16 @@ class Truth:
             if run.last_save not in (None, args[1]):
                 self.wrong(f"run {run.run_id} saved twice after its cancel")
             run.last_save = args[1]
+        if (
+            run is not None
+            and isinstance(args[1], dict)
+            and "steps" in args[1]
+            and args[1]["by"] == run.run_id
+        ):
+            steps = args[1]["steps"]
+            if steps != list(range(len(steps))) or len(steps) not in (run.steps, run.steps + 1):
+                self.wrong(f"run {run.run_id} has saved {run.steps} steps, and then {steps}")
+            run.steps = len(steps)
         self.values[args[0].thread_id] = args[1]
 
     def _restore(self, args: Any, kwargs: Any, values: Any, wrote: bool) -> None:
@@ -475,6 +538,7 @@ class Truth:
         if not wrote:
             return
         self.values.pop(args[0].thread_id, None)
+        self.removed[args[0].thread_id] = args[0].fence
 
     def to_be_ended(self, run_id: str, cause: object) -> None:
         """Its worker is about to write the end; until that is written, it may give another sign of life."""
@@ -484,6 +548,7 @@ class Truth:
     def _expire_threads(self, args: Any, kwargs: Any, removed: list[RemovedThread], wrote: bool) -> None:
         for thread in removed:
             self.values.pop(thread.thread_id, None)
+            self.removed[thread.thread_id] = self.fences.get(thread.thread_id, 0)
 
     # -- what tasks do
 
@@ -603,6 +668,8 @@ class Truth:
             run = self.runs[run_id]
             if run.portable and (run.waiting or run.due) and (run.home is None or run.home in self.dead):
                 continue  # all workers have left: the next one takes it over
+            if run.may_continue and run.epoch in self.dead and not run.put_back:
+                continue  # so it does this one
             if (
                 status in OPEN or holds or (settled is None and fence)
             ):  # beside the slot: the next sweep settles it

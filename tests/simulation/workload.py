@@ -54,6 +54,12 @@ class Features:
     """All processes have an assistant: another process executes its queued runs if their home leaves."""
     delays: bool = False
     """Some runs are admitted with a delay."""
+    elsewhere: bool = False
+    """The portable assistant keeps the state of threads in a database of its own. Only in scenes."""
+    retries: int | None = None
+    """The portable assistant takes steps that it saves, and has so many retries. Only in scenes."""
+    dispatch: bool = False
+    """The first process only admits. Only in scenes."""
     threads: int | None = None
     """The number of threads; None = one or two."""
     settings: dict[str, Any] = field(default_factory=dict[str, Any])

@@ -18,12 +18,13 @@ from tests.simulation.agents import CODES, Habits
 from tests.simulation.bus import Bus
 from tests.simulation.callers import Callers
 from tests.simulation.calls import Call
+from tests.simulation.elsewhere import Database as Elsewhere
 from tests.simulation.faults import Faults, draw
 from tests.simulation.logged import errors_logged
 from tests.simulation.loop import Livelock, Schedule
 from tests.simulation.pace import Pace
 from tests.simulation.process import SETTINGS, Process
-from tests.simulation.scenes import SCENES, Aim, Scene
+from tests.simulation.scenes import EVERY_ATTEMPT, FIRST_ATTEMPT, OF_ATTEMPTS, SCENES, Aim, Scene
 from tests.simulation.store import URGENT, WRITES, Database
 from tests.simulation.trouble import Trouble
 from tests.simulation.truth import Run, Truth
@@ -64,6 +65,7 @@ class World:
         self.truth.most_waiting = SETTINGS.max_waiting_per_thread or 0
         self.truth.longest_stop = SETTINGS.force_after + 0.5
         self.bus = Bus(self)
+        self.elsewhere = Elsewhere()
         self.met: Counter[Met] = Counter()
         self.habits: dict[str, Habits] = {}
         self._drawn = count()
@@ -90,10 +92,13 @@ class World:
         chance, aim = self.chance, pairs.aim_of(self.seed)
         if aim is not None:
             scene, aims = pairs.way_to(aim)
+        elif self.seed % EVERY_ATTEMPT == FIRST_ATTEMPT:
+            scene = SCENES[chance.choice(OF_ATTEMPTS)]
+            aims = (chance.choice(scene.aims),) if scene.aims and chance.random() < 0.7 else ()
         elif chance.random() < 0.5:
             return None, ()
         else:
-            scene = SCENES[chance.choice(tuple(SCENES))]
+            scene = SCENES[chance.choice([name for name, scene in SCENES.items() if not scene.aimed])]
             aims = (chance.choice(scene.aims),) if scene.aims and chance.random() < 0.7 else ()
         aims += scene.helps
         if chance.random() < (0.3 if aim is None else 0.7):  # what the scene is about, and nothing else
@@ -174,6 +179,7 @@ class World:
             if not process.loop.dead:
                 self.truth.violations.extend(process.leftovers())
         self.truth.final(self.database.cx)
+        self.elsewhere.check(self.truth, self.database.cx)
 
     def _start_process(self) -> Process:
         process = Process(self, len(self.processes))

@@ -13,6 +13,7 @@ from coordinator import RunManager
 from coordinator.assistants.demo import agent
 from coordinator.gateway import Gateway, GatewaySettings, create_gateway, key_file
 from coordinator.gateway.caller import Authenticate, Role
+from coordinator.langgraph.extension import NO_EXTENSION, Extension
 from coordinator.settings import Settings
 
 BASE = "http://localhost:2024"
@@ -23,6 +24,7 @@ async def serving(
     *,
     manager: RunManager | None = None,
     authenticate: Authenticate | None = None,
+    extension: Extension = NO_EXTENSION,
     headers: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> AsyncGenerator[tuple[Gateway, httpx.AsyncClient]]:
@@ -34,6 +36,7 @@ async def serving(
         {"agent": agent},
         settings=GatewaySettings(**settings),
         authenticate=authenticate,
+        extension=extension,
     )
     transport = httpx.ASGITransport(gateway, raise_app_exceptions=False)
     async with (

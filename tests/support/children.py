@@ -63,6 +63,10 @@ class Child:
         self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
 
+    def exit_status(self, timeout: float = 20.0) -> int:
+        """Waits until the process has ended. Raises TimeoutExpired after `timeout` (s)."""
+        return self._process.wait(timeout)
+
     def pause(self) -> None:
         self._process.send_signal(signal.SIGSTOP)
 

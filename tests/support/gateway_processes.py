@@ -55,11 +55,13 @@ async def gateway_processes(
     given = {"store": f"sqlite:///{folder / 'runs.db'}", "redis": redis, "namespace": namespace}
     async with AsyncExitStack() as stack:
         yield list(
-            await asyncio.gather(*(_start(stack, {**QUICK, **given, **settings}) for _ in range(size)))
+            await asyncio.gather(*(start_process(stack, {**QUICK, **given, **settings}) for _ in range(size)))
         )
 
 
-async def _start(stack: AsyncExitStack, settings: dict[str, Any]) -> GatewayProcess:
+async def start_process(
+    stack: AsyncExitStack, settings: dict[str, Any], assistants: str = "tests.support.gateway_agents"
+) -> GatewayProcess:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
@@ -67,7 +69,7 @@ async def _start(stack: AsyncExitStack, settings: dict[str, Any]) -> GatewayProc
             "fd": listener.fileno(),
             "coordinator": settings,
             "gateway": {"heartbeat": 0.2},
-            "assistants": "tests.support.gateway_agents",
+            "assistants": assistants,
         }
         process = await fork(GATEWAY, json.dumps(options), pass_fds=[listener.fileno()], cwd=ROOT, quiet=True)
         one = GatewayProcess(process, listener.getsockname()[1])

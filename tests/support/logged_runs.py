@@ -57,6 +57,9 @@ class LoggedRuns:
     def close(self, thread_id: str, run_id: str, entry: Entry) -> None:
         self.written.close(thread_id, run_id, entry)
 
+    async def flushed(self, thread_id: str, run_id: str) -> None:
+        await self.written.flushed(thread_id, run_id)
+
     async def read(self, thread_id: str, run_id: str, after: EventId | None, limit: int) -> Page | None:
         await self._all_written()
         return await self._read.read(thread_id, _storable(run_id), after, limit)

@@ -23,12 +23,17 @@ TABLES = (
     "threads",
     "deleted_threads",
     "passing_fences",
+    "thread_states",
     "runs",
     "transitions",
     "webhooks",
     "crons",
+    "assistants",
+    "assistant_versions",
     "event_logs",
     "run_events",
+    "projections",
+    "run_changes",
 )
 _MAX_DELETED = 1 << 17  # bytes of a table
 _EMPTY = """

@@ -7,13 +7,25 @@ from collections.abc import Callable
 from typing import Any
 
 from coordinator import RunManager
+from coordinator.resources.client_assistants import ClientAssistants
 from coordinator.resources.crons import Crons
+from coordinator.resources.projections import Projections
 from coordinator.resources.runs import Runs
+from coordinator.resources.streams import Streams
 from coordinator.resources.threads import Threads
 from coordinator.resources.webhooks import Webhooks
 from coordinator.resources.worker import ThisWorker
 
-NOUNS = {"threads": Threads, "runs": Runs, "crons": Crons, "webhooks": Webhooks, "worker": ThisWorker}
+NOUNS = {
+    "threads": Threads,
+    "runs": Runs,
+    "crons": Crons,
+    "webhooks": Webhooks,
+    "client_assistants": ClientAssistants,
+    "projections": Projections,
+    "streams": Streams,
+    "worker": ThisWorker,
+}
 
 
 def public_methods() -> dict[str, Callable[..., Any]]:

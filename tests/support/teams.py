@@ -20,7 +20,7 @@ QUICK: dict[str, Any] = {
     "short_tick": 0.05,
     "canary": 0.1,
     "renew": 0.3,
-    "lease_ttl": 3.0,
+    "lease_ttl": 10.0,
     "lease_margin": 0.5,
     "sweep": 0.2,
     "force_after": 1.0,

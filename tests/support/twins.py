@@ -164,7 +164,7 @@ def comparable(name: str, answer: Any) -> Any:  # noqa: PLR0911 - one case for e
     if name == "tick":
         tick = cast("Tick", answer)
         listed = ("cancelled", "waiting", "free_threads", "overdue")
-        return [sorted(getattr(tick, field)) for field in listed] + [tick.drain, tick.holding]
+        return [sorted(getattr(tick, field)) for field in listed] + [tick.drain, tick.not_held]
     if isinstance(answer, Finish):
         return answer._replace(decision=answer.decision and _with_children_in_order(answer.decision))
     if isinstance(answer, Admission):

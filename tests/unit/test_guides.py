@@ -47,6 +47,9 @@ WORKERS_OWN = {
         "take",
         "abort_event",
         "abort_action",
+        "abort_cause",
+        "abort_reason",
+        "abort_actor",
         "store_only",
         "already_admitted",
         "task",
@@ -58,7 +61,7 @@ WORKERS_OWN = {
 
 
 def members(kind: type) -> set[str]:
-    assigned = {"input"} if kind is RunContext else set[str]()
+    assigned = {"input", "user"} if kind is RunContext else set[str]()
     public = {name for name in vars(kind) if not name.startswith("_")}
     return ({field.name for field in dataclasses.fields(kind)} | public | assigned) - WORKERS_OWN[kind]
 

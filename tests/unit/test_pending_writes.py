@@ -154,6 +154,25 @@ async def test_replacement_is_written_once_the_store_accepts_it(
     assert len(outbox) == 0
 
 
+async def test_room_for_a_write_whose_replacement_was_refused_is_used_for_the_write(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stores.outbox.GIVE_UP_AFTER", 0.0)
+    disk, replaced = Disk("result", "error"), asyncio.Event()
+
+    def instead(error: StoreFull) -> Awaitable[str]:
+        del error
+        replaced.set()
+        return disk.write("error")
+
+    end = asyncio.create_task(
+        outbox.deliver("run", 1, "the end", lambda: disk.write("result"), instead=instead)
+    )
+    await replaced.wait()
+    disk.too_big.clear()
+    assert await end == "result"
+
+
 async def test_best_effort_write_without_disk_space_is_dropped_and_its_run_ends(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -40,12 +40,32 @@ class Use(NamedTuple):
 
 
 _REDIS, _UVICORN = "coordinator.redis.connections", "coordinator.gateway.server.protocol"
+_GRAPHS, _AUTH = "coordinator.langgraph.loading", "coordinator.langgraph.auth"
 
 PRIVATE = (
     Use(_REDIS, "_connection_arguments", "redis", "connects to an address that was looked up before"),
     Use(_REDIS, "_reader", "redis", "the stream of an open connection, which no public part has"),
     Use(_REDIS, "_writer", "redis", "its transport: all calls of one turn of the loop are one write"),
     Use(_UVICORN, "_unset_keepalive_if_required", "uvicorn", "phases bound the time between two requests"),
+    Use("coordinator.gateway.server.sockets", "_types", "uvicorn", "the type of a method, for the checker"),
+    Use(_GRAPHS, "_internal", "langgraph", "holds the next one"),
+    Use(
+        _GRAPHS,
+        "_serde",
+        "langgraph",
+        "finds the types in states, which checkpoints may contain",
+    ),
+    Use(
+        "coordinator.langgraph.stores",
+        "_task",
+        "langgraph-checkpoint",
+        "ends with the store, not when it is collected",
+    ),
+    Use(
+        _AUTH, "_authenticate_handler", "langgraph-sdk", "the user's function, of which nothing public reads"
+    ),
+    Use(_AUTH, "_handlers", "langgraph-sdk", "the same, by resource and action"),
+    Use(_AUTH, "_global_handlers", "langgraph-sdk", "the same, for all of them"),
     Use("coordinator.workers.stall", "_context", None, "names the run that stalls the loop"),
     Use("coordinator.runs.task_cancel", "_cancel_message", None, "finds a cancel that was swallowed"),
 )

@@ -31,6 +31,7 @@ SMALL, LARGE = 20, 2_000
 LIMITS = Limits(per_thread=100, per_user=100)
 SCANNED_ON_PURPOSE = (
     "runs_inflight",
+    "runs_open",
     "runs_tick",
     "runs_portable",
     "runs_home",
@@ -174,6 +175,7 @@ async def fence_and_sweep(scene: Scene) -> None:
 async def line_holder_thread(scene: Scene) -> None:
     for thread in ("t", "busy"):
         await scene.watch(scene.store.waiting_line(thread))
+        await scene.watch(scene.store.pending_on(scene.me))
         await scene.watch(scene.store.holder(thread))
         await scene.watch(scene.store.thread(thread))
 
@@ -219,6 +221,10 @@ async def threads_of_a_user(scene: Scene) -> None:
 async def make_and_patch(scene: Scene) -> None:
     await scene.watch(scene.store.create_thread(NewThread("new", user_id="u", ttl_ms=1000)))
     await scene.watch(scene.store.patch_thread("t", ThreadPatch({"a": 1}), user_id=None))
+
+
+async def update_the_fields_of_a_run(scene: Scene) -> None:
+    await scene.watch(scene.store.update_extra("old3", {"a": 1}, user_id="u", max_bytes=100))
 
 
 async def delete_one_run(scene: Scene) -> None:
@@ -291,6 +297,7 @@ EVERYTHING: tuple[Doing, ...] = (
     what_operators_look_for,
     threads_of_a_user,
     make_and_patch,
+    update_the_fields_of_a_run,
     delete_one_run,
     nothing_has_expired,
     expire_one,
@@ -312,7 +319,10 @@ async def test_no_statement_scans_what_grows_with_the_history(doing: Doing) -> N
     for step in scene.explained():
         # A subquery that is scanned is a batch: what it is made from is a step of its own.
         if step.startswith("SCAN") and not step.startswith(
-            ("SCAN workers", "SCAN CONSTANT", "SCAN json_each", "SCAN peer", "SCAN t USING", "SCAN (subquery")
+            (
+                *("SCAN workers", "SCAN CONSTANT", "SCAN json_each", "SCAN peer", "SCAN t USING"),
+                *("SCAN (subquery", "SCAN mine"),
+            )
         ):
             assert any(index in step for index in (*SCANNED_ON_PURPOSE, "runs_recent")), step
 
@@ -355,6 +365,21 @@ async def test_sweep_and_tick_read_no_runs_of_other_live_workers() -> None:
     assert steps[1] <= steps[0] * 1.1 + 20
 
 
+async def test_a_page_of_runs_in_flight_is_read_without_the_others() -> None:
+    steps = list[int]()
+    for count in (SMALL, LARGE):
+        scene = Scene(SMALL)
+        await scene.prepare()
+        busy_elsewhere(scene.store, count)
+        page = scene.store.inflight_runs(
+            statuses=(), thread_id=None, user_id=None, after="running1", limit=10
+        )
+        await scene.watch(page)
+        await scene.watch(scene.store.open_run_ids(RunQuery(), user_id=None, limit=10))
+        steps.append(scene.steps)
+    assert steps[1] <= steps[0] * 1.1 + 20
+
+
 async def test_runs_in_flight_of_a_thread_are_found_without_its_history() -> None:
     steps = list[int]()
     for history in (SMALL, LARGE):
@@ -366,6 +391,16 @@ async def test_runs_in_flight_of_a_thread_are_found_without_its_history() -> Non
         for query in (ThreadQuery(status="busy"), ThreadQuery(status="busy", ids=("t",))):
             threads = await scene.store.threads(query, user_id=None)
             assert run.thread_id in [thread.thread_id for thread in threads]
+        steps.append(scene.steps)
+    assert steps[1] <= steps[0] * 1.1 + 20
+
+
+async def test_the_next_run_of_a_thread_is_found_without_its_history() -> None:
+    steps = list[int]()
+    for history in (SMALL, LARGE):
+        scene = Scene(history)
+        await scene.prepare()
+        await scene.watch(scene.store.started_runs("t", after=history - 1, limit=9, user_id=None))
         steps.append(scene.steps)
     assert steps[1] <= steps[0] * 1.1 + 20
 
@@ -430,6 +465,9 @@ async def test_threads_are_found_through_their_index() -> None:
     ] == "SEARCH t USING COVERING INDEX threads_of_user (user_id=?)"
     assert (await plans_of(by_creation, None))[0] == "SCAN t USING COVERING INDEX threads_recent"
     assert "threads_of_user (user_id=?)" in (await plans_of(ThreadQuery(), "u"))[0]
+    for direction in ("asc", "desc"):
+        page = (await plans_of(ThreadQuery(sort_order=direction), None))[0]
+        assert page == "SCAN t USING COVERING INDEX threads_latest"
     assert "PRIMARY KEY (thread_id=?)" in (await plans_of(ThreadQuery(ids=("a",)), "u"))[0]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from importlib.resources import files
 
-from stores.sql.migration import schema_of
+from stores.sql.migration import migrations_of
 from stores.sql.tables import TABLES
 
 ONLY_ON_POSTGRES = {
@@ -14,14 +14,14 @@ ONLY_ON_POSTGRES = {
     "runs.saved_values",
     "runs.saved_interrupts",
 }
-INDEXES_ONLY_ON_POSTGRES = {"threads_metadata", "runs_open"}
+INDEXES_ONLY_ON_POSTGRES = {"threads_metadata"}
 
 _TABLE = re.compile(r"^CREATE TABLE (\w+) \((.*?)^\)", re.MULTILINE | re.DOTALL)
 _COLUMN = re.compile(r'^    "?([a-z]\w*)"? +[A-Za-z]', re.MULTILINE)
 
 
 def sql_of(engine: str) -> str:
-    return schema_of(files(f"stores.sql.{engine}")).replace("rc.", "")
+    return "\n".join(each.sql for each in migrations_of(files(f"stores.sql.{engine}"))).replace("rc.", "")
 
 
 def columns(sql: str) -> set[str]:

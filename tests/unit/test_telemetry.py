@@ -39,7 +39,7 @@ async def test_run_emits_an_event_for_each_step() -> None:
     await manager.aclose()
     kinds = [type(event) for event in seen]
     assert kinds == [WorkerRegistered, RunAdmitted, RunStarted, RunEmitted, RunSettled]
-    assert seen[3] == RunEmitted(run.run_id, "t", "custom", {"step": 1})
+    assert seen[3] == RunEmitted(run.run_id, "t", "custom", '{"step":1}')
 
 
 async def test_failing_hook_does_not_affect_the_run(caplog: pytest.LogCaptureFixture) -> None:
@@ -87,7 +87,7 @@ def test_level_shows_whether_an_operator_must_act(
 def test_emitted_events_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, logger="coordinator"), structlog.testing.capture_logs() as logged:
         for hook in (LoggingHook(), StructlogHook()):
-            hook(RunEmitted("r", "t", "messages", {"token": "secret"}))
+            hook(RunEmitted("r", "t", "messages", '{"token":"secret"}'))
     assert caplog.records == []
     assert logged == []
 

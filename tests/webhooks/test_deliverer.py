@@ -18,6 +18,7 @@ from coordinator.telemetry.events import Event, WebhookDelivered, WebhookFailed
 from coordinator.webhooks import deliverer as module
 from coordinator.webhooks.deliverer import Deliverer
 from coordinator.webhooks.lookups import Lookups
+from coordinator.webhooks.policy import WebhookPolicy
 from coordinator.webhooks.settings import WebhookSettings
 from coordinator.webhooks.signing import verify
 from coordinator.webhooks.targets import Targets
@@ -176,7 +177,7 @@ async def test_webhook_without_secret_is_sent_unsigned(manager: RunManager) -> N
 
 async def test_failed_attempt_is_retried_with_the_same_id(manager: RunManager, events: list[Event]) -> None:
     async with (
-        receiving(500, 302, 204) as receiver,
+        receiving(500, 300, 204) as receiver,
         Deliverer(manager.webhooks, manager.assistants, quick()).running(),
     ):
         run_id = await run(manager, receiver.url)
@@ -188,7 +189,7 @@ async def test_failed_attempt_is_retried_with_the_same_id(manager: RunManager, e
         del document["webhook_sent_at"]
     assert documents[0] == documents[1] == documents[2]
     failed = [event for event in events if isinstance(event, WebhookFailed)]
-    assert [event.error for event in failed] == ["answered with status 500", "answered with status 302"]
+    assert [event.error for event in failed] == ["answered with status 500", "answered with status 300"]
 
 
 async def test_webhook_is_dead_after_its_last_attempt_and_can_be_revived(
@@ -425,6 +426,15 @@ async def test_concurrent_attempts_are_bounded(manager: RunManager) -> None:
             assert (await ended(manager, run_id)).attempts == 1
 
 
+async def test_single_slot_delivers_one_webhook_after_another(manager: RunManager) -> None:
+    async with (
+        receiving() as receiver,
+        Deliverer(manager.webhooks, manager.assistants, quick(webhook_concurrency=1)).running(),
+    ):
+        for run_id in [await run(manager, receiver.url, f"t{number}") for number in range(2)]:
+            assert (await ended(manager, run_id)).state is WebhookState.delivered
+
+
 async def test_two_workers_deliver_each_webhook_once(tmp_path: Path) -> None:
     async with team_of(2, tmp_path) as team, receiving() as receiver, AsyncExitStack() as stack:
         for worker in team:
@@ -579,3 +589,17 @@ async def test_idempotency_key_with_another_webhook_conflicts(manager: RunManage
     assert again.run_id == first.run_id
     with pytest.raises(IdempotencyConflict):
         await manager.create_or_reject("t", idempotency_key="k", webhook="https://b.example.com/")
+
+
+async def test_webhook_has_the_headers_and_fields_of_the_policy(manager: RunManager) -> None:
+    policy = WebhookPolicy(
+        headers={"x-token": "t", "webhook-id": "forged"}, fields=frozenset({"run_id", "status"})
+    )
+    delivering = Deliverer(manager.webhooks, manager.assistants, quick(), policy=policy).running()
+    async with receiving() as receiver, delivering:
+        run_id = await run(manager, receiver.url)
+        await ended(manager, run_id)
+    (got,) = receiver.received
+    assert (got.headers["x-token"], got.headers["webhook-id"]) == ("t", run_id)
+    assert got.document == {"run_id": run_id, "status": "success"}
+    assert verify(SECRET, got.headers, got.body) == run_id

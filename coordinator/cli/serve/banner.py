@@ -6,6 +6,7 @@ import json
 import shlex
 from dataclasses import dataclass
 from importlib.metadata import version
+from urllib.parse import quote
 
 from coordinator.cli.text import safe
 from coordinator.gateway.server.channel import Ready
@@ -44,6 +45,8 @@ class Banner:
             ("access", up.access),
             ("docs", f"{self.listening.url}/docs"),
         ]
+        if up.page:
+            facts.append(("page", f"{self.listening.url}/page/"))
         if up.pages:
             facts.append(("pages", f"{safe(', '.join(up.pages))} may call (--cors-origin URL: others)"))
         if self.reload is not None:
@@ -53,6 +56,9 @@ class Banner:
 
 def _example(url: str, up: Ready) -> list[str]:
     key = " -H 'x-api-key: YOUR KEY'" if up.keys else ""
+    if "input" not in up.example:
+        name = quote(str(up.example.get("assistant_id", "NAME")), safe="")
+        return [f"curl -s {url}/assistants/{name}/schemas{key}"]
     return [
         f"curl -s {url}/runs/wait{key} -H 'content-type: application/json' \\",
         f"  -d {shlex.quote(json.dumps(up.example))}",

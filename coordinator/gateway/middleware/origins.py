@@ -25,12 +25,13 @@ _ENTRY = re.compile(r"(?P<scheme>https?)://(?P<host>[^/?#@\s:]+|\[[0-9a-f:.]+\])
 
 
 class Pages:
-    """The allowed origins, in addition to the server's own. `*` = all; `http://localhost:*` = all ports."""
+    """The allowed origins, in addition to the server's own. `*` = all; `http://localhost:*` = all ports.
+    `pattern`: a regular expression of further ones."""
 
-    def __init__(self, allowed: Iterable[str]) -> None:
+    def __init__(self, allowed: Iterable[str], pattern: str | None = None) -> None:
         """Raises ValueError if an entry is not an origin."""
         self.origins: list[str] = []
-        patterns: list[str] = []
+        patterns: list[str] = [] if pattern is None else [f"(?:{pattern})"]
         for entry in allowed:
             text = entry.strip().lower()
             if text == "*":

@@ -6,6 +6,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -45,8 +46,11 @@ class Rate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller: Caller | None = scope.get("state", {}).get("caller")
-        wait = None if caller is None else self._buckets.take(quota_key(caller, scope))
+        take = partial(self._buckets.take, quota_key(caller, scope))
+        wait = None if caller is None else take()
         if wait is None:
+            if scope["type"] == "websocket" and caller is not None:
+                scope["state"]["take"] = take  # each command of the socket is a request
             await self._app(scope, receive, send)
             return
         refusal = error_response(429, "too many requests", {"Retry-After": str(math.ceil(wait))})

@@ -9,9 +9,9 @@ _POLICY_VIOLATION = 1008
 
 
 async def refuse(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
-    """Sends `response`. A WebSocket that is not accepted is refused by the server with 403, whatever
+    """Sends `response`. A server without the extension for it refuses a WebSocket with 403, whatever
     `response` is."""
-    if scope["type"] == "websocket":
+    if scope["type"] == "websocket" and "websocket.http.response" not in (scope.get("extensions") or ()):
         await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": ""})
     else:
         await response(scope, receive, send)

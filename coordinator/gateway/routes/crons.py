@@ -12,6 +12,7 @@ from starlette.responses import Response
 from coordinator.gateway import crons, pages
 from coordinator.gateway.caller import CallerIn
 from coordinator.gateway.client_disconnect import while_connected
+from coordinator.gateway.created_assistants import as_uuid
 from coordinator.gateway.routes import router_of
 from coordinator.gateway.routes.parameters import READER, USER, ThreadIn, acting
 from coordinator.gateway.services import Services, ServicesIn
@@ -99,11 +100,14 @@ async def delete_cron(services: ServicesIn, caller: CallerIn, cron_id: CronIn) -
 
 
 def _query(services: Services, body: CronCount) -> CronQuery:
-    assistant = services.manager.assistants.name_of(body.assistant_id)
+    assistants = services.manager.assistants
+    assistant, metadata = assistants.name_of(body.assistant_id), body.metadata
+    if assistant is not None and assistant not in assistants and (created := as_uuid(assistant)) is not None:
+        assistant, metadata = None, {**metadata, "assistant_id": created}
     query = CronQuery(
         assistant_ids=None if assistant is None else (assistant,),
         thread_id=body.thread_id,
-        metadata=body.metadata,
+        metadata=metadata,
     )
     if not isinstance(body, CronSearch):
         return query

@@ -171,6 +171,8 @@ class HealthDetails(HealthSummary):
     """The run of each thread job whose run has ended."""
     unreadable_rows: int
     """Rows of the store that this worker could not read and left out of lists."""
+    failing_projections: list[str]
+    """Projections to which this worker could not deliver a change, and why."""
 
     @classmethod
     def of(cls, health: Health) -> HealthDetails:
@@ -188,4 +190,5 @@ class HealthDetails(HealthSummary):
             thread_jobs=health.thread_jobs,
             outliving=list(health.outliving),
             unreadable_rows=health.unreadable_rows,
+            failing_projections=list(health.failing_projections),
         )

@@ -75,20 +75,15 @@ async def drain(services: ServicesIn, body: DrainBody | None = None) -> Drained 
     seconds. Responds at once. `epoch` may be that of any worker: it reads the request from the store, within
     about a second. With `all`, returns a list of the drained workers. The process does not end; to end it,
     send it a signal."""
-    options = body or DrainBody()
-    manager = services.manager
+    options, worker = body or DrainBody(), services.manager.worker
     if options.all and options.epoch is not None:
         raise HTTPException(422, "either `epoch` or `all`")
-    if options.all or options.epoch not in (None, manager.worker.epoch):
-        workers = await manager.worker.request_drain(options.epoch, grace=options.grace)
-        drained = [Drained(epoch=epoch, grace=options.grace, already=already) for epoch, already in workers]
-        if not drained and not options.all:
-            raise HTTPException(404, f"no live worker has epoch {options.epoch}")
-        return drained if options.all else drained[0]
-    already, grace = manager.worker.draining, manager.worker.grace if options.grace is None else options.grace
-    if not already:
-        services.jobs.spawn(manager.worker.drain(grace), "The drain that was requested")
-    return Drained(epoch=manager.worker.epoch, grace=grace, already=already)
+    epoch = worker.epoch if options.epoch is None and not options.all else options.epoch
+    workers = await worker.request_drain(epoch, grace=options.grace)
+    drained = [Drained(epoch=each, grace=options.grace, already=already) for each, already in workers]
+    if not drained and not options.all:
+        raise HTTPException(404, f"no live worker has epoch {epoch}")
+    return drained if options.all else drained[0]
 
 
 @router.get("/metrics", dependencies=SYSTEM_READER, response_class=Response)

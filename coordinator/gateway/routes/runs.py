@@ -68,8 +68,8 @@ async def create_run(
     idempotency_key: IdempotencyKeyIn = None,
 ) -> Response:
     """Admit a run and respond at once. `Content-Location` is its path."""
-    spec = validate_run(services, caller, body, str(thread_id), idempotency_key=idempotency_key)
-    run = await start_run(services, spec)
+    spec = await validate_run(services, caller, body, str(thread_id), idempotency_key=idempotency_key)
+    run = await start_run(services, spec, caller)
     document = documents.run_created(run, services.manager.assistants)
     return TolerantJsonResponse(document, headers=created_headers(run_path(run.thread_id, run.run_id)))
 
@@ -85,9 +85,9 @@ async def create_and_stream(
     idempotency_key: IdempotencyKeyIn = None,
 ) -> Response:
     """Admit a run and stream its events."""
-    spec = validate_run(services, caller, body, str(thread_id), idempotency_key=idempotency_key)
+    spec = await validate_run(services, caller, body, str(thread_id), idempotency_key=idempotency_key)
     with services.watchers.reserve(caller.user_id) as slot:
-        run = await start_run(services, spec)
+        run = await start_run(services, spec, caller)
         return RunResponses(services, caller).stream(run, slot)
 
 
@@ -100,9 +100,9 @@ async def create_and_wait(
     idempotency_key: IdempotencyKeyIn = None,
 ) -> Response:
     """Admit a run and respond with its result when it ends. The headers are sent at once."""
-    spec = validate_run(services, caller, body, str(thread_id), idempotency_key=idempotency_key)
+    spec = await validate_run(services, caller, body, str(thread_id), idempotency_key=idempotency_key)
     with services.watchers.reserve(caller.user_id) as slot:
-        run = await start_run(services, spec)
+        run = await start_run(services, spec, caller)
         return RunResponses(services, caller).result(run, slot)
 
 
@@ -125,7 +125,9 @@ async def list_runs(
         limit=limit,
         offset=offset,
         user_id=caller.user_id,
-        without=("result", "rollback_ref") if kwargs else ("kwargs", "result", "rollback_ref"),
+        without=("result", "rollback_ref", "extra")
+        if kwargs
+        else ("kwargs", "result", "rollback_ref", "extra"),
         max_bytes=services.settings.max_page_bytes,
     )
     assistants = services.manager.assistants
@@ -139,7 +141,8 @@ async def list_runs(
 @router.get("/threads/{thread_id}/runs/{run_id}", dependencies=READER, response_model=Run)
 async def get_run(services: ServicesIn, caller: CallerIn, thread_id: ThreadIn, run_id: RunIn) -> Response:
     row = await services.manager.runs.get(str(run_id), thread_id=str(thread_id), user_id=caller.user_id)
-    return TolerantJsonResponse(documents.run_document(row, services.manager.assistants))
+    position = await services.manager.runs.position(row)
+    return TolerantJsonResponse(documents.run_document(row, services.manager.assistants, position=position))
 
 
 @router.get(

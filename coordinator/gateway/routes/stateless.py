@@ -50,8 +50,8 @@ async def create_run(
     services: ServicesIn, caller: CallerIn, body: RunCreate, idempotency_key: IdempotencyKeyIn = None
 ) -> Response:
     """Admit a run and respond at once."""
-    spec = validate_run(services, caller, body, None, idempotency_key=idempotency_key)
-    run = await start_run(services, spec, own_thread=True)
+    spec = await validate_run(services, caller, body, None, idempotency_key=idempotency_key)
+    run = await start_run(services, spec, caller, own_thread=True)
     document = documents.run_created(run, services.manager.assistants)
     return TolerantJsonResponse(document, headers=created_headers(_path(run)))
 
@@ -61,9 +61,9 @@ async def create_and_stream(
     services: ServicesIn, caller: CallerIn, body: RunCreate, idempotency_key: IdempotencyKeyIn = None
 ) -> Response:
     """Admit a run and stream its events."""
-    spec = validate_run(services, caller, body, None, idempotency_key=idempotency_key)
+    spec = await validate_run(services, caller, body, None, idempotency_key=idempotency_key)
     with services.watchers.reserve(caller.user_id) as slot:
-        run = await start_run(services, spec, own_thread=True)
+        run = await start_run(services, spec, caller, own_thread=True)
         return RunResponses(services, caller).stream(run, slot, _path(run))
 
 
@@ -72,9 +72,9 @@ async def create_and_wait(
     services: ServicesIn, caller: CallerIn, body: RunCreate, idempotency_key: IdempotencyKeyIn = None
 ) -> Response:
     """Admit a run and respond with its result when it ends."""
-    spec = validate_run(services, caller, body, None, idempotency_key=idempotency_key)
+    spec = await validate_run(services, caller, body, None, idempotency_key=idempotency_key)
     with services.watchers.reserve(caller.user_id) as slot:
-        run = await start_run(services, spec, own_thread=True)
+        run = await start_run(services, spec, caller, own_thread=True)
         return RunResponses(services, caller).result(run, slot)
 
 
@@ -85,11 +85,11 @@ async def create_batch(
     body: Annotated[list[BatchedRun], Body(min_length=1, max_length=MAX_BATCH, fail_fast=True)],
 ) -> Response:
     """Admit all runs or none: if one is refused, those before it are rolled back."""
-    specs = [validate_run(services, caller, each, each.thread_id) for each in body]
+    specs = [await validate_run(services, caller, each, each.thread_id) for each in body]
     started: list[RunRecord] = []
     try:
         for each, spec in zip(body, specs, strict=True):
-            started.append(await start_run(services, spec, own_thread=each.thread_id is None))
+            started.append(await start_run(services, spec, caller, own_thread=each.thread_id is None))
     except BaseException:
         await _roll_back(services.manager, started, caller)
         raise
@@ -119,7 +119,8 @@ async def _roll_back(manager: RunManager, started: Sequence[RunRecord], caller: 
 @router.get("/runs/{run_id}", dependencies=READER, response_model=Run)
 async def get_run(services: ServicesIn, caller: CallerIn, run_id: RunIn) -> Response:
     row = await services.manager.runs.get(str(run_id), user_id=caller.user_id)
-    return TolerantJsonResponse(documents.run_document(row, services.manager.assistants))
+    position = await services.manager.runs.position(row)
+    return TolerantJsonResponse(documents.run_document(row, services.manager.assistants, position=position))
 
 
 @router.get("/runs/{run_id}/join", dependencies=READER, response_class=Response, responses=ENDED)

@@ -15,6 +15,7 @@ from coordinator.gateway.caller import Caller, CallerIn
 from coordinator.gateway.routes import router_of
 from coordinator.gateway.routes.parameters import READER, ThreadIn, acting
 from coordinator.gateway.services import Services, ServicesIn
+from coordinator.gateway.streamed_list import StreamedList
 from coordinator.gateway.wire import documents
 from coordinator.gateway.wire.bodies import Checkpoint, Name, ref_of
 from coordinator.gateway.wire.documents import StateParts, StateUpdated
@@ -62,7 +63,7 @@ async def get_state_at_checkpoint(
     return await _state(services, caller, str(thread_id), at, body.subgraphs, body.select)
 
 
-@router.post("/threads/{thread_id}/state", dependencies=acting())
+@router.post("/threads/{thread_id}/state", dependencies=acting(), response_model_exclude_unset=True)
 async def update_state(
     services: ServicesIn, caller: CallerIn, thread_id: ThreadIn, body: StateUpdate
 ) -> StateUpdated:
@@ -73,8 +74,9 @@ async def update_state(
         as_node=body.as_node,
         at=ref_of(body.checkpoint, body.checkpoint_id),
         user_id=caller.user_id,
+        user=caller.user,
     )
-    return StateUpdated(checkpoint=documents.checkpoint_document(str(thread_id), updated))
+    return documents.state_updated(str(thread_id), updated)
 
 
 @router.post(
@@ -86,34 +88,49 @@ async def update_state(
 async def get_history(
     services: ServicesIn, caller: CallerIn, thread_id: ThreadIn, body: HistoryBefore
 ) -> Response:
-    """Returns the past states of the thread, newest first. If the page ends before `limit`,
-    `X-Pagination-Next` is the id of its last checkpoint, which is `before` of the next page."""
+    """Returns the past states of the thread, newest first. `checkpoint` selects a subgraph by its
+    namespace. What exceeds `max_page_bytes` is streamed; a response that ends early is not valid JSON."""
     before = body.before.ref if isinstance(body.before, Checkpoint) else ref_of(None, body.before)
     views = services.manager.threads.history(
         str(thread_id),
         limit=body.limit,
+        namespace="" if body.checkpoint is None else body.checkpoint.checkpoint_ns,
         before=before,
         metadata=body.metadata,
         user_id=caller.user_id,
+        user=caller.user,
     )
-    page, last, headers = pages.Page(services.settings.max_page_bytes), None, dict[str, str]()
-    async with aclosing(cast("AsyncGenerator[StateView]", views)):
-        async for view in views:
-            state = documents.state_document(str(thread_id), view)
-            if not await page.add(documents.state_parts(state, body.select)):
-                headers = {} if last is None else {pages.NEXT: last}
-                break
-            last = state.checkpoint.checkpoint_id
-    if last is None and before is not None:
+    states = _documents(str(thread_id), cast("AsyncGenerator[StateView]", views), body.select)
+    page, empty, left = pages.Page(services.settings.max_page_bytes), True, False
+    try:
+        async for state in states:
+            empty = False
+            if not await page.add(state):
+                with services.watchers.reserve(caller.user_id) as slot:
+                    left = True
+                    return StreamedList(page, state, states, slot)
+    finally:
+        if not left:
+            await states.aclose()
+    if empty and before is not None:
         await _check_before(services, caller, str(thread_id), before)
-    return page.response(headers)
+    return page.response({})
+
+
+async def _documents(
+    thread_id: str, views: AsyncGenerator[StateView], select: Sequence[str] | None
+) -> AsyncGenerator[Json]:
+    async with aclosing(views):
+        async for view in views:
+            yield documents.state_parts(documents.state_document(thread_id, view), select)
 
 
 async def _check_before(services: Services, caller: Caller, thread_id: str, before: CheckpointRef) -> None:
     """Distinguishes the end of the history, which is an empty page, from an unknown checkpoint. Raises
     InvalidArgument."""
     named = before.checkpoint_id is not None
-    if not named or await services.manager.threads.state(thread_id, before, user_id=caller.user_id) is None:
+    threads, user_id = services.manager.threads, caller.user_id
+    if not named or await threads.state(thread_id, before, user_id=user_id, user=caller.user) is None:
         raise InvalidArgument("before", "the thread has no such checkpoint")
 
 
@@ -125,7 +142,9 @@ async def _state(
     subgraphs: bool,
     select: Sequence[str] | None,
 ) -> Json:
-    view = await services.manager.threads.state(thread_id, at, subgraphs=subgraphs, user_id=caller.user_id)
+    view = await services.manager.threads.state(
+        thread_id, at, subgraphs=subgraphs, user_id=caller.user_id, user=caller.user
+    )
     if view is None:
         raise HTTPException(404, "the thread has no such state")
     return documents.state_parts(documents.state_document(thread_id, view), select)

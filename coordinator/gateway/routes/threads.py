@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated
 from uuid import uuid4
@@ -21,9 +22,9 @@ from coordinator.gateway.services import Services, ServicesIn
 from coordinator.gateway.thread_streams import ThreadMode, ThreadStream, thread_position_of
 from coordinator.gateway.wire import documents
 from coordinator.gateway.wire.bodies import check_metadata
-from coordinator.gateway.wire.documents import Thread, ThreadParts, ThreadWithTtl
+from coordinator.gateway.wire.documents import PrunedThreads, Thread, ThreadParts, ThreadWithTtl
 from coordinator.gateway.wire.json import TolerantJsonResponse
-from coordinator.gateway.wire.threads import ThreadCount, ThreadCreate, ThreadPatch, ThreadSearch
+from coordinator.gateway.wire.threads import ThreadCount, ThreadCreate, ThreadPatch, ThreadPrune, ThreadSearch
 from stores.catalogue import ThreadQuery
 from stores.json_values import Json, JsonObject
 from stores.rows import ThreadRow
@@ -62,7 +63,7 @@ async def get_thread(
         list[str] | None, Query(max_length=64, description="`ttl`: when the thread will be removed")
     ] = None,
 ) -> Response:
-    row = await _existing_row(services, caller, str(thread_id))
+    row = await existing_row(services, caller, str(thread_id))
     included = ",".join(include or ()).split(",")
     return TolerantJsonResponse(documents.thread_with_ttl(row, include_ttl="ttl" in included))
 
@@ -84,7 +85,7 @@ async def patch_thread(
     manager, limit = services.manager, services.settings.max_metadata_bytes
     check_metadata(body.metadata, limit)
     if body.metadata:
-        row = await _existing_row(services, caller, str(thread_id))
+        row = await existing_row(services, caller, str(thread_id), with_values=False)
         check_metadata({**row.metadata, **body.metadata}, limit)
     row = await manager.threads.update(
         str(thread_id),
@@ -103,6 +104,18 @@ async def delete_thread(services: ServicesIn, caller: CallerIn, thread_id: Threa
     await stopping.delete_thread(services.manager, str(thread_id), caller)
 
 
+@router.post("/threads/prune", dependencies=acting())
+async def prune_threads(services: ServicesIn, caller: CallerIn, body: ThreadPrune) -> PrunedThreads:
+    """Remove threads, each as `DELETE /threads/{thread_id}` does. Unknown ones are left out. If a thread
+    cannot be removed, those before it are: repeat the request."""
+    pruned = 0
+    for thread_id in body.thread_ids:
+        with suppress(ThreadNotFound):
+            await stopping.delete_thread(services.manager, thread_id, caller)
+            pruned += 1
+    return PrunedThreads(pruned_count=pruned)
+
+
 @router.post(
     "/threads/search",
     dependencies=READER,
@@ -117,7 +130,9 @@ async def search_threads(
     query, paths = _query(body), parse_paths(body.extract)
     query = replace(query, max_bytes=services.settings.max_page_bytes)
     manager, user_id = services.manager, caller.user_id
-    rows = await while_connected(request, manager.threads.search(query, user_id=user_id))
+    with_values = body.select is None or "values" in body.select or bool(paths)
+    searching = manager.threads.search(query, with_values=with_values, user_id=user_id)
+    rows = await while_connected(request, searching)
     total = body.offset + len(rows)
     if rows.cut or len(rows) == body.limit or (body.offset and not rows):
         total = await while_connected(request, manager.threads.count(query, user_id=user_id))
@@ -135,10 +150,10 @@ async def count_threads(services: ServicesIn, caller: CallerIn, body: ThreadCoun
 async def copy_thread(services: ServicesIn, caller: CallerIn, thread_id: ThreadIn) -> Response:
     """Create a thread with the metadata and the state of this one, without its runs."""
     manager, source, target = services.manager, str(thread_id), str(uuid4())
-    metadata = (await _existing_row(services, caller, source)).metadata
+    metadata = (await existing_row(services, caller, source, with_values=False)).metadata
     await manager.threads.copy(source, target, user_id=caller.user_id)
     await manager.threads.update(target, metadata=metadata, user_id=caller.user_id)
-    return TolerantJsonResponse(documents.thread_document(await _existing_row(services, caller, target)))
+    return TolerantJsonResponse(documents.thread_document(await existing_row(services, caller, target)))
 
 
 @router.get(
@@ -153,7 +168,7 @@ async def stream_thread(
 ) -> Response:
     """Stream the runs of a thread, one after another, from now on or from after `Last-Event-ID`, until the
     client closes the stream or the thread is deleted."""
-    await _existing_row(services, caller, str(thread_id))
+    await existing_row(services, caller, str(thread_id), with_values=False)
     position = thread_position_of(last_event_id)
     with services.watchers.reserve(caller.user_id) as slot:
         return ThreadStream(
@@ -167,10 +182,12 @@ async def stream_thread(
         )
 
 
-async def _existing_row(services: Services, caller: Caller, thread_id: str) -> ThreadRow:
+async def existing_row(
+    services: Services, caller: Caller, thread_id: str, *, with_values: bool = True
+) -> ThreadRow:
     """Returns the row of a thread. The temporary thread of a stateless run counts as removed when the run has
     ended; it is kept for a few seconds only for clients that lost their connection. Raises ThreadNotFound."""
-    row = await services.manager.threads.get(thread_id, user_id=caller.user_id)
+    row = await services.manager.threads.get(thread_id, with_values=with_values, user_id=caller.user_id)
     if row.temporary and row.status != "busy":
         raise ThreadNotFound(thread_id)
     return row

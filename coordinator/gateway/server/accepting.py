@@ -7,6 +7,7 @@ import logging
 import socket
 from collections.abc import Callable
 
+from coordinator.gateway.server.listening import REUSE_PORT
 from stores.tasks import begin_soon
 
 logger = logging.getLogger("coordinator.serve")
@@ -19,6 +20,9 @@ MAX_UNCOUNTED = 16
 accepts the whole backlog in one iteration, which can use every descriptor before the first is refused."""
 
 _USER_TIMEOUT_MS = 60_000
+
+PROBE_LIMIT = 1.0
+"""Seconds for a connection to the own port."""
 
 RETRY_DELAY = 0.2
 """Seconds until the next attempt after accepting has failed, for example without a free descriptor."""
@@ -38,6 +42,37 @@ class Acceptor:
         self._listener.setblocking(False)
         self._listener.listen(BACKLOG)
         self._loop.add_reader(self._listener, self._accept)
+
+    def pause(self) -> None:
+        """Stops listening, after the connections of the backlog are accepted, until `start`. The kernel gives
+        further ones to other sockets of the port. The socket stays bound."""
+        self._accept()
+        self._loop.remove_reader(self._listener)
+        self._listener.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    @property
+    def shares_port(self) -> bool:
+        """Whether other sockets may listen on the port."""
+        option = getattr(socket, "SO_REUSEPORT", None)
+        return (
+            REUSE_PORT and option is not None and bool(self._listener.getsockopt(socket.SOL_SOCKET, option))
+        )
+
+    async def others_listen(self) -> bool:
+        """Whether another socket listens on the port, while this one does not."""
+        host, port, *_ = self._listener.getsockname()
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared with
+        try:
+            async with asyncio.timeout(PROBE_LIMIT):
+                _, writer = await asyncio.open_connection(host, port)
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+        return True
 
     def close(self) -> None:
         """Idempotent. Closes the listening socket; accepted connections stay open."""
@@ -60,7 +95,7 @@ class Acceptor:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                self._pause(error)
+                self._retry_later(error)
                 return
             task = begin_soon(self._connect(accepted))
             self._uncounted.add(task)
@@ -74,7 +109,7 @@ class Acceptor:
         except OSError:  # the client has disconnected
             accepted.close()
 
-    def _pause(self, error: OSError) -> None:
+    def _retry_later(self, error: OSError) -> None:
         logger.error(
             "connections cannot be accepted: %s; retry in %g s. Runs or files of this process may have used"
             " up its descriptors (ulimit -n)",

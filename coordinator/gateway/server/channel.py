@@ -66,9 +66,11 @@ class Ready:
     """Which clients may call, as text for the banner."""
     assistants: Sequence[str] = ()
     example: JsonObject = field(default_factory=JsonObject)
-    """Body of a request that one of `assistants` can run."""
+    """Body of a request that one of `assistants` can run; without `input` if none is known to be valid."""
     pages: Sequence[str] = ()
     """Origins of the web pages that may call."""
+    page: bool = False
+    """The gateway serves a web page."""
 
 
 Fields = TypeVar("Fields", Orders, Ready)

@@ -14,12 +14,14 @@ from typing import Any, cast
 
 logger = logging.getLogger("coordinator.serve")
 
+_GRAPHS = "/langgraph.json"
+
 OnChange = Callable[[str], object]
 
 
 def watch(folders: Sequence[str], on_change: OnChange) -> None:
-    """Calls `on_change`, from a daemon thread, with the path of each Python file below `folders` that is
-    edited after this call."""
+    """Calls `on_change`, from a daemon thread, with the path of each Python file or langgraph.json below
+    `folders` that is edited after this call."""
     threading.Thread(target=_watch, args=(folders, on_change), name="file-watch", daemon=True).start()
 
 
@@ -29,7 +31,12 @@ def _watch(folders: Sequence[str], on_change: OnChange) -> None:
 
         # Any: the stub of watchfiles.watch is partially unknown.
         changes = cast("Callable[..., Iterator[set[tuple[object, str]]]]", cast("Any", watchfiles).watch)
-        for edits in changes(*folders, watch_filter=watchfiles.PythonFilter(), raise_interrupt=False):
+        is_python = cast("Callable[[object, str], bool]", watchfiles.PythonFilter())
+
+        def is_source(change: object, path: str) -> bool:
+            return is_python(change, path) or path.endswith(_GRAPHS)
+
+        for edits in changes(*folders, watch_filter=is_source, raise_interrupt=False):
             first = min(path for _, path in edits)
             on_change(f"{_short(first)} and {len(edits) - 1} more" if len(edits) > 1 else _short(first))
     except (ImportError, OSError) as error:

@@ -1,4 +1,8 @@
-"""Builds an example request for a server: an assistant, and input that is valid for its schema."""
+"""Builds an example request for a server: an assistant, and input that is valid for its schema.
+
+Only of functions: the schema of a graph's state does not show what its nodes need, and a factory is not
+called for an example.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import logging
 from collections.abc import Iterable
 from typing import cast
 
+from coordinator.assistants.function import FunctionAssistant
 from coordinator.assistants.ports import Assistant
 from coordinator.assistants.registry import Assistants
 from stores.json_values import Json, JsonObject
@@ -27,9 +32,12 @@ _EMPTY: JsonObject = {
 
 
 async def example_for(assistants: Assistants, names: Iterable[str]) -> JsonObject:
-    """Returns the body of a `POST /runs/wait` for the first of `names` that is registered."""
+    """Returns the body of a `POST /runs/wait` for the first of `names` that is registered; without `input` if
+    none is known to be valid."""
     for name in names:
         if (assistant := assistants.get(name)) is not None:
+            if not isinstance(assistant, FunctionAssistant):
+                return {"assistant_id": name}
             return {"assistant_id": name, "input": await _input_for(assistant)}
     return {"assistant_id": "NAME", "input": {}}
 

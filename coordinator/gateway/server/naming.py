@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 import traceback
+from collections.abc import Mapping
 from importlib import import_module
 from inspect import iscoroutinefunction, isfunction
 from pathlib import Path
@@ -16,6 +17,7 @@ from coordinator.assistants.ports import Assistant
 from coordinator.errors import InvalidArgument
 from coordinator.gateway.server.failures import CannotServe
 from coordinator.gateway.server.serving import App
+from coordinator.langgraph.extension import NO_EXTENSION, Extension
 
 Named = dict[str, AgentFunction | Assistant]
 
@@ -24,12 +26,66 @@ _FORM = "Write it as MODULE:OBJECT, such as my_agents:assistants, where OBJECT m
 _APP_FORM = "Write it as MODULE:OBJECT, such as my_package.app:app"
 
 
-def assistants_at(target: str) -> Named:
-    """Imports the assistants that `target` names, with the working folder first on sys.path.
+def project_at(target: str, store: str) -> tuple[Named, Extension]:
+    """Imports the assistants that `target` names, with the working folder first on sys.path, and what it adds
+    to the gateway.
 
-    The object is one of: a mapping of names to async functions or assistants, a list of named ones, a module
-    that contains named ones, or a single one, registered under its own name. Raises CannotServe."""
-    return _named(target, _object_at(target, f"--assistants {target!r}", _FORM))
+    The object is one of: a mapping of names to async functions, assistants or graphs, a list of named ones, a
+    module that contains named ones, or a single one, registered under its own name. Instead, `target` may be
+    the path of a langgraph.json, which alone may add something. `store`: URL of the store, beside which
+    graphs keep their state. Raises CannotServe."""
+    if target.endswith(".json"):
+        return _configured_at(target, store)
+    provided = _object_at(target, f"--assistants {target!r}", _FORM)
+    return _named(target, _with_graphs_adapted(target, provided, store)), NO_EXTENSION
+
+
+def _configured_at(path: str, store: str) -> tuple[Named, Extension]:
+    try:
+        from coordinator.langgraph.serving import project_of  # noqa: PLC0415 - an extra, and slow to import
+
+        assistants, extension = project_of(Path(path), store)
+        return dict(assistants), extension
+    except InvalidArgument as error:
+        raise CannotServe(str(error)) from None
+    except ImportError as error:
+        raise _not_installed(error) from None
+
+
+def page_at(target: str) -> Path | None:
+    """Returns the folder of the page if `target` is the path of a langgraph.json that names one."""
+    if not target.endswith(".json"):
+        return None
+    from coordinator.langgraph.config import page_of  # noqa: PLC0415 - an extra
+
+    return page_of(Path(target))
+
+
+def _with_graphs_adapted(target: str, provided: object, store: str) -> object:
+    """Returns `provided` with assistants in place of graphs, which only exist if langgraph was imported."""
+    if "langgraph" not in sys.modules:
+        return provided
+    try:
+        from coordinator.langgraph.loading import is_graph  # noqa: PLC0415 - an extra, and slow to import
+        from coordinator.langgraph.serving import adapted  # noqa: PLC0415 - the same
+
+        named = {target.rpartition(".")[2].rpartition(":")[2]: provided} if is_graph(provided) else provided
+        if not isinstance(named, Mapping):
+            return provided
+        given = cast("Mapping[str, object]", named)
+        graphs = {name: one for name, one in given.items() if is_graph(one)}
+        return {**given, **adapted(graphs, store)} if graphs else provided
+    except InvalidArgument as error:
+        raise CannotServe(f"{target}: {error}") from None
+    except ImportError as error:
+        raise _not_installed(error) from None
+
+
+def _not_installed(error: ImportError) -> CannotServe:
+    return CannotServe(
+        f"graphs need the extra langgraph: {error}",
+        "Install it with: pip install 'run-coordinator[gateway,langgraph]'",
+    )
 
 
 def app_at(target: str) -> App:

@@ -210,6 +210,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._check_head()
         super().on_headers_complete()
         self._headed = True
+        self._guarded.expect_head()
 
     def _check_head(self) -> None:
         parser = cast("HttpRequestParser", self.parser)
@@ -302,12 +303,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._close()
             return
         self._ending = Phase.lingering
+        self._guarded.flush()
         self._inner.write_eof()
         self.flow.resume_reading()
         self._enter_phase()
 
     def _close(self) -> None:
         self._ending = Phase.closed
+        self._guarded.flush()
         self._inner.close()
         if self._unsent():
             self._watch_writes()

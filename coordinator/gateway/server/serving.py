@@ -36,6 +36,9 @@ ABORT_AFTER = 0.3
 """Seconds in which streams of runs that have just ended send their last events. Then all other streams are
 aborted; their clients resume at another worker."""
 
+ASIDE_INTERVAL = 2.0
+"""Seconds between two checks of a drained worker whether others listen."""
+
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """Returns uvloop's event loop factory, or None if uvloop is not installed."""
@@ -108,6 +111,19 @@ def _protocol(connections: int | None) -> type[asyncio.Protocol] | Literal["h11"
     return Protocol
 
 
+def _socket(**given: object) -> asyncio.Protocol:
+    """The protocol of a connection that has become a WebSocket. The frames of `websockets` are imported with
+    the first one: they take 2 MiB of each worker."""
+    from coordinator.gateway.server.sockets import BoundedSocket  # noqa: PLC0415 - see above
+
+    return cast("Callable[..., asyncio.Protocol]", BoundedSocket)(**given)
+
+
+MAX_MESSAGE = 4 << 20
+"""Bytes of one message of a WebSocket: as large as the body of a request, by default."""
+KEEPALIVE = 20.0
+"""Seconds between two pings of a WebSocket, and for which their answer may take: then it is aborted."""
+
 _EXPECTED = ("ASGI callable returned without completing response.", "Cancel %s running task(s)")
 
 
@@ -133,7 +149,11 @@ class Http(uvicorn.Server):
                 self.in_flight,
                 loop="none",  # it is running
                 http=_protocol(connections),
-                ws="none",
+                ws=cast("type[asyncio.Protocol]", _socket),
+                ws_max_size=MAX_MESSAGE,
+                ws_per_message_deflate=False,  # 40 KiB for each connection
+                ws_ping_interval=KEEPALIVE,
+                ws_ping_timeout=KEEPALIVE,
                 lifespan=lifespan,
                 log_config=None,
                 access_log=False,
@@ -143,6 +163,7 @@ class Http(uvicorn.Server):
             )
         )
         self.listening = asyncio.Event()
+        self._aside: asyncio.Task[None] | None = None
         # Any: as uvicorn.Server has it.
         self.servers: list[Any] = []  # set here, because a signal may arrive before `startup`
 
@@ -171,14 +192,53 @@ class Http(uvicorn.Server):
         """Accepts no more connections. Open ones are closed after their next response, or after
         `KEEP_ALIVE_LINGER` without a request. Returns when the response of every received request has begun,
         or after `ANSWER_LIMIT`."""
+        if self._aside is not None:
+            self._aside.cancel()
         for one in self.servers:
             one.close()
         self.in_flight.closing = True
+        await self._close_connections()
+
+    async def _close_connections(self) -> None:
         if self.server_state.connections:
             await asyncio.sleep(KEEP_ALIVE_LINGER)
         for connection in list(self.server_state.connections):
             connection.shutdown()
         await self.in_flight.all_answered(ANSWER_LIMIT)
+
+    async def step_aside(self) -> None:
+        """Leaves new connections to the other workers of the port, and those that are open after their next
+        response, because this worker is about to drain while its process stays. Without another worker it
+        keeps listening, so that clients get the reason for a refusal. Returns when requests that are received
+        have been answered."""
+        if not all(one.shares_port for one in self.servers):
+            return
+        if await self._others_answer():
+            await self._close_connections()
+        self._aside = begin_soon(self._stay_aside())
+
+    async def _others_answer(self) -> bool:
+        """Stops listening if another process listens on the port."""
+        for one in self.servers:
+            one.pause()
+        self.in_flight.closing = all([await one.others_listen() for one in self.servers])
+        if not self.in_flight.closing:
+            for one in self.servers:
+                one.start()
+        return self.in_flight.closing
+
+    async def _stay_aside(self) -> None:
+        """Listens while no other process does, for example while the others are restarted."""
+        while True:
+            await asyncio.sleep(ASIDE_INTERVAL)
+            if any(one.closed for one in self.servers):
+                return
+            if not self.in_flight.closing:
+                await self._others_answer()
+            elif not all([await one.others_listen() for one in self.servers]):
+                self.in_flight.closing = False
+                for one in self.servers:
+                    one.start()
 
     def finish(self) -> None:
         """Ends the server. Responses that are open after `ABORT_AFTER` are aborted; their clients reconnect

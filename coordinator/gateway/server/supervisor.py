@@ -149,11 +149,10 @@ class Supervisor:
         self, slot: Slot, name: str, reason: str, lived: float, level: int = logging.ERROR
     ) -> None:
         while True:
-            pause = slot.backoff.next(lived)
+            if pause := slot.backoff.next(lived):
+                self._listening.renew(slot.number)  # before the line, which is then true: others accept
             logger.log(level, "%s %s; restarted %s", name, reason, f"in {pause:g} s" if pause else "at once")
-            if pause:
-                self._listening.renew(slot.number)
-                await asyncio.sleep(pause)
+            await asyncio.sleep(pause)
             try:
                 await self._start(slot)
                 return

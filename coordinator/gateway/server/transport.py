@@ -8,6 +8,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+_JOINED = 64 << 10
+"""Bytes up to which a body is copied behind its head."""
+
 
 class GuardedTransport:
     """Delegates to the inner transport, except for `close`, which calls the protocol, `is_closing`, which is
@@ -15,6 +18,10 @@ class GuardedTransport:
 
     uvicorn closes the connection right after a response. If the client is still sending, the kernel then
     resets the connection, and the client may lose the response.
+
+    uvicorn writes the head and the body of a response separately. Each write is a system call, and a packet
+    that wakes the client. After `expect_head`, the next write waits for the one that follows it, until the
+    end of the loop's turn at most.
     """
 
     def __init__(
@@ -23,12 +30,33 @@ class GuardedTransport:
         self._inner = inner
         self.close = close
         self.is_closing = is_closing
+        self._expects_head = False
+        self._head = b""
+
+    def expect_head(self) -> None:
+        self._expects_head = True
 
     def write(self, data: bytes) -> None:
         """Does nothing if the connection is closed. Of pipelined requests uvicorn marks only one as
         disconnected; the response to another may still be written, for which uvloop would raise."""
-        if not self._inner.is_closing():
+        if self._inner.is_closing():
+            return
+        if self._expects_head:
+            self.flush()
+            self._expects_head, self._head = False, data
+            asyncio.get_running_loop().call_soon(self.flush)
+        elif self._head and len(data) <= _JOINED:
+            head, self._head = self._head, b""
+            self._inner.write(head + data)
+        else:
+            self.flush()
             self._inner.write(data)
+
+    def flush(self) -> None:
+        """Writes the head that waits, if any."""
+        head, self._head = self._head, b""
+        if head and not self._inner.is_closing():
+            self._inner.write(head)
 
     def release(self) -> None:
         """Drops the references to the protocol, which would otherwise form a reference cycle."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from coordinator.gateway.server.naming import Named
     from coordinator.gateway.settings import GatewaySettings
+    from coordinator.langgraph.extension import Extension
     from coordinator.manager import RunManager
     from coordinator.settings import Settings
     from coordinator.telemetry import Event, Hook
@@ -79,19 +80,37 @@ def _name_this_process(orders: Orders) -> logs.Who:
 async def work(orders: Orders, port: socket.socket, channel: WorkerEnd, identity: logs.Who) -> None:
     """Serves a gateway until a signal has drained it. Raises CannotServe if it fails before it listens."""
     from coordinator.errors import InvalidArgument, StoreError
-    from coordinator.gateway.server.naming import assistants_at
+    from coordinator.gateway.extending import extended
+    from coordinator.gateway.server.naming import page_at, project_at
     from coordinator.gateway.server.variables import warn_of_unknown
     from coordinator.gateway.settings import GatewaySettings
+    from coordinator.langgraph.extension import NO_EXTENSION
     from coordinator.settings import Settings
     from coordinator.telemetry.log import LoggingHook
 
     if orders.slot == 0:
         warn_of_unknown(os.environ)
     settings, gateway = _settings(Settings, orders.settings), _settings(GatewaySettings, orders.gateway)
-    agents = assistants_at(orders.assistants) if orders.assistants else {}
+    agents: Named = {}
+    extension = NO_EXTENSION
+    if orders.assistants:
+        agents, extension = project_at(orders.assistants, settings.store)
+        if gateway.page is None:
+            gateway = gateway.model_copy(update={"page": page_at(orders.assistants)})
+    # The gateway delivers webhooks, within the restrictions of the configuration.
+    settings = settings.model_copy(update={"deliver_webhooks": False})
     hooks = (_epoch_hook(identity), LoggingHook(runs=gateway.log_runs))
     try:
-        await _serve(orders, port, channel, settings=settings, gateway=gateway, agents=agents, hooks=hooks)
+        await _serve(
+            orders,
+            port,
+            channel,
+            settings=settings,
+            gateway=extended(gateway, extension),
+            agents=agents,
+            extension=extension,
+            hooks=hooks,
+        )
     except InvalidArgument as error:
         raise CannotServe(str(error)) from error
     except StoreError as error:
@@ -159,23 +178,25 @@ async def _serve(
     settings: Settings,
     gateway: GatewaySettings,
     agents: Named,
+    extension: Extension,
     hooks: tuple[Hook, ...],
 ) -> None:
     from coordinator.assistants import demo
     from coordinator.bootstrap import open_coordinator
-    from coordinator.gateway.app import DEMO, create_gateway
+    from coordinator.gateway.app import DEMO, create_gateway, offers_demo
     from coordinator.gateway.exposure import check_exposure
     from coordinator.gateway.server.serving import Http, serve_until_drained
     from coordinator.runs.exits import contain_tasks
 
-    access = check_exposure(gateway)
-    assistants = {DEMO: demo.agent, **agents} if gateway.demo_assistant else agents
+    access = check_exposure(gateway, extension)
+    assistants = {DEMO: demo.agent, **agents} if offers_demo(gateway, agents) else agents
     async with open_coordinator(settings=settings, assistants=assistants, hooks=hooks) as manager:
         manager.worker.install_executor()
         contain_tasks(asyncio.get_running_loop())
         gateway = _within_descriptors(gateway)
-        app = create_gateway(manager, settings=gateway)
+        app = create_gateway(manager, settings=gateway, extension=extension)
         http = Http(app, connections=gateway.max_connections)
+        manager.worker.before_requested_drain(http.step_aside)
 
         async def ready() -> None:
             description = await _describe(manager, settings, gateway, access, [*agents, *assistants])
@@ -224,6 +245,7 @@ async def _describe(
         assistants=manager.assistants.names,
         example=await example_for(manager.assistants, names),
         pages=gateway.cors_origins,
+        page=gateway.page is not None,
     )
 
 

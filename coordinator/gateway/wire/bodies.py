@@ -8,7 +8,7 @@ Types are strict: a number in quotes is a string.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Annotated, ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal, Self, cast
 from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
@@ -141,11 +141,22 @@ class Send(Body):
 
 
 class Command(Body):
-    """`resume` is the reply to the interrupt of a paused run."""
+    """`resume` is the reply to the interrupt of a paused run, which may be null."""
 
     resume: Json = None
     update: Json = None
     goto: Send | Name | Annotated[list[Send | Name], Long] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, document: object) -> object:
+        return cls.without_nulls(document, ("resume",))
+
+    @model_validator(mode="after")
+    def _check_not_empty(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("needs one of resume, update and goto")
+        return self
 
 
 def checkpoint_keys(configurable: JsonObject) -> JsonObject:

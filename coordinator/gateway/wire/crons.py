@@ -6,6 +6,7 @@ from typing import Annotated, Literal, cast
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from coordinator.assistants.configured import client_assistant
 from coordinator.assistants.registry import Assistants
 from coordinator.crons.schedule import MAX_LENGTH
 from coordinator.gateway.lazy import LazyModel
@@ -153,7 +154,7 @@ CronParts = parts_of(Cron)
 def cron_document(row: CronRow, assistants: Assistants) -> Cron:
     return Cron(
         cron_id=row.cron_id,
-        assistant_id=assistants.client_id(row.assistant_id),
+        assistant_id=client_assistant(row.metadata) or assistants.client_id(row.assistant_id),
         thread_id=row.thread_id,
         on_run_completed=cast("Completion | None", row.on_run_completed),
         end_time=iso(row.end_at),

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import asdict
 from typing import Any, Literal
 
 from pydantic import Field, create_model
 
+from coordinator.assistants.configured import client_assistant
 from coordinator.assistants.registry import Assistants
 from coordinator.gateway.lazy import LazyModel
 from coordinator.gateway.wire.bodies import JsonObject, RunStatus, Strategy, ThreadStatus
 from coordinator.gateway.wire.json import Json
 from coordinator.record import RunRecord
+from coordinator.runs import timeouts
 from coordinator.schemas import CheckpointRef, Description, Interrupt, StateView
+from stores.assistants import AssistantRow
 from stores.rows import RunRow, ThreadRow
 from stores.times import iso
 
@@ -29,10 +31,19 @@ _NAMED_ERROR = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*): (.*)", re.DOTALL)
 """The stored form of an exception of a run's code."""
 
 
-class Problem(LazyModel):
-    """The body of every error response. `detail` is text, or the list of mistakes in a request body."""
+class Mistake(LazyModel):
+    """`loc`: the part of the request (`body`, `query`, `path`, `header`), and the field within it."""
 
-    detail: str | list[JsonObject]
+    type: str
+    loc: list[str | int]
+    msg: str
+
+
+class Problem(LazyModel):
+    """The body of every error response."""
+
+    detail: str
+    mistakes: list[Mistake] | None = Field(default=None, description="With 422: the parts of `detail`")
     run_id: str | None = Field(default=None, description="With 409: the run that holds the thread")
 
 
@@ -49,6 +60,9 @@ class Run(LazyModel):
     cancel_reason: str | None
     cancelling: bool = Field(description="The cancel is committed, but the task has not stopped yet")
     error: str | None
+    position: int | None = Field(
+        description="Of a pending run that is read alone: in the queue of its thread, or of its worker"
+    )
 
 
 RunField = Literal[
@@ -77,6 +91,12 @@ class InterruptDocument(LazyModel):
 
     value: Json
     id: str | None = None
+    response_schema: Json = Field(default=None, description="Of the answer; absent if it has none")
+
+
+class Failure(LazyModel):
+    error: str = Field(description="The type of the exception")
+    message: str
 
 
 class Thread(LazyModel):
@@ -90,18 +110,22 @@ class Thread(LazyModel):
     context: JsonObject
     values: Json
     interrupts: dict[str, list[InterruptDocument]]
-    error: str | None
+    error: Failure | None = Field(description="Of the last run, if it has failed")
 
 
 class ThreadWithTtl(Thread):
     ttl: TtlInfo | None = Field(default=None, description="Only with `include=ttl`")
 
 
+class PrunedThreads(LazyModel):
+    pruned_count: int = Field(description="Threads that were removed")
+
+
 class CheckpointDocument(LazyModel):
     thread_id: str
     checkpoint_ns: str
     checkpoint_id: str | None
-    checkpoint_map: Json = None
+    checkpoint_map: Json = Field(default=None, description="Of a subgraph's state; absent otherwise")
 
 
 class State(LazyModel):
@@ -113,10 +137,14 @@ class State(LazyModel):
     created_at: str | None
     parent_checkpoint: CheckpointDocument | None
     interrupts: list[InterruptDocument]
+    checkpoint_id: str | None
+    parent_checkpoint_id: str | None
 
 
 class StateUpdated(LazyModel):
     checkpoint: CheckpointDocument
+    configurable: CheckpointDocument = Field(description="The same, as the config of a graph has it")
+    checkpoint_id: str | None
 
 
 class AssistantDocument(LazyModel):
@@ -193,26 +221,30 @@ def run_created(record: RunRecord, assistants: Assistants) -> JsonObject:
     return {
         **_ORDER,
         **{name: getattr(record, name) for name in _OF_RECORD},
-        "assistant_id": assistants.client_id(record.assistant_id),
+        "assistant_id": client_assistant(record.metadata) or assistants.client_id(record.assistant_id),
         "updated_at": record.created_at,
         "status": "pending",
         "cancel_reason": None,
         "cancelling": False,
         "error": None,
+        "position": None,
     }
 
 
-def run_document(row: RunRow, assistants: Assistants, *, kwargs: bool = True) -> JsonObject:
+def run_document(
+    row: RunRow, assistants: Assistants, *, kwargs: bool = True, position: int | None = None
+) -> JsonObject:
     """Returns the `Run`."""
     return {
         **_ORDER,
         **{name: getattr(row, name) for name in _OF_ROW},
-        "assistant_id": assistants.client_id(row.assistant_id),
+        "assistant_id": client_assistant(row.metadata) or assistants.client_id(row.assistant_id),
         "updated_at": _iso(row.updated_at),
         "status": row.shown_status.value,
         "kwargs": row.kwargs if kwargs else {},
         "cancel_reason": row.cancel_reason or (row.cancel_cause and row.cancel_cause.value),
         "cancelling": row.cancelling,
+        "position": position,
     }
 
 
@@ -228,9 +260,30 @@ def thread_document(row: ThreadRow) -> JsonObject:
         "config": {},
         "context": {},
         "values": row.values,
-        "interrupts": {row.thread_id: row.interrupts} if row.interrupts else {},
-        "error": row.error,
+        "interrupts": _by_task(row),
+        "error": _failure_of(row),
     }
+
+
+def _failure_of(row: ThreadRow) -> dict[str, str] | None:
+    """Returns the `Failure` of a thread whose last run has failed."""
+    if row.status != "error":
+        return None
+    return failure("timeout" if row.error in timeouts.REASONS else "error", row.error)
+
+
+def _by_task(row: ThreadRow) -> JsonObject:
+    """Returns the interrupts by the task that is interrupted; of an assistant without tasks by the thread's
+    id."""
+    tasks: dict[str, list[Json]] = {}
+    for interrupt in row.interrupts or ():
+        tasks.setdefault(interrupt.get("task_id") or row.thread_id, []).append(interrupt_parts(interrupt))
+    return tasks
+
+
+def interrupt_parts(stored: JsonObject) -> JsonObject:
+    """Returns the `InterruptDocument` of an interrupt in a row, without fields that it does not have."""
+    return {name: stored[name] for name in InterruptDocument.model_fields if name in stored}
 
 
 def thread_with_ttl(row: ThreadRow, *, include_ttl: bool) -> JsonObject:
@@ -255,15 +308,23 @@ def state_document(thread_id: str, view: StateView) -> State:
         created_at=view.created_at,
         parent_checkpoint=None if view.parent is None else checkpoint_document(thread_id, view.parent),
         interrupts=[interrupt_document(interrupt) for interrupt in view.interrupts],
+        checkpoint_id=None if view.checkpoint is None else view.checkpoint.checkpoint_id,
+        parent_checkpoint_id=None if view.parent is None else view.parent.checkpoint_id,
     )
+
+
+def state_updated(thread_id: str, ref: CheckpointRef) -> StateUpdated:
+    checkpoint = checkpoint_document(thread_id, ref)
+    return StateUpdated(checkpoint=checkpoint, configurable=checkpoint, checkpoint_id=ref.checkpoint_id)
 
 
 def state_parts(state: State, select: Collection[str] | None) -> JsonObject:
     """Returns the selected fields of the state. `values.<key>` selects one key of the values."""
-    if select is None:
-        return state.model_dump()
-    fields = {"values" if name.startswith("values.") else name for name in select}
-    selected = parts(state.model_dump(include=fields), fields)
+    fields = None if select is None else {"values" if name.startswith("values.") else name for name in select}
+    selected = state.model_dump(include=fields, exclude_unset=True)
+    if select is None or fields is None:
+        return selected
+    selected = parts(selected, fields)
     keys = {name.removeprefix("values.") for name in select if name.startswith("values.")}
     if keys and "values" not in select:
         selected["values"] = _pick(state.values, keys)
@@ -275,17 +336,25 @@ def _pick(values: Json, keys: Collection[str]) -> JsonObject:
 
 
 def checkpoint_document(thread_id: str, ref: CheckpointRef) -> CheckpointDocument:
-    return CheckpointDocument(thread_id=thread_id, **asdict(ref))
+    document = CheckpointDocument(
+        thread_id=thread_id, checkpoint_ns=ref.checkpoint_ns, checkpoint_id=ref.checkpoint_id
+    )
+    if ref.checkpoint_map is not None:
+        document.checkpoint_map = ref.checkpoint_map
+    return document
 
 
 def interrupt_document(interrupt: Interrupt) -> InterruptDocument:
-    return InterruptDocument(value=interrupt.value, id=interrupt.id)
+    document = InterruptDocument(value=interrupt.value, id=interrupt.id)
+    if interrupt.response_schema is not None:
+        document.response_schema = interrupt.response_schema
+    return document
 
 
 def assistant_document(name: str, description: str | None, assistants: Assistants) -> AssistantDocument:
     return AssistantDocument(
         assistant_id=assistants.id_of(name),
-        graph_id=name,
+        graph_id=assistants.graph_of(name),
         name=name,
         description=description,
         config={},
@@ -297,9 +366,26 @@ def assistant_document(name: str, description: str | None, assistants: Assistant
     )
 
 
-def schemas_document(name: str, description: Description) -> Schemas:
+def client_assistant_document(row: AssistantRow) -> AssistantDocument:
+    """The context is also in `config.configurable`, and the other way round: clients read either."""
+    configurable = row.config.get("configurable") or row.context
+    return AssistantDocument(
+        assistant_id=row.assistant_id,
+        graph_id=row.graph_id,
+        name=row.name,
+        description=row.description,
+        config={**row.config, "configurable": configurable} if configurable else row.config,
+        context=row.context or configurable,
+        created_at=_iso(row.created_at),
+        updated_at=_iso(row.updated_at),
+        metadata=row.metadata,
+        version=row.version,
+    )
+
+
+def schemas_document(graph_id: str, description: Description) -> Schemas:
     return Schemas(
-        graph_id=name,
+        graph_id=graph_id,
         input_schema=description.input_schema,
         output_schema=description.output_schema,
         state_schema=description.state_schema,

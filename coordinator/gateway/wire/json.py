@@ -40,7 +40,7 @@ _TEXT_OR_NUMBER = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?[0-9][-+.0-9eE]*+'
 backtracking."""
 
 
-class _StrictRequest(Request):
+class StrictRequest(Request):
     async def json(self) -> Json:
         """Parses the body as `parsed` does. Raises HTTPException (413) if the body has so many values that
         parsing would block the event loop."""
@@ -112,7 +112,7 @@ class StrictRoute(LazyRoute):
         handle = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
-            return await handle(_StrictRequest(request.scope, request.receive))
+            return await handle(StrictRequest(request.scope, request.receive))
 
         return strict
 
@@ -127,7 +127,7 @@ def encoded(content: Json) -> bytes:
 def readable(text: str) -> bytes:
     """Encodes stored ASCII JSON as UTF-8; unpaired surrogates become `?`. Text that is not JSON is passed
     through."""
-    if _SURROGATE.search(text) is None:
+    if "\\u" not in text or _SURROGATE.search(text) is None:
         return text.encode()
     try:
         return encoded(json.loads(text))

@@ -17,6 +17,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from coordinator.event_log import EventLog
 from coordinator.lock import SlotLock
+from coordinator.testing.conformance.assistants import ASSISTANT, AssistantCase
 from coordinator.testing.conformance.event_logs import EVENT_LOG
 from coordinator.testing.conformance.locks import REMEMBERING_SLOT_LOCK, SLOT_LOCK, Slot
 from coordinator.testing.conformance.notifiers import NOTIFIER, MakeNotifier
@@ -24,21 +25,30 @@ from coordinator.testing.conformance.stores import STORE, StoreCase, StoreClock
 from coordinator.testing.conformance.suite import Check, run_all
 
 __all__ = [
+    "ASSISTANT",
     "EVENT_LOG",
     "NOTIFIER",
     "REMEMBERING_SLOT_LOCK",
     "SLOT_LOCK",
     "STORE",
+    "AssistantCase",
     "Check",
     "MakeNotifier",
     "Slot",
     "StoreCase",
     "StoreClock",
+    "assistant",
     "event_log",
     "notifier",
     "slot_lock",
     "store",
 ]
+
+
+async def assistant(make: Callable[[], AbstractAsyncContextManager[AssistantCase]]) -> None:
+    """`make` opens two managers on an empty store with the assistant. Raises an ExceptionGroup, whose message
+    has the broken promises."""
+    await run_all(ASSISTANT, make)
 
 
 async def notifier(make: Callable[[], AbstractAsyncContextManager[MakeNotifier]]) -> None:

@@ -42,6 +42,7 @@ def _admission(
     spec = request.spec
     record = _record(request, epoch, limits, beside=beside, now=now)
     alone = any(one is not None for one in (spec.parent_run_id, spec.delay_ms, spec.firing))
+    alone = alone or request.dispatched  # a batch admits to free threads, and they take them
     return Call(
         _ADMIT, (record,), lambda rows: _admitted(rows, request, epoch, limits), spec.thread_id, alone
     )
@@ -62,6 +63,7 @@ def _record(request: AdmissionRequest, epoch: int, limits: Limits, *, beside: bo
         request_hash=request.request_hash,
         stamp=dumps_or_null(request.thread_metadata),
         start_ref=dumps_or_null(request.start_ref),
+        dispatched=request.dispatched or None,
         **dict(zip(STORED, _write_spec(spec), strict=True)),
         per_thread=limits.per_thread,
         per_user=limits.per_user,

@@ -75,7 +75,7 @@ def run_of(columns: Columns) -> RunRow:
 
 
 def run_columns(without: Collection[str]) -> str:
-    """RUN_COLUMNS, with empty values in place of these columns."""
+    """RUN_COLUMNS for lists: with empty values in place of these columns and of private ones."""
     saved = _UNSAVED.values() if "rollback_ref" in without else _SAVED
     return ", ".join((codec.run_columns(without), *saved))
 

@@ -15,8 +15,8 @@ from stores.sql.postgres.calls import Call, Function, Query, Rows, scalar
 from stores.sql.postgres.codec import plain, text
 from stores.sql.readable import readable
 
-_VALUES = (*("text",) * 6, "boolean", "bigint", *("text",) * 3, "bigint")
-_CREATE = Function("create_cron", (*_VALUES, "boolean", "bigint", "bigint"), CRON_COLUMNS)
+_VALUES = (*("text",) * 6, "boolean", "bigint", *("text",) * 3, "bigint", "text")
+_CREATE = Function("create_cron_as", (*_VALUES, "boolean", "bigint", "bigint"), CRON_COLUMNS)
 
 
 def create(now: int | None, cron: CronRow, *, thread_must_exist: bool, limit: int | None) -> Call[CronRow]:
@@ -30,7 +30,7 @@ def create(now: int | None, cron: CronRow, *, thread_must_exist: bool, limit: in
     return Call(_CREATE, (*cron_values(cron), thread_must_exist, limit, now), answer)
 
 
-_REPLACE = Function("replace_cron", (*_VALUES, "bigint", "text", "bigint"), CRON_COLUMNS)
+_REPLACE = Function("replace_cron_as", (*_VALUES, "bigint", "text", "bigint"), CRON_COLUMNS)
 
 
 def replace(now: int | None, cron: CronRow, user_id: str | None) -> Call[CronRow | None]:
@@ -56,8 +56,9 @@ def listed(query: CronQuery, user_id: str | None) -> Call[Page[CronRow]]:
     selected = (
         f"SELECT * FROM rc.crons WHERE {where} ORDER BY {by} LIMIT ${len(args) + 1} OFFSET ${len(args) + 2}"
     )
+    sizes = pages.sizes(("payload", "metadata", "user_document"), by)
     page = Query(
-        f"SELECT {CRON_COLUMNS}, total FROM (SELECT *, {pages.sizes(('payload', 'metadata'), by)}"
+        f"SELECT {CRON_COLUMNS}, total FROM (SELECT *, {sizes}"
         f" FROM ({selected}) selected) page WHERE {pages.within(f'${len(args) + 3}')} ORDER BY place"
     )
     args += [query.limit, query.offset, query.max_bytes]

@@ -7,7 +7,7 @@ from stores.rows import RunRow
 from stores.sql.codec import OPEN_STATUSES, dumps
 from stores.sql.conditions import IN_FLIGHT
 from stores.sql.postgres.calls import Call, Query, Rows
-from stores.sql.postgres.codec import RUN_COLUMNS, run_of
+from stores.sql.postgres.codec import run_columns, run_of
 from stores.sql.readable import readable
 
 
@@ -25,7 +25,7 @@ def find_runs(
         where.append(f"created_us <= {at} AND (created_us < {at} OR run_id > {run})")
     args.append(limit)
     statement = Query(
-        f"SELECT {RUN_COLUMNS} FROM rc.runs WHERE {' AND '.join(where)}"
+        f"SELECT {run_columns(())} FROM rc.runs WHERE {' AND '.join(where)}"
         f" ORDER BY {created} DESC NULLS LAST, run_id LIMIT ${len(args)}"
     )
     return Call(statement, tuple(args), lambda rows: readable("run", rows, run_of))

@@ -27,6 +27,7 @@ _UNSETTLED = (
 _TEXTS: dict[Heavy, tuple[str, ...]] = {
     "kwargs": ("kwargs",),
     "result": ("result",),
+    "extra": ("extra",),
     "rollback_ref": ("rollback_ref", "saved_values", "saved_interrupts"),
 }
 """The columns of a run that may be large, by the field that contains them."""

@@ -13,8 +13,11 @@ from stores.sql.columns import Column, Columns
 from stores.sql.postgres.calls import BatchFunction, Call, Function, Row, Rows, record_of, scalar
 from stores.sql.postgres.codec import STANDING, standing, text
 from stores.states import TERMINAL, CancelAction, RunStatus
+from stores.thread_states import noted_kind
 
-_START = BatchFunction("start", "starting", f"reply, home, vals, {STANDING}")
+_STARTED = f"reply, home, vals, {STANDING}"
+_START = BatchFunction("start", "starting", _STARTED)
+_START_NOTED = Function("start_noted", ("json", "text"), _STARTED)
 
 
 def start(now: int | None, own: Ownership, rollback_ref: Json) -> Call[Started | None]:
@@ -36,6 +39,8 @@ def start(now: int | None, own: Ownership, rollback_ref: Json) -> Call[Started |
             return Started(running(own, home), loads(values))
         return None if reply == "lost" else Started(standing(stands), loads(values))
 
+    if (kind := noted_kind(rollback_ref)) is not None:
+        return Call(_START_NOTED, (record, text(kind)), answer)
     return Call(_START, (record,), answer, own.run_id, alone=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 
 from stores.rows import Overdue, ThreadRow, Tick
 from stores.sql.codec import drain_wish, thread_row
@@ -12,39 +13,39 @@ from stores.sql.postgres.calls import Call, Function, Query, Rows
 from stores.sql.postgres.codec import plain
 from stores.states import Cause
 
-_TICK = Function("tick", ("bigint", "bigint"))
-_FREE = ("waiting", "abandoned", "due")
+_TICK = Function("worker_tick", ("bigint", "text[]", "bigint"))
 
 
-def tick(epoch: int, now: int | None) -> Call[Tick]:
+def tick(epoch: int, now: int | None, executing: Collection[str]) -> Call[Tick]:
     """Few rows are due or overdue: usually the run's own worker has acted before. A batch, so that a tick
     stays short. Its order is total, so that every engine returns the same rows."""
 
     def answer(rows: Rows) -> Tick:
-        (held,) = (row[1] for row in rows if row[0] == "held")
+        (waiting,) = (row[1] for row in rows if row[0] == "waiting")
         wish = next((row for row in rows if row[0] == "drain"), None)
         return Tick(
             tuple(row[1] for row in rows if row[0] == "cancelled"),
-            tuple(row[1] for row in rows if row[0] == "waiting"),
-            tuple(dict.fromkeys(row[2] for row in rows if row[0] in _FREE and row[3])),
-            tuple(Overdue(row[1], Cause(row[4])) for row in rows if row[0] == "overdue"),
+            tuple(json.loads(waiting)),
+            tuple(dict.fromkeys(row[2] for row in rows if row[0] == "free")),
+            tuple(Overdue(row[1], Cause(row[3])) for row in rows if row[0] == "overdue"),
             None if wish is None else drain_wish(wish[1], wish[2]),
-            frozenset(json.loads(held)),
+            frozenset(row[1] for row in rows if row[0] == "not held"),
         )
 
-    return Call(_TICK, (epoch, now), answer)
+    return Call(_TICK, (epoch, list(executing), now), answer)
 
 
 BUSY = f"EXISTS (SELECT FROM rc.runs WHERE thread_id = t.thread_id AND {IN_FLIGHT})"
 WITH_LAST = (
     "LEFT JOIN LATERAL (SELECT status, paused, rollback_state, error FROM rc.runs l"
-    " WHERE l.thread_id = t.thread_id AND l.kind = 'run'"
+    " WHERE l.thread_id = t.thread_id"
+    " AND (l.kind = 'run' OR (l.checkpointed AND l.status = 'success'))"
     " AND (l.cancel_action IS DISTINCT FROM 'rollback' OR l.rollback_state = 'failed')"
     " AND NOT (l.status = 'interrupted' AND l.started_at IS NULL)"
     " ORDER BY l.created_us DESC NULLS LAST, l.seq DESC LIMIT 1) last ON true"
 )
-"""To be joined to `threads t`, for STATUS: the run that determines the thread's status. Left out: what was
-rolled back, and what never began."""
+"""To be joined to `threads t`, for STATUS: the run or the update of state that determines the thread's
+status. Left out: what was rolled back, and what never began."""
 STATUS = (
     f"CASE WHEN {BUSY} THEN 'busy'"
     " WHEN last.status IN ('error', 'timeout') OR last.rollback_state = 'failed' THEN 'error'"

@@ -9,7 +9,7 @@ from stores.rows import COUNTERS, MESSAGES, Ownership
 from stores.spec import RECORDED, ROLES
 from stores.sql.codec import model_name_of, record_writer
 from stores.sql.columns import Column
-from stores.sql.postgres.calls import Call, Function, Rows, nothing, scalar
+from stores.sql.postgres.calls import Call, Function, Query, Rows, nothing, scalar
 from stores.sql.postgres.codec import SQL_TYPES, text
 from stores.states import RunStatus
 from stores.times import stamp
@@ -82,6 +82,24 @@ _PROGRESS = Function("update_progress", ("text", "bigint[]", "text", "text", "bi
 
 def update_progress(now: int | None, run_id: str, fields: JsonMapping) -> Call[bool]:
     return Call(_PROGRESS, (run_id, *_snapshot(fields), now), scalar)
+
+
+_EXTRA = Query(
+    "SELECT extra FROM rc.runs WHERE run_id = $1 AND kind = 'run' AND ($2::text IS NULL OR user_id = $2)"
+)
+
+
+def extra(run_id: str, user_id: str | None) -> Call[str | None]:
+    """The run's own fields as they are written; None = unknown run."""
+    return Call(_EXTRA, (run_id, user_id), lambda rows: rows[0][0] if rows else None)
+
+
+_UPDATE_EXTRA = Function("update_extra", ("text", "text", "text", "text", "bigint"))
+
+
+def update_extra(now: int | None, run_id: str, user_id: str | None, was: str, becomes: str) -> Call[str]:
+    """'updated'; 'changed' = the fields are not what they were (`was`); 'not found'."""
+    return Call(_UPDATE_EXTRA, (run_id, user_id, was, becomes, now), scalar)
 
 
 _DELETE = Function("delete", ("text",))

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from stores.sql.columns import Columns
 from stores.sql.postgres.calls import Call, Query
-from stores.sql.postgres.codec import RUN_COLUMNS, plain, run_of
-from stores.sql.select import RUNS_IN_FLIGHT, Row, Select
+from stores.sql.postgres.codec import RUN_COLUMNS, plain, run_columns, run_of
+from stores.sql.select import RUNS_IN_FLIGHT, RUNS_IN_FLIGHT_BY_ID, Row, Select
 
 T = TypeVar("T")
 
@@ -30,17 +30,21 @@ def bound(sql: str, parameters: Mapping[str, object]) -> tuple[Query, tuple[obje
     return query, tuple(parameters[name] for name in names)
 
 
+_COLUMNS = {True: RUN_COLUMNS, False: run_columns(())}
+"""Of a whole run, with and without private columns."""
+
+
 def select(read: Select[T]) -> Call[T]:
     mapper = run_of if read.columns is None else _plain
-    query, names = _statement(read.columns, read.table, read.condition)
+    query, names = _statement(read.columns or _COLUMNS[read.private], read.table, read.condition)
     args = tuple(read.parameters[name] for name in names)
     return Call(query, args, lambda rows: read.answer(rows, mapper))
 
 
 @lru_cache(maxsize=1000)
-def _statement(columns: str | None, table: str, condition: str) -> tuple[Query, tuple[str, ...]]:
-    table = "runs" if table == RUNS_IN_FLIGHT else table
-    return _numbered(f"SELECT {columns or RUN_COLUMNS} FROM rc.{table} WHERE {condition}")
+def _statement(columns: str, table: str, condition: str) -> tuple[Query, tuple[str, ...]]:
+    table = "runs" if table in (RUNS_IN_FLIGHT, RUNS_IN_FLIGHT_BY_ID) else table
+    return _numbered(f"SELECT {columns} FROM rc.{table} WHERE {condition}")
 
 
 def _plain(columns: Row) -> Columns:

@@ -27,6 +27,7 @@ from stores.sql.postgres.calls import (
 from stores.sql.postgres.codec import children_of, text, with_saved
 from stores.sql.readable import readable
 from stores.states import RunStatus, WorkerState
+from stores.thread_states import noted_kind
 
 ROLLBACK_ATTEMPTS = 3
 PATIENCE = 600_000_000
@@ -34,7 +35,8 @@ PATIENCE = 600_000_000
 assistant (a deployment may be down in between); then it is ended, because its thread waits with it."""
 
 _REGISTER = Function(
-    "register", ("text", "text", "text", "bigint", "text", "text", "bigint", "text[]", "bigint")
+    "register_worker",
+    ("text", "text", "text", "bigint", "text", "text", "bigint", "text[]", "boolean", "bigint"),
 )
 
 
@@ -48,6 +50,7 @@ def register(now: int | None, worker: NewWorker) -> Call[int]:
         worker.version,
         worker.ttl_ms,
         list(worker.assistants),
+        worker.admits_only,
         now,
     )
     return Call(_REGISTER, args, scalar)
@@ -107,26 +110,44 @@ class Orphaned(NamedTuple):
     child: bool
     ref: tuple[Json] | None
     """None where its rollback reference is damaged: one such row must not stop the recovery of all others."""
+    way: str
+    """'end', or 'adopt' and 'handed over': the worker that sweeps may continue it. The worker of the latter
+    lives."""
+
+    @property
+    def adoptable(self) -> bool:
+        return self.way in ("adopt", "handed over") and self.ref is not None
+
+    @property
+    def ends(self) -> bool:
+        return self.way == "end" or (self.way == "adopt" and self.ref is None)
+
+    @property
+    def noted_ref(self) -> Json:
+        """See `Orphan`."""
+        ref = None if self.ref is None else self.ref[0]
+        return ref if noted_kind(ref) else None
 
 
-_ORPHANED = Function(
-    "orphaned",
-    ("bigint", "bigint", "bigint", "bigint"),
-    "run_id, thread_id, COALESCE(owner_epoch, home_epoch), status, parent_run_id IS NOT NULL, rollback_ref,"
-    " saved, saved_values, saved_interrupts",
-)
+_ORPHANS = Function("orphans", ("bigint", "bigint", "bigint", "bigint", "bigint"))
 
 
-def orphaned(now: int | None, *, only: int | None = None, before: int | None = None) -> Call[list[Orphaned]]:
-    return Call(_ORPHANED, (only, before, PATIENCE, now), lambda rows: [_orphaned(row) for row in rows])
+def orphaned(
+    now: int | None, *, by: int | None = None, only: int | None = None, before: int | None = None
+) -> Call[list[Orphaned]]:
+    """Those that a sweep of `by` ends or continues."""
+    return Call(_ORPHANS, (by, only, before, PATIENCE, now), lambda rows: [_orphaned(row) for row in rows])
 
 
 def _orphaned(row: Row) -> Orphaned:
-    run_id, thread_id, epoch, status, child, *ref = row
-    return Orphaned(run_id, thread_id, epoch, RunStatus.stored(status), child, _readable(*ref))
+    run_id, thread_id, epoch, status, child, *ref, way = row
+    return Orphaned(run_id, thread_id, epoch, RunStatus.stored(status), child, readable_ref(*ref), way)
 
 
-def _readable(ref: str | None, saved: bool, values: str | None, interrupts: str | None) -> tuple[Json] | None:
+def readable_ref(
+    ref: str | None, saved: bool, values: str | None, interrupts: str | None
+) -> tuple[Json] | None:
+    """None where it is damaged."""
     try:
         return (with_saved(ref, values, interrupts) if saved else loads(ref),)
     except (TypeError, ValueError):
@@ -162,6 +183,7 @@ def end_orphan(now: int | None, run: Orphaned, by: int | None, error: str) -> Ca
             run.thread_id,
             RunStatus.stored(status),
             run.epoch,
+            rollback_ref=run.noted_ref,
             decided=decided,
             children=children_of(children),
         )
@@ -187,7 +209,7 @@ def adopted_before(by: int) -> Call[list[Orphan]]:
     def answer(rows: Rows) -> list[Orphan]:
         adopted: list[Orphan] = []
         for run_id, thread_id, status, fence, *kept in rows:
-            if (ref := _readable(*kept)) is not None:
+            if (ref := readable_ref(*kept)) is not None:
                 own = Ownership(run_id, thread_id, by, fence)
                 adopted.append(
                     Orphan(run_id, thread_id, RunStatus.stored(status), None, own, ref[0], decided=True)
@@ -217,7 +239,7 @@ def readopt(now: int | None, own: Ownership) -> Call[Ownership | None]:
 
 _WORKERS = (
     "SELECT w.epoch, worker_id, host, boot_id, pid, version, state, hb_seq, ttl_ms, lease_until, fenced_by,"
-    " started_at, proof, {holding}, lease_until < rc.clock($1)"
+    " started_at, proof, admits_only, {holding}, lease_until < rc.clock($1)"
     " FROM rc.workers w{counts} WHERE {which} ORDER BY w.epoch"
 )
 _COUNTS = (
@@ -239,7 +261,7 @@ def workers(now: int | None, *, alive_only: bool, counted: bool) -> Call[list[Wo
 
 
 def _worker(row: Row) -> WorkerRow:
-    epoch, worker_id, host, boot_id, pid, version, state, *numbers, proof, holding, expired = row
+    epoch, worker_id, host, boot_id, pid, version, state, *numbers, proof, admits_only, holding, expired = row
     hb_seq, ttl_ms, lease_until, fenced_by, started_at = numbers
     return WorkerRow(
         epoch=epoch,
@@ -255,6 +277,7 @@ def _worker(row: Row) -> WorkerRow:
         fenced_by=fenced_by,
         started_at=started_at,
         proof=proof,
+        admits_only=admits_only,
         holding=holding,
         expired=expired,
     )

@@ -68,7 +68,8 @@ def admit(
             _check_thread_limit(spec, in_flight, limits.per_thread)
         _check_user_limit(cx, spec, limits.per_user, but_on_its_thread=action is not None)
     replaced = () if action is None else _replace(cx, request, in_flight, action, now)
-    return _place(cx, request, epoch, holds=holds, home=not holds, replaced=replaced, now=now)
+    holds &= not request.dispatched
+    return _place(cx, request, epoch, holds=holds, waits=not holds, replaced=replaced, now=now)
 
 
 def _in_flight(cx: sqlite3.Connection, thread_id: str, now: int) -> list[_InFlight]:
@@ -107,9 +108,9 @@ def queue_due(cx: sqlite3.Connection, thread_id: str, now: int) -> None:
 
 
 def insert(cx: sqlite3.Connection, now: int, request: AdmissionRequest, epoch: int) -> Admission:
-    """Record a pending run of this worker without the one-run-per-thread rule, for any user:
-    which user may use a thread is `admit`'s rule. Raises ConflictError, IdempotencyConflict, ThreadNotFound,
-    EpochDead, CronFired.
+    """Record a pending run of this worker without the one-run-per-thread rule, for any user: which user may
+    use a thread is `admit`'s rule. Raises ConflictError, IdempotencyConflict, ThreadNotFound, EpochDead,
+    CronFired.
 
     It takes the thread where the thread is idle; otherwise it lives beside the slot (fence 0).
     """
@@ -124,7 +125,7 @@ def insert(cx: sqlite3.Connection, now: int, request: AdmissionRequest, epoch: i
         " AND (not_before IS NULL OR not_before <= ?) LIMIT 1",
         (spec.thread_id, now),
     ).fetchone()
-    return _place(cx, request, epoch, holds=busy is None, home=False, replaced=(), now=now)
+    return _place(cx, request, epoch, holds=busy is None, waits=False, replaced=(), now=now)
 
 
 def claim(cx: sqlite3.Connection, now: int, thread_id: str, epoch: int) -> Claimed | None:
@@ -171,8 +172,8 @@ def take_thread(cx: sqlite3.Connection, now: int, thread_id: str, run_id: str, e
 
 
 MOST_CLAIMANTS = 8
-"""Of many workers that know an assistant, so few are hinted: one of them claims, and the others' claims are
-in vain. If all of these fail, the ticks of the others claim the run."""
+"""Of many workers that know an assistant, so few are hinted: one claims, and the others' claims are in vain.
+If all of these fail, the ticks of the others claim the run."""
 
 
 def claimants(cx: sqlite3.Connection, thread_id: str) -> list[int]:
@@ -332,14 +333,12 @@ _write_columns = spec_writer(storable, COLUMN_NAMES)
 
 
 def _own_columns(
-    request: AdmissionRequest, admission: Admission, epoch: int, *, home: bool, now: int
+    request: AdmissionRequest, admission: Admission, epoch: int, *, waits: bool, now: int
 ) -> tuple[str | int | None, ...]:
     """The values of _OWN_COLUMNS."""
-    spec = request.spec
-    not_before = None if spec.delay_ms is None else now + spec.delay_ms * 1000
-    queue_deadline_at = None
-    if home and spec.queue_timeout_ms is not None:
-        queue_deadline_at = (not_before or now) + spec.queue_timeout_ms * 1000
+    delay_ms, queue_ms = request.spec.delay_ms, request.spec.queue_timeout_ms if waits else None
+    not_before = None if delay_ms is None else now + delay_ms * 1000
+    queue_deadline_at = None if queue_ms is None else (not_before or now) + queue_ms * 1000
     return (
         request.run_id,
         int(request.portable),  # sqlite3 looks for an adapter of a bool first
@@ -347,8 +346,8 @@ def _own_columns(
         *stamp(request.created_at),
         now,
         int(admission.holds),
-        None if home else epoch,
-        epoch if home else None,
+        None if waits else epoch,
+        epoch if waits and not request.dispatched else None,
         admission.fence,
         admission.seq,
         not_before,
@@ -374,7 +373,7 @@ def _place(
     epoch: int,
     *,
     holds: bool,
-    home: bool,
+    waits: bool,
     replaced: tuple[Decision, ...],
     now: int,
 ) -> Admission:
@@ -389,7 +388,8 @@ def _place(
     admission = Admission(request.run_id, holds, fence, seq, replaced, temporary=temporary, started=started)
     if admission.ended(spec.parent_run_id):
         spec = replace(spec, parent_run_id=None)
-    cx.execute(_INSERT, (*_own_columns(request, admission, epoch, home=home, now=now), *_write_columns(spec)))
+    own_columns = _own_columns(request, admission, epoch, waits=waits, now=now)
+    cx.execute(_INSERT, (*own_columns, *_write_columns(spec)))
     if spec.firing is not None:
         crons.advance(cx, spec.firing, run_id=request.run_id, error=None, now=now)
     if spec.webhook is not None:

@@ -5,6 +5,12 @@ from __future__ import annotations
 IN_FLIGHT_RUNS = "runs INDEXED BY runs_inflight"
 """Without statistics SQLite prefers the history index, and admission would slow down with every
 finished run of the thread. INDEXED BY raises an error where the index cannot serve the query."""
+IN_FLIGHT_RUNS_BY_ID = "runs INDEXED BY runs_open"
+"""For pages in the order of ids: a page then reads what is on it, not all runs in flight."""
+IN_JSON = "IN (SELECT value FROM json_each(?))"
+"""The column has one of the values of a JSON array. The text is the same for any number of values. With a
+parameter for each value it would differ, and a connection keeps its 512 latest statements, at about 300 bytes
+per parameter."""
 ALIVE = "(SELECT epoch FROM workers WHERE state <> 'dead')"
 HOMELESS = f"(home_epoch IS NULL OR home_epoch NOT IN {ALIVE})"
 KNOWN = (

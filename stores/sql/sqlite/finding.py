@@ -7,10 +7,10 @@ import sqlite3
 from stores.finding import ListPosition, RunQuery
 from stores.json_values import JsonObject
 from stores.rows import RunRow
-from stores.sql.codec import OPEN_STATUSES, RUN_COLUMNS, dumps, run_row
+from stores.sql.codec import OPEN_STATUSES, dumps, run_columns, run_row
 from stores.sql.conditions import IN_FLIGHT
 from stores.sql.readable import readable
-from stores.sql.sqlite.codec import IN_FLIGHT_RUNS
+from stores.sql.sqlite.codec import IN_FLIGHT_RUNS, IN_FLIGHT_RUNS_BY_ID
 
 
 def find_runs(
@@ -24,7 +24,7 @@ def find_runs(
         where.append("created_us <= :behind AND (created_us < :behind OR run_id > :behind_run)")
         args.update(behind=behind.created_us, behind_run=behind.run_id)
     rows = cx.execute(
-        f"SELECT {RUN_COLUMNS} FROM {IN_FLIGHT_RUNS if unsettled else 'runs'} WHERE {' AND '.join(where)}"
+        f"SELECT {run_columns(())} FROM {IN_FLIGHT_RUNS if unsettled else 'runs'} WHERE {' AND '.join(where)}"
         " ORDER BY created_us DESC, run_id LIMIT :limit",
         {**args, "limit": limit},
     )
@@ -34,8 +34,9 @@ def find_runs(
 def open_run_ids(cx: sqlite3.Connection, query: RunQuery, user_id: str | None, limit: int) -> list[str]:
     where, args = _narrowed(query, user_id)
     where += [IN_FLIGHT, f"status IN {OPEN_STATUSES}"]
+    source = IN_FLIGHT_RUNS_BY_ID if query.thread_id is None else IN_FLIGHT_RUNS
     rows = cx.execute(
-        f"SELECT run_id FROM {IN_FLIGHT_RUNS} WHERE {' AND '.join(where)} ORDER BY run_id LIMIT :limit",
+        f"SELECT run_id FROM {source} WHERE {' AND '.join(where)} ORDER BY run_id LIMIT :limit",
         {**args, "limit": limit},
     )
     return [run_id for (run_id,) in rows]

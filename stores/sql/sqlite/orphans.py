@@ -4,18 +4,62 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from typing import NamedTuple
 
 from stores.sql.codec import OPEN_STATUSES
-from stores.sql.columns import Column
 from stores.sql.sqlite.codec import ALIVE, GONE, HOMELESS
+from stores.states import OPEN, CancelAction
 
 PATIENCE = 600_000_000
 """us. A portable run without a home, whose time has come, waits so long for a worker that knows its assistant
 (a deployment may be down in between); then it is ended, because its thread waits with it."""
 
+
+class Orphaned(NamedTuple):
+    run_id: str
+    thread_id: str
+    status: str
+    epoch: int | None
+    cancel_action: str | None
+    started_at: int | None
+    rollback_ref: str | None
+    rollback_state: str
+    holds_thread: int
+    assistant_id: str | None
+    portable: int
+    retries: int
+    stopped_at: int | None
+    attempt: int
+
+    @property
+    def decided(self) -> bool:
+        return self.status not in OPEN
+
+    @property
+    def undo(self) -> bool:
+        """A rollback was decided and is not done yet."""
+        return bool(
+            self.decided
+            and self.holds_thread
+            and self.cancel_action == CancelAction.rollback
+            and self.started_at is not None
+        )
+
+    @property
+    def ordinal(self) -> str:
+        """The beginning of its error: which attempt has ended, if it is not the first one."""
+        return "" if self.attempt == 1 else f"Attempt {self.attempt} of {self.attempt + self.retries}: "
+
+    @property
+    def may_continue(self) -> bool:
+        """It may have a further attempt: its worker has handed it over, or it has retries left."""
+        undecided = not self.decided and bool(self.holds_thread and self.portable)
+        return undecided and (self.stopped_at is not None or self.retries > 0)
+
+
 _COLUMNS = (
     "run_id, thread_id, status, COALESCE(owner_epoch, home_epoch), cancel_action, started_at, rollback_ref,"
-    " COALESCE(rollback_state, ''), holds_thread"
+    " COALESCE(rollback_state, ''), holds_thread, assistant_id, portable, retries, stopped_at, attempt"
 )
 _UNOWNED = (
     "owner_epoch IS NULL"
@@ -45,6 +89,12 @@ _FOUND = (
     " WHERE :before IS NULL OR created_us < :before"
     " ORDER BY parent_run_id IS NOT NULL, created_us, run_id"
 )
+_HANDED_OVER = (
+    f"SELECT {_COLUMNS} FROM runs INDEXED BY runs_handed_over WHERE holds_thread AND stopped_at IS NOT NULL"
+    f" AND status IN {OPEN_STATUSES} AND portable"
+    " AND owner_epoch IN (SELECT epoch FROM workers WHERE state = 'draining')"
+    " ORDER BY created_us, run_id"
+)
 _ALL = f"WITH {GONE}, orphans AS ({_OF_EPOCHS} UNION ALL {_UNCLAIMED}){_FOUND}"
 _ONE = (
     f"WITH gone (after, before) AS (SELECT :only - 1, :only + 1 WHERE :only NOT IN {ALIVE}),"
@@ -52,14 +102,19 @@ _ONE = (
 )
 
 
-def orphaned(
-    cx: sqlite3.Connection, now: int, *, before: int | None, only: int | None
-) -> list[tuple[Column, ...]]:
-    """Rows of _COLUMNS; `only`: those of one epoch. Parents first: they cancel their children."""
+def orphaned(cx: sqlite3.Connection, now: int, *, before: int | None, only: int | None) -> list[Orphaned]:
+    """`only`: those of one epoch. Parents first: they cancel their children."""
     if only is not None:
-        return cx.execute(_ONE, {"before": before, "only": only}).fetchall()
-    unknown = json.dumps(_unknown_assistants(cx))
-    return cx.execute(_ALL, {"before": before, "now": now, "unknown": unknown}).fetchall()
+        rows = cx.execute(_ONE, {"before": before, "only": only})
+    else:
+        unknown = json.dumps(_unknown_assistants(cx))
+        rows = cx.execute(_ALL, {"before": before, "now": now, "unknown": unknown})
+    return [Orphaned(*row) for row in rows.fetchall()]
+
+
+def handed_over(cx: sqlite3.Connection) -> list[Orphaned]:
+    """Undecided runs that draining workers have handed over: their owners live, but continue them no more."""
+    return [Orphaned(*row) for row in cx.execute(_HANDED_OVER).fetchall()]
 
 
 def _unknown_assistants(cx: sqlite3.Connection) -> list[str]:

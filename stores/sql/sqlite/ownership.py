@@ -172,6 +172,8 @@ def _finish(cx: sqlite3.Connection, now: int, own: Ownership, outcome: Outcome, 
             )
     elif _keeps(own, decision, outcome, hold=hold):
         _write_values(cx, own.thread_id, values, None, now)
+    elif _left(own, decision, outcome, hold=hold):
+        _write_values(cx, own.thread_id, values, dumps_or_null(outcome.interrupts), now)
     return Finish(decision.status, next_home=home, decision=decision)
 
 
@@ -183,7 +185,7 @@ def _written(outcome: Outcome) -> dict[str, Column]:
         "delivered_at": outcome.delivered_at,
         "stopped_at": outcome.stopped_at,
         "paused": int(outcome.paused),
-        "interrupts": dumps_or_null(outcome.interrupts),
+        "interrupts": dumps_or_null(outcome.interrupts if outcome.status is RunStatus.success else None),
         "result": values if outcome.result is outcome.values else dumps_or_null(outcome.result),
         "error": storable(outcome.error),
         "status": outcome.status.value,
@@ -201,6 +203,12 @@ def _keeps(own: Ownership, decision: Decision, outcome: Outcome, *, hold: bool) 
     returned = outcome.status is RunStatus.success and outcome.values is not None and own.fence > 0
     stopped = decision.status in (RunStatus.interrupted, RunStatus.timeout)
     return returned and stopped and decision.action is CancelAction.interrupt and not hold
+
+
+def _left(own: Ownership, decision: Decision, outcome: Outcome, *, hold: bool) -> bool:
+    """The run has not succeeded, and its assistant keeps the state of the thread, which the outcome has."""
+    has_state = outcome.status is not RunStatus.success and outcome.values is not None and own.fence > 0
+    return has_state and decision.action is not CancelAction.rollback and not hold
 
 
 HELD = "COALESCE((SELECT t.\"values\" FROM threads t WHERE t.thread_id = runs.thread_id), 'null')"

@@ -11,7 +11,8 @@ import sqlite3
 from collections.abc import Sequence
 
 from stores.pruning import PruneCursor, Pruned, PruneStep, Retention
-from stores.sql.columns import Columns
+from stores.sql.codec import dumps
+from stores.sql.sqlite.codec import IN_JSON
 from stores.sql.sqlite.reading import last_run
 
 _MICROS = 1_000_000
@@ -78,14 +79,12 @@ def _runs(
 def _remove_runs(cx: sqlite3.Connection, run_ids: Sequence[str], *, dry_run: bool) -> Pruned:
     if not run_ids:
         return Pruned()
-    marks = _marks(run_ids)
+    ids = (dumps(run_ids),)
     if dry_run:
-        (steps,) = cx.execute(f"SELECT count(*) FROM transitions WHERE run_id IN {marks}", run_ids).fetchone()
+        (steps,) = cx.execute(f"SELECT count(*) FROM transitions WHERE run_id {IN_JSON}", ids).fetchone()
         return Pruned(runs=len(run_ids), transitions=steps)
-    runs = cx.execute(
-        f"DELETE FROM runs WHERE run_id IN {marks} AND settled_at IS NOT NULL", run_ids
-    ).rowcount
-    steps = cx.execute(f"DELETE FROM transitions WHERE run_id IN {marks}", run_ids).rowcount
+    runs = cx.execute(f"DELETE FROM runs WHERE run_id {IN_JSON} AND settled_at IS NOT NULL", ids).rowcount
+    steps = cx.execute(f"DELETE FROM transitions WHERE run_id {IN_JSON}", ids).rowcount
     return Pruned(runs=runs, transitions=steps)
 
 
@@ -107,7 +106,7 @@ def _transitions(
     if len(page) == limit and page[-1][1] <= before:
         following = PruneCursor("transitions", id=page[-1][0])
     if gone and not dry_run:
-        cx.execute(f"DELETE FROM transitions WHERE id IN {_marks(gone)}", gone)
+        cx.execute(f"DELETE FROM transitions WHERE id {IN_JSON}", (dumps(gone),))
     return PruneStep(Pruned(transitions=len(gone)), following)
 
 
@@ -126,7 +125,7 @@ def _workers(cx: sqlite3.Connection, keep: Retention, limit: int, *, dry_run: bo
     ).fetchall()
     gone = [epoch for (epoch,) in rows]
     if gone and not dry_run:
-        cx.execute(f"DELETE FROM workers WHERE epoch IN {_marks(gone)}", gone)
+        cx.execute(f"DELETE FROM workers WHERE epoch {IN_JSON}", (dumps(gone),))
     more = PruneCursor("workers") if len(gone) == limit and not dry_run else following
     return PruneStep(Pruned(workers=len(gone)), more)
 
@@ -142,10 +141,6 @@ def _webhooks(cx: sqlite3.Connection, keep: Retention, limit: int, *, dry_run: b
     ).fetchall()
     gone = [run_id for (run_id,) in rows]
     if gone and not dry_run:
-        cx.execute(f"DELETE FROM webhooks WHERE run_id IN {_marks(gone)}", gone)
+        cx.execute(f"DELETE FROM webhooks WHERE run_id {IN_JSON}", (dumps(gone),))
     more = PruneCursor("webhooks") if len(gone) == limit and not dry_run else None
     return PruneStep(Pruned(webhooks=len(gone)), more)
-
-
-def _marks(values: Columns) -> str:
-    return f"({', '.join('?' * len(values))})"

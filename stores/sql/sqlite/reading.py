@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Collection
 
 from stores.rows import HOMELESS_AT_ONCE, Overdue, ThreadRow, Tick
 from stores.sql.codec import drain_wish, thread_row
@@ -12,41 +13,40 @@ from stores.sql.sqlite.codec import GONE, HOMELESS, IN_FLIGHT_RUNS, KNOWN
 from stores.states import Cause
 
 
-def tick(cx: sqlite3.Connection, epoch: int, now: int) -> Tick:
+def tick(cx: sqlite3.Connection, epoch: int, now: int, executing: Collection[str]) -> Tick:
     cancelled = cx.execute(
         "SELECT run_id FROM runs WHERE owner_epoch = ? AND settled_at IS NULL AND cancel_action IS NOT NULL",
         (epoch,),
     )
     cancelled_ids = tuple(run_id for (run_id,) in cancelled)
-    waiting = cx.execute(
-        f"SELECT run_id, thread_id, not_before IS NULL AND {_NEXT} FROM runs w"
-        " WHERE home_epoch = ? AND status = 'pending' AND NOT holds_thread",
-        (epoch,),
-    ).fetchall()
+    held, waiting = cx.execute(_OF_WORKER, {"epoch": epoch}).fetchone()
+    mine = cx.execute(_MINE, {"epoch": epoch}).fetchall()
     abandoned = cx.execute(_ABANDONED, {"epoch": epoch}).fetchall()
     due = cx.execute(_DUE, {"epoch": epoch, "now": now}).fetchall()
-    mine = [(thread_id,) for _, thread_id, next_ in waiting if next_]
     free_threads = tuple(dict.fromkeys(thread_id for (thread_id,) in mine + abandoned + due))
     overdue = cx.execute(_OVERDUE, {"now": now}).fetchall()
     wish = cx.execute(
         "SELECT drain_asked_at, drain_grace_ms FROM workers WHERE epoch = ? AND drain_asked_at IS NOT NULL",
         (epoch,),
     ).fetchone()
-    (held,) = cx.execute(_HELD, (epoch,)).fetchone()
     return Tick(
         cancelled_ids,
-        tuple(run_id for run_id, _, _ in waiting),
+        tuple(json.loads(waiting)),
         free_threads,
         tuple(Overdue(run_id, Cause(cause)) for run_id, cause in overdue),
         None if wish is None else drain_wish(*wish),
-        frozenset(json.loads(held)),
+        frozenset(executing).difference(json.loads(held)),
     )
 
 
-_HELD = (
-    "SELECT json_group_array(run_id) FROM runs INDEXED BY runs_owner WHERE owner_epoch = ? AND holds_thread"
+_WAITS_HERE = "home_epoch = :epoch AND status = 'pending' AND NOT holds_thread"
+_OF_WORKER = (
+    "SELECT (SELECT json_group_array(run_id) FROM runs INDEXED BY runs_owner"
+    " WHERE owner_epoch = :epoch AND holds_thread),"
+    f" (SELECT json_group_array(run_id) FROM runs INDEXED BY runs_home WHERE {_WAITS_HERE})"
 )
-"""In one row: ten thousand rows would be built one by one, each with the GIL taken again."""
+"""The runs that hold a thread, and those that wait. In one row: ten thousand rows would be built one by one,
+each with the GIL taken again."""
 
 _NEXT = (
     f"NOT EXISTS (SELECT 1 FROM {IN_FLIGHT_RUNS} WHERE thread_id = w.thread_id"
@@ -54,6 +54,17 @@ _NEXT = (
 )
 """The thread is free, and no run is queued before this one. A run behind the head cannot be claimed: a worker
 would try in vain at every tick."""
+
+_MINE = (
+    "SELECT thread_id FROM"
+    f" (SELECT DISTINCT thread_id FROM runs INDEXED BY runs_home WHERE {_WAITS_HERE}) mine"
+    " WHERE CASE WHEN EXISTS (SELECT 1 FROM runs INDEXED BY runs_one_holder"
+    " WHERE thread_id = mine.thread_id AND holds_thread) THEN 0"
+    " ELSE EXISTS (SELECT 1 FROM runs w INDEXED BY runs_inflight WHERE thread_id = mine.thread_id"
+    f" AND {IN_FLIGHT} AND {_WAITS_HERE} AND not_before IS NULL AND {_NEXT}) END"
+)
+"""Of the threads on which runs of this worker wait, nearly all are held: that takes two index entries. CASE
+fixes the order."""
 
 _HOMELESS = (
     "SELECT run_id, thread_id, seq FROM {table} WHERE {home} AND status = 'pending' AND NOT holds_thread"
@@ -93,10 +104,11 @@ _OVERDUE = (
 
 
 def last_run(thread: str) -> str:
-    """The run that determines the thread's status, as a subquery; `thread` is SQL. Left out: what was rolled
-    back, and what never began."""
+    """The run or the update of state that determines the thread's status, as a subquery; `thread` is SQL.
+    Left out: what was rolled back, and what never began."""
     return (
-        f"(SELECT run_id FROM runs l WHERE l.thread_id = {thread} AND l.kind = 'run'"
+        f"(SELECT run_id FROM runs l WHERE l.thread_id = {thread}"
+        " AND (l.kind = 'run' OR (l.checkpointed AND l.status = 'success'))"
         " AND (l.cancel_action IS NOT 'rollback' OR l.rollback_state = 'failed')"
         " AND NOT (l.status = 'interrupted' AND l.started_at IS NULL)"
         " ORDER BY l.created_us DESC, l.seq DESC LIMIT 1)"

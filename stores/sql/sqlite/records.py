@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 
-from stores.errors import StaleFence
-from stores.json_values import JsonMapping
+from stores.errors import RunNotFound, StaleFence
+from stores.json_values import JsonMapping, JsonObject
 from stores.rows import COUNTERS, MESSAGES, Ownership
 from stores.spec import RECORDED
 from stores.sql.codec import (
     OPEN_STATUSES,
+    dumps,
+    loads,
     model_name_of,
     record_writer,
     storable,
@@ -18,6 +20,7 @@ from stores.sql.conditions import IN_FLIGHT, WAITS
 from stores.sql.sqlite.codec import IN_FLIGHT_RUNS
 from stores.sql.sqlite.decisions import end_children
 from stores.sql.sqlite.guards import LIVE
+from stores.sql.sqlite.thread_states import leave
 from stores.states import OPEN, RunStatus
 from stores.times import iso, stamp
 
@@ -165,6 +168,23 @@ def update_progress(cx: sqlite3.Connection, now: int, run_id: str, fields: JsonM
     return True
 
 
+def update_extra(
+    cx: sqlite3.Connection, now: int, run_id: str, extra: JsonObject, *, user_id: str | None, max_bytes: int
+) -> JsonObject | None:
+    """See `CatalogueStore.update_extra`."""
+    row = cx.execute(
+        "SELECT extra FROM runs WHERE run_id = :run AND kind = 'run' AND (:user IS NULL OR user_id = :user)",
+        {"run": run_id, "user": user_id},
+    ).fetchone()
+    if row is None:
+        raise RunNotFound(run_id)
+    merged = {**loads(row[0]), **extra}
+    if len(text := dumps(merged)) > max_bytes:
+        return None
+    cx.execute("UPDATE runs SET extra = ?, updated_at = ? WHERE run_id = ?", (text, now, run_id))
+    return merged
+
+
 def _set_fields(cx: sqlite3.Connection, run_id: str, fields: JsonMapping, now: int) -> None:
     known = {name: fields[name] for name in COUNTERS if fields.get(name) is not None}
     known.update({name: storable(fields[name]) for name in MESSAGES if fields.get(name) is not None})
@@ -187,7 +207,8 @@ def delete(cx: sqlite3.Connection, now: int, run_id: str) -> None:  # noqa: ARG0
 def delete_thread(cx: sqlite3.Connection, now: int, own: Ownership) -> None:
     """Remove a thread with all its runs, as the operation that holds it; the operation itself stays,
     settled, and frees nothing that still exists. Runs in flight were admitted after the operation: they
-    stay, with a thread that holds nothing. Called again, it does nothing. Raises StaleFence."""
+    stay, with a thread that holds nothing. Its state outside of this store is left to be removed. Called
+    again, it does nothing. Raises StaleFence."""
     row = cx.execute(
         "SELECT status, holds_thread FROM runs WHERE run_id = ? AND owner_epoch = ? AND fence = ?"
         f" AND {LIVE}",
@@ -208,6 +229,7 @@ def delete_thread(cx: sqlite3.Connection, now: int, own: Ownership) -> None:
         " ended_at = :now, updated_at = :now WHERE run_id = :run",
         {"now": now, "run": own.run_id},
     )
+    leave(cx, now, own.thread_id, own.fence)
     if cx.execute(
         f"SELECT 1 FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {IN_FLIGHT}", (own.thread_id,)
     ).fetchone():

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from stores.errors import SearchTooLong
-from stores.sql.statements import OnConnection, P, T
+from stores.sql.statement import OnConnection, P, T
 
 STEPS = 20_000
 """Instructions of SQLite's virtual machine between two checks: about a millisecond."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from stores.sql.sqlite import (
     admission,
+    assistants,
+    attempts,
     checkpoints,
     crons,
     decisions,
@@ -11,10 +13,12 @@ from stores.sql.sqlite import (
     finding,
     history,
     ownership,
+    projections,
     pruning,
     reading,
     records,
     selecting,
+    thread_states,
     threads,
     webhooks,
     workers,
@@ -23,6 +27,8 @@ from stores.sql.statements import Statements
 
 SQLITE = Statements(
     admission=admission,
+    assistants=assistants,
+    attempts=attempts,
     checkpoints=checkpoints,
     crons=crons,
     decisions=decisions,
@@ -30,10 +36,12 @@ SQLITE = Statements(
     finding=finding,
     history=history,
     ownership=ownership,
+    projections=projections,
     pruning=pruning,
     reading=reading,
     records=records,
     selecting=selecting,
+    thread_states=thread_states,
     threads=threads,
     webhooks=webhooks,
     workers=workers,

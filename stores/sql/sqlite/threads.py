@@ -18,6 +18,7 @@ from stores.sql.readable import readable
 from stores.sql.sqlite.codec import IN_FLIGHT_RUNS
 from stores.sql.sqlite.contains import containing
 from stores.sql.sqlite.reading import STATUS, THREAD_COLUMNS, WITH_LAST, thread
+from stores.sql.sqlite.thread_states import leave
 
 _SECOND = 1_000_000
 _FENCE_KEPT = 86_400 * _SECOND
@@ -182,6 +183,7 @@ def _remove_runs(cx: sqlite3.Connection, thread_id: str, limit: int) -> list[str
 
 
 def _remove(cx: sqlite3.Connection, thread_id: str, fence: int, temporary: int, now: int) -> None:
+    leave(cx, now, thread_id, fence)
     cx.execute("DELETE FROM threads WHERE thread_id = ?", (thread_id,))
     cx.execute("DELETE FROM crons WHERE thread_id = ?", (thread_id,))
     cx.execute(

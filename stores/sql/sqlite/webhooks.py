@@ -9,6 +9,7 @@ from stores.errors import EpochDead
 from stores.sql.codec import claimed_webhook, dumps, loads, storable
 from stores.sql.columns import Columns
 from stores.sql.readable import readable
+from stores.sql.sqlite.codec import IN_JSON
 from stores.sql.sqlite.guards import is_dead
 from stores.webhooks import STOPPED, ClaimedWebhook, Shares, WebhookReport
 
@@ -117,25 +118,26 @@ def report(cx: sqlite3.Connection, now: int, run_id: str, attempt: int, result: 
 def revive(cx: sqlite3.Connection, now: int, run_ids: Sequence[str] | None, user_id: str | None) -> list[str]:
     """Dead webhooks (None: all of them) become due again, with all their attempts; returns their runs. Those
     that were stopped before their run ended are left out: they have nothing to send."""
-    where = "state = 'dead' AND due_at IS NOT NULL AND (? IS NULL OR user_id = ?)"
-    if run_ids is not None:
-        where += f" AND run_id IN ({', '.join('?' * len(run_ids))})"
+    where, ids = _among("state = 'dead' AND due_at IS NOT NULL AND (? IS NULL OR user_id = ?)", run_ids)
     rows = cx.execute(
         f"UPDATE webhooks SET state = 'due', attempts = 0, next_at = ?, ended_at = NULL WHERE {where}"
         " RETURNING run_id",
-        (now, user_id, user_id, *(run_ids or ())),
+        (now, user_id, user_id, *ids),
     )
     return [run_id for (run_id,) in rows.fetchall()]
 
 
 def stop(cx: sqlite3.Connection, now: int, run_ids: Sequence[str] | None, user_id: str | None) -> list[str]:
     """Waiting and due webhooks (None: all of them) become dead; returns their runs."""
-    where = "state IN ('waiting', 'due') AND (? IS NULL OR user_id = ?)"
-    if run_ids is not None:
-        where += f" AND run_id IN ({', '.join('?' * len(run_ids))})"
+    where, ids = _among("state IN ('waiting', 'due') AND (? IS NULL OR user_id = ?)", run_ids)
     rows = cx.execute(
         f"UPDATE webhooks SET state = 'dead', error = ?, next_at = NULL, ended_at = ? WHERE {where}"
         " RETURNING run_id",
-        (STOPPED, now, user_id, user_id, *(run_ids or ())),
+        (STOPPED, now, user_id, user_id, *ids),
     )
     return [run_id for (run_id,) in rows.fetchall()]
+
+
+def _among(condition: str, run_ids: Sequence[str] | None) -> tuple[str, tuple[str, ...]]:
+    """Narrows the condition to these runs (None: does not); returns it with its last parameters."""
+    return (condition, ()) if run_ids is None else (f"{condition} AND run_id {IN_JSON}", (dumps(run_ids),))

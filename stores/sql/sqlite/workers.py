@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import NamedTuple
 
 from stores.errors import StoreInUse
-from stores.rows import Decision, DrainRequested, HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
-from stores.sql.codec import OPEN_STATUSES, dumps, loads, storable
+from stores.rows import Decision, DrainRequested, HandedOver, NewWorker, Orphan, Ownership, WorkerRow
+from stores.sql.codec import OPEN_STATUSES, dumps, storable
 from stores.sql.columns import Columns
 from stores.sql.readable import readable
+from stores.sql.sqlite import attempts
 from stores.sql.sqlite.codec import ALIVE
 from stores.sql.sqlite.decisions import end_children
 from stores.sql.sqlite.guards import is_dead
-from stores.sql.sqlite.orphans import orphaned
+from stores.sql.sqlite.orphans import Orphaned, orphaned
 from stores.sql.sqlite.ownership import HELD
-from stores.states import OPEN, CancelAction, Cause, RunStatus, WorkerState
+from stores.states import Cause, RunStatus, WorkerState
+from stores.thread_states import noted_kind
 
 ROLLBACK_ATTEMPTS = 3
 
@@ -38,8 +39,8 @@ def register(cx: sqlite3.Connection, now: int, worker: NewWorker) -> int:
         )
     (epoch,) = cx.execute(
         "INSERT INTO workers (worker_id, host, boot_id, pid, proof, version, state, ttl_ms, lease_until,"
-        " started_at, assistants)"
-        " VALUES (?, ?, ?, ?, ?, ?, 'live', ?, ?, ?, ?) RETURNING epoch",
+        " started_at, assistants, admits_only)"
+        " VALUES (?, ?, ?, ?, ?, ?, 'live', ?, ?, ?, ?, ?) RETURNING epoch",
         (
             worker.worker_id,
             worker.host,
@@ -51,6 +52,7 @@ def register(cx: sqlite3.Connection, now: int, worker: NewWorker) -> int:
             now + worker.ttl_ms * 1000,
             now,
             dumps(worker.assistants),
+            int(worker.admits_only),
         ),
     ).fetchone()
     return epoch
@@ -115,12 +117,14 @@ def request_drain(
 
 
 def retire(cx: sqlite3.Connection, now: int, epoch: int, worker_id: str | None, error: str) -> list[Orphan]:
-    """The worker gives up this epoch itself; its runs in flight are ended with `error`."""
+    """The worker gives up this epoch itself; its runs in flight are ended with `error`, except those that
+    another worker may continue."""
     cx.execute(
         f"UPDATE workers SET state = 'dead', fenced_by = :epoch, fenced_at = :now WHERE {_MINE}",
         {"epoch": epoch, "worker_id": worker_id, "now": now},
     )
-    return _end_all(cx, _orphaned(cx, now, only=epoch), None, error, now)
+    runs = [run for run in orphaned(cx, now, before=None, only=epoch) if not attempts.waits(cx, run, now)]
+    return _end_all(cx, runs, None, error, now)
 
 
 def fence_worker(cx: sqlite3.Connection, now: int, epoch: int, hb_seq: int, by: int, *, proven: bool) -> bool:
@@ -154,15 +158,17 @@ def sweep(
 ) -> list[Orphan]:
     """End every run in flight whose owner (or, while waiting, home) is dead or missing.
 
-    Undecided ones become `error`, decided ones just settle. A half-done rollback is adopted by `by`
-    with a new fence, at most ROLLBACK_ATTEMPTS times; then it fails and the thread is freed. What `by`
-    has adopted and not settled yet is returned again: the first answer may be lost. Waiting portable
-    runs are left for other workers to claim, for a while where none can (PATIENCE). `before` limits by
-    created_at.
+    Undecided ones become `error`, except those that may have a further attempt (`attempts.sweep`); decided
+    ones just settle. A half-done rollback is adopted by `by` with a new fence, at most ROLLBACK_ATTEMPTS
+    times; then it fails and the thread is freed. What `by` has adopted and not settled yet is returned
+    again: the first answer may be lost. Waiting portable runs are left for other workers to claim, for a
+    while where none can (PATIENCE). `before` limits by created_at.
     """
     adopter = None if by is None or is_dead(cx, by) else by  # a zombie adopts nothing
     orphans = [] if adopter is None else _adopted_before(cx, adopter)
-    orphans += _end_all(cx, _orphaned(cx, now, before=before), adopter, error, now)
+    continued, rest = attempts.sweep(cx, orphaned(cx, now, before=before, only=None), adopter, now)
+    orphans += continued
+    orphans += _end_all(cx, rest, adopter, error, now)
     cx.execute(
         "UPDATE runs INDEXED BY runs_tick SET settled_at = ?, updated_at = ? WHERE settled_at IS NULL"
         f" AND cancel_action IS NOT NULL AND NOT holds_thread AND owner_epoch NOT IN {ALIVE}",
@@ -171,58 +177,34 @@ def sweep(
     return orphans
 
 
-class _Orphaned(NamedTuple):
-    run_id: str
-    thread_id: str
-    status: str
-    epoch: int | None
-    cancel_action: str | None
-    started_at: int | None
-    rollback_ref: str | None
-    rollback_state: str
-    holds_thread: int
-
-    @property
-    def decided(self) -> bool:
-        return self.status not in OPEN
-
-    @property
-    def undo(self) -> bool:
-        """A rollback was decided and is not done yet."""
-        return bool(
-            self.decided
-            and self.holds_thread
-            and self.cancel_action == CancelAction.rollback
-            and self.started_at is not None
-        )
-
-    @property
-    def attempts(self) -> int:
-        return _attempts(self.rollback_state)
-
-
-def _orphaned(
-    cx: sqlite3.Connection, now: int, *, before: int | None = None, only: int | None = None
-) -> list[_Orphaned]:
-    return [_Orphaned(*row) for row in orphaned(cx, now, before=before, only=only)]
-
-
 def _end_all(
-    cx: sqlite3.Connection, orphaned_runs: list[_Orphaned], by: int | None, error: str, now: int
+    cx: sqlite3.Connection, orphaned_runs: list[Orphaned], by: int | None, error: str, now: int
 ) -> list[Orphan]:
     orphans: list[Orphan] = []
     for run in orphaned_runs:
-        if run.undo and run.attempts < ROLLBACK_ATTEMPTS and (ref := _readable(run.rollback_ref)) is not None:
+        ref = attempts.readable_ref(run.rollback_ref)
+        if run.undo and _attempts(run.rollback_state) < ROLLBACK_ATTEMPTS and ref is not None:
             if by is not None:  # else the next reaper adopts it
-                own = _adopt(cx, run.run_id, run.thread_id, by, attempt=run.attempts + 1, now=now)
+                attempt = _attempts(run.rollback_state) + 1
+                own = _adopt(cx, run.run_id, run.thread_id, by, attempt=attempt, now=now)
                 status = RunStatus.stored(run.status)
                 orphans.append(
                     Orphan(run.run_id, run.thread_id, status, run.epoch, own, ref[0], decided=True)
                 )
         else:
-            final, children = _end(cx, run.run_id, error, run.epoch, undo=run.undo, now=now)
+            text = f"{run.ordinal}{error}"
+            final, children = _end(cx, run.run_id, text, run.epoch, undo=run.undo, now=now)
+            noted = None if ref is None else ref[0]
             orphans.append(
-                Orphan(run.run_id, run.thread_id, final, run.epoch, decided=run.decided, children=children)
+                Orphan(
+                    run.run_id,
+                    run.thread_id,
+                    final,
+                    run.epoch,
+                    rollback_ref=noted if noted_kind(noted) else None,
+                    decided=run.decided,
+                    children=children,
+                )
             )
     return orphans
 
@@ -254,16 +236,8 @@ def _adopted_before(cx: sqlite3.Connection, by: int) -> list[Orphan]:
             decided=True,
         )
         for run, thread, status, fence, text in rows
-        if (ref := _readable(text)) is not None
+        if (ref := attempts.readable_ref(text)) is not None
     ]
-
-
-def _readable(ref: str | None) -> tuple[Json] | None:
-    """None where it is damaged: one such row must not stop the recovery of all others."""
-    try:
-        return (loads(ref),)
-    except ValueError:
-        return None
 
 
 def _adopt(
@@ -345,7 +319,7 @@ def _end(
 
 _WORKER_COLUMNS = (
     "epoch, worker_id, host, boot_id, pid, version, state, hb_seq, ttl_ms, lease_until, fenced_by,"
-    " started_at, proof"
+    " started_at, proof, admits_only"
 )
 
 
@@ -372,6 +346,7 @@ def _worker(row: Columns, now: int) -> WorkerRow:
         fenced_by=row[10],
         started_at=row[11],
         proof=row[12],
-        holding=row[13],
+        admits_only=bool(row[13]),
+        holding=row[14],
         expired=row[9] < now,
     )

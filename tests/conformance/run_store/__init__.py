@@ -16,10 +16,12 @@ from coordinator.testing import conformance
 from coordinator.testing.conformance import Check, StoreCase, StoreClock
 from stores.base import CoordinationStore
 from tests.conformance.run_store.admission import Admissions
+from tests.conformance.run_store.assistants import Assistants
 from tests.conformance.run_store.catalogue import ExistingThreads, History, Threads
 from tests.conformance.run_store.checkpoints import Checkpoints
 from tests.conformance.run_store.crons import Crons
 from tests.conformance.run_store.delays import Delays
+from tests.conformance.run_store.dispatch import Dispatch
 from tests.conformance.run_store.event_logs import EventLogs
 from tests.conformance.run_store.expiry import Expiry
 from tests.conformance.run_store.finding import Finding
@@ -27,6 +29,7 @@ from tests.conformance.run_store.limits import Children, Draining, TimeLimits
 from tests.conformance.run_store.lines import WaitingLines
 from tests.conformance.run_store.newer import NewerValues
 from tests.conformance.run_store.ownership import Owners
+from tests.conformance.run_store.projections import Projections
 from tests.conformance.run_store.pruning import Pruning
 from tests.conformance.run_store.records import Records
 from tests.conformance.run_store.reports import Reports
@@ -58,7 +61,10 @@ class StoreConformance(
     Expiry,
     EventLogs,
     Webhooks,
+    Dispatch,
+    Projections,
     Crons,
+    Assistants,
     Checkpoints,
 ):
     """The whole suite, for one adapter: the promises of the kit, and what only this repository checks."""

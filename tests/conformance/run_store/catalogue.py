@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -209,6 +210,52 @@ class Threads(StoreCase):
         assert thread is not None
         assert thread.metadata == {str(n): n for n in range(20)}
 
+    async def test_fields_of_a_run_merge_key_by_key_whatever_its_status(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        own = await running(store, me, user_id="u", extra={"a": {"x": 1}, "b": 1})
+        update = partial(store.update_extra, own.run_id, user_id="u", max_bytes=100)
+        assert await update({"a": {"y": "\ud83d\0"}, "c": None}) == {
+            "a": {"y": "\ud83d\0"},
+            "b": 1,
+            "c": None,
+        }
+        await store.finish(own, FAILED)
+        merged = await update({"b": 2})
+        row = await store.run(own.run_id, thread_id=None, user_id="u")
+        assert row is not None
+        assert (row.extra, row.status) == (merged, "error")
+        (record,) = await store.list_by_thread("t")
+        assert record["extra"] == {"a": {"y": "\ud83d\0"}, "b": 2, "c": None}
+
+    async def test_fields_of_a_run_that_would_be_too_large_change_nothing(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        own = await running(store, me, extra={"a": 1})
+        assert await store.update_extra(own.run_id, {"b": "x" * 11}, user_id=None, max_bytes=24) is None
+        assert await store.update_extra(own.run_id, {"b": "x" * 10}, user_id=None, max_bytes=24) is not None
+        assert await store.update_extra(own.run_id, {"c": 1}, user_id=None, max_bytes=24) is None
+        row = await store.run(own.run_id, thread_id=None, user_id=None)
+        assert row is not None
+        assert row.extra == {"a": 1, "b": "x" * 10}
+
+    async def test_updates_of_the_fields_of_a_run_at_once_lose_nothing(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        own = await running(store, me)
+        await asyncio.gather(
+            *(store.update_extra(own.run_id, {str(n): n}, user_id=None, max_bytes=1000) for n in range(20))
+        )
+        row = await store.run(own.run_id, thread_id=None, user_id=None)
+        assert row is not None
+        assert row.extra == {str(n): n for n in range(20)}
+
+    async def test_fields_of_a_foreign_run_are_not_updated(self, store: CoordinationStore, me: int) -> None:
+        own = await running(store, me, user_id="u")
+        for run_id in (own.run_id, "missing"):
+            with pytest.raises(RunNotFound):
+                await store.update_extra(run_id, {"a": 1}, user_id="v", max_bytes=100)
+
     @pytest.mark.parametrize("owner", ["u", None])
     async def test_foreign_thread_cannot_be_patched(
         self, store: CoordinationStore, owner: str | None
@@ -307,6 +354,22 @@ class Threads(StoreCase):
         threads = await store.threads(ALL, user_id=None)
         assert {thread.thread_id: thread.status for thread in threads} == {name: name for name in names}
         assert {thread.thread_id: thread.error for thread in threads}["error"] == "ValueError: no"
+
+    @pytest.mark.parametrize(("paused", "status"), [(True, "interrupted"), (False, "idle")])
+    async def test_status_after_an_update_of_the_state(
+        self, store: CoordinationStore, me: int, paused: bool, status: str
+    ) -> None:
+        await store.finish(await running(store, me, assistant_id="a"), FAILED)
+        update = await running(store, me, assistant_id="a", kind="op")
+        await store.finish(update, Outcome(RunStatus.success, values={"a": 1}, paused=paused))
+        thread = await store.thread("t")
+        assert thread is not None
+        assert (thread.status, thread.error) == (status, None)
+        assert await search(store, status=status) == ["t"]
+        other = await running(store, me, assistant_id="a", kind="op")  # without a new state
+        await store.finish(other, SUCCESS)
+        await store.finish(await running(store, me, assistant_id="a", kind="op"), FAILED)
+        assert await search(store, status=status) == ["t"]
 
     async def test_in_every_order(self, store: CoordinationStore, me: int, clock: StoreClock) -> None:
         for name in ("b", "c", "a"):

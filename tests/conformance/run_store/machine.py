@@ -37,6 +37,9 @@ OpenStore = Callable[[StoreClock], AbstractAsyncContextManager[CoordinationStore
 THREADS = ("a", "b")
 TTL = 15_000_000  # us
 KEY_AGE = 50.0  # s
+ASSISTANT = "agent"
+LONGEST = 500_000_000
+"""us. Shorter than the time for which runs wait for a worker that knows their assistant."""
 Call = tuple[str, Callable[[], Awaitable[Any]], Callable[[], Any]]
 
 threads = st.sampled_from(THREADS)
@@ -73,6 +76,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.stack = AsyncExitStack()
         self.clock = StoreClock()
         self.clock.advance(1000)  # past the times of creation that the machine hands out
+        self.began = self.clock.micros
         self.calls: list[Call] = []
         self.owns: list[Own] = []
         self.admitted = 0
@@ -110,14 +114,23 @@ class StoreMachine(RuleBasedStateMachine):
         strategy=strategies,
         worker=picks,
         portable=st.booleans(),
+        retries=st.sampled_from((0, 0, 1, 2)),
         key=st.sampled_from((None, None, "k")),
         delay=st.sampled_from((None, None, None, 1, 10)),
     )
     def admit(
-        self, *, thread: str, strategy: str, worker: int, portable: bool, key: str | None, delay: int | None
+        self,
+        *,
+        thread: str,
+        strategy: str,
+        worker: int,
+        portable: bool,
+        retries: int,
+        key: str | None,
+        delay: int | None,
     ) -> None:
         epoch, run, modelled = self._new(
-            thread, worker, portable=portable, key=key, strategy=strategy, delay=delay
+            thread, worker, portable=portable, retries=retries, key=key, strategy=strategy, delay=delay
         )
 
         async def admit() -> Any:
@@ -140,6 +153,7 @@ class StoreMachine(RuleBasedStateMachine):
         worker: int,
         *,
         portable: bool = False,
+        retries: int = 0,
         key: str | None = None,
         strategy: str = "reject",
         delay: int | None = None,
@@ -151,13 +165,16 @@ class StoreMachine(RuleBasedStateMachine):
             created_at=created(self.admitted),
             multitask_strategy=strategy,
             portable=portable,
+            retries=retries,
+            assistant_id=ASSISTANT,
             idempotency_key=key,
             request_hash=key and "h",
             delay_ms=None if delay is None else delay * 1000,
         )
         epoch = self.pick(self.epochs, worker)
         delayed = None if delay is None else delay * 1_000_000
-        return epoch, run, Run(run.run_id, thread, self.admitted, key, portable=portable, delay=delayed)
+        modelled = Run(run.run_id, thread, self.admitted, key, portable=portable, delay=delayed)
+        return epoch, run, replace(modelled, retries=retries)
 
     def _admitted(self, answer: Any, epoch: int) -> None:
         if answer[0] == "admitted":
@@ -263,6 +280,17 @@ class StoreMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.owns)
     @rule(number=picks)
+    def hand_over(self, number: int) -> None:
+        own = self.pick(self.owns, number)
+
+        async def hand_over() -> Any:
+            standing = await self.store.hand_over(_own(own))
+            return standing and (standing.status, standing.settled)
+
+        self.call("hand_over", hand_over, lambda: self.model.hand_over(own))
+
+    @precondition(lambda self: self.owns)
+    @rule(number=picks)
     def refence(self, number: int) -> None:
         own = self.pick(self.owns, number)
 
@@ -277,7 +305,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def new_worker(self) -> None:
-        worker: NewWorker = new_worker(ttl_ms=TTL // 1000)
+        worker: NewWorker = new_worker(ttl_ms=TTL // 1000, assistants=(ASSISTANT,))
         epoch = self.runner.run(self.store.register(worker))
         self.model.now = self.clock.micros
         self.model.register(epoch, TTL)
@@ -317,6 +345,15 @@ class StoreMachine(RuleBasedStateMachine):
                 self.owns.append(Own(run_id, self.model.runs[run_id].thread, epoch, fence))
 
     @rule(worker=picks)
+    def drain(self, worker: int) -> None:
+        epoch = self.pick(self.epochs, worker)
+
+        async def drain() -> Any:
+            return sorted(handed_over.run_id for handed_over in await self.store.drain(epoch))
+
+        self.call("drain", drain, lambda: self.model.drain(epoch))
+
+    @rule(worker=picks)
     def retire(self, worker: int) -> None:
         epoch = self.pick(self.epochs, worker)
 
@@ -327,6 +364,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     # -- time, upkeep, and everything once more
 
+    @precondition(lambda self: self.clock.micros < self.began + LONGEST - 100_000_000)
     @rule(seconds=st.sampled_from((1, 10, 20, 100)))
     def time_passes(self, seconds: int) -> None:
         self.clock.advance(seconds)
@@ -368,7 +406,7 @@ class StoreMachine(RuleBasedStateMachine):
             row.run_id: (
                 row.status, row.holds_thread, row.owner_epoch, row.home_epoch, row.fence, row.seq,
                 row.cancel_action, row.started_at is not None, row.settled_at, row.rollback_state,
-                row.not_before,
+                row.not_before, row.attempt, row.retries, row.stopped_at,
             )
             for row in rows
         }  # fmt: skip
@@ -376,6 +414,7 @@ class StoreMachine(RuleBasedStateMachine):
             run.run_id: (
                 run.status, run.holds, run.owner, run.home, run.fence, run.seq,
                 run.action, run.started, run.settled_at, run.undo, run.not_before,
+                run.attempt, run.retries, run.stopped_at,
             )
             for run in self.model.runs.values()
         }  # fmt: skip

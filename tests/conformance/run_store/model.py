@@ -22,6 +22,7 @@ class Worker:
     lease_until: int
     dead_at: int | None = None
     beats: int = 0
+    draining: bool = False
 
 
 @dataclass
@@ -48,6 +49,9 @@ class Run:
     delay: int | None = None
     not_before: int | None = None
     portable: bool = False
+    retries: int = 0
+    attempt: int = 1
+    stopped_at: int | None = None
     fence: int = 0
     seq: int = 0
     action: str | None = None
@@ -69,12 +73,20 @@ class Run:
     @property
     def waiting(self) -> bool:
         """Queued or delayed."""
-        return self.status == "pending" and not self.holds and self.home is not None
+        queued = self.owner is None and (self.home is not None or self.portable)
+        return self.status == "pending" and not self.holds and queued
 
     @property
     def may_save_last(self) -> bool:
         """It must stop without a rollback, so its last save is accepted."""
         return strategies.keeps_last_save(self.status, self.action)
+
+    @property
+    def may_continue(self) -> bool:
+        """It may have a further attempt. Every worker knows its assistant."""
+        return (
+            self.open and self.holds and self.portable and (self.stopped_at is not None or self.retries > 0)
+        )
 
     @property
     def to_undo(self) -> bool:
@@ -105,6 +117,9 @@ class Model:
 
     def alive(self, epoch: int | None) -> bool:
         return epoch in self.workers and self.workers[epoch].dead_at is None
+
+    def live(self, epoch: int | None) -> bool:
+        return epoch is not None and self.alive(epoch) and not self.workers[epoch].draining
 
     def of(self, thread: str) -> list[Run]:
         return sorted((run for run in self.runs.values() if run.thread == thread), key=lambda run: run.seq)
@@ -144,7 +159,7 @@ class Model:
     def admit(
         self, new: Run, strategy: str, epoch: int, *, must_exist: bool = False, temporary: int | None = None
     ) -> Answer:
-        if not self.alive(epoch):
+        if not self.live(epoch):
             return "EpochDead"
         if must_exist and new.thread not in self.threads:
             return "ThreadNotFound"
@@ -178,7 +193,7 @@ class Model:
         return min(self.in_flight(thread), key=order).run_id
 
     def insert(self, new: Run, epoch: int) -> Answer:
-        if not self.alive(epoch):
+        if not self.live(epoch):
             return "EpochDead"
         if (there := self._there(new)) is not None:
             return there
@@ -209,20 +224,20 @@ class Model:
         if not self.alive(epoch):
             return "EpochDead"
         self.queue_due(thread)
-        busy = [run for run in self.in_flight(thread) if run.holds or run.home is None]
+        busy = [run for run in self.in_flight(thread) if not run.waiting]
         if busy:
             first = busy[0]
-            again = first.owner == epoch and first.home is not None and first.status == "pending"
+            again = first.owner == epoch and first.home is not None and not first.started
             return (first.run_id, first.fence) if again else None
         line = self.line(thread)
         if not line:
             return None
         head = line[0]
-        if head.home != epoch and not (head.portable and not self.alive(head.home)):
+        if head.home != epoch and not (head.portable and not self.alive(head.home) and self.live(epoch)):
             return None
         self.threads[thread].fence += 1
         self.threads[thread].used = self.now
-        head.holds, head.owner, head.fence = True, epoch, self.threads[thread].fence
+        head.holds, head.owner, head.home, head.fence = True, epoch, epoch, self.threads[thread].fence
         return (head.run_id, head.fence)
 
     def withdraw(self, run_id: str, epoch: int) -> Answer:
@@ -258,11 +273,13 @@ class Model:
     def start(self, own: Own) -> Answer:
         run = self.guarded(own)
         if run is not None and run.status == "pending":
-            run.status, run.started, run.saved = "running", True, None
+            run.status, run.started, run.saved, run.stopped_at = "running", True, None, None
             return ("running", self.threads[run.thread].values)
         run = self.mine(own)
         if run is None or run.status == "pending":
             return None
+        if run.status == "running" and run.holds:
+            run.stopped_at = None  # a further attempt begins
         return (run.status, self.threads[run.thread].values if run.status == "running" else None)
 
     def save(self, own: Own, values: Any, *, last: bool = False) -> Answer:
@@ -304,6 +321,11 @@ class Model:
         elif run.may_save_last and status == "success" and values is not None and run.fence and not hold:
             thread = self.threads[run.thread]
             thread.values, thread.interrupts, thread.used = values, None, self.now
+        elif (
+            values is not None and run.fence and not hold and status != "success" and run.action != "rollback"
+        ):
+            thread = self.threads[run.thread]  # the state that the run has left
+            thread.values, thread.interrupts, thread.used = values, None, self.now
         return (run.status, False, False, home)
 
     def settle(self, own: Own, values: Any, undo: str | None) -> Answer:
@@ -324,6 +346,13 @@ class Model:
         if run.settled_at is not None:
             return (run.status, False, False, self.next_home(run.thread))
         return (run.status, False, run.action == "rollback", None)
+
+    def hand_over(self, own: Own) -> Answer:
+        run = self.guarded(own)
+        if run is not None and run.holds and run.portable and run.open:
+            run.stopped_at = run.stopped_at or self.now
+        mine = self.mine(own)
+        return None if mine is None else (mine.status, mine.settled_at is not None)
 
     def refence(self, own: Own) -> Answer:
         run = self.guarded(own)
@@ -358,16 +387,31 @@ class Model:
         worker.dead_at = self.now
         return True
 
+    def drain(self, epoch: int) -> Answer:
+        if not self.alive(epoch):
+            return []
+        self.workers[epoch].draining = True
+        handed = [run for run in self.runs.values() if run.waiting and run.portable and run.home == epoch]
+        for run in handed:
+            run.home = None
+        return sorted(run.run_id for run in handed)
+
     def retire(self, epoch: int) -> Answer:
         if self.alive(epoch):
             self.workers[epoch].dead_at = self.now
         orphans = [
-            run for run in self._orphans() if epoch == (run.owner if run.owner is not None else run.home)
+            run
+            for run in self._orphans()
+            if epoch == (run.owner if run.owner is not None else run.home) and not run.may_continue
         ]
         return self._end_all(orphans, None)
 
     def sweep(self, by: int) -> Answer:
-        ended = self._end_all(self._orphans(), by if self.alive(by) else None)
+        adopter = by if self.alive(by) else None
+        orphans = self._orphans()
+        ended = self._given_before(by) + self._adopt_attempts(by) if self.live(by) else []
+        rest = [run for run in orphans if not run.may_continue]
+        ended = sorted([*ended, *self._end_all(rest, adopter)])
         for run in self.runs.values():  # decided beside the slot
             if (
                 run.settled_at is None
@@ -379,11 +423,34 @@ class Model:
                 run.settled_at = self.now
         return ended
 
+    def _given_before(self, by: int) -> list[Any]:
+        """What `by` has adopted for an attempt that it has not begun."""
+        return [
+            (run.run_id, run.status, run.fence)
+            for run in self.runs.values()
+            if run.owner == by and run.holds and run.stopped_at is not None and run.undo is None
+        ]
+
+    def _adopt_attempts(self, by: int) -> list[Any]:
+        adopted: list[Any] = []
+        for run in self.runs.values():
+            owner_leaves = run.stopped_at is not None and not self.live(run.owner)
+            if not run.may_continue or not (owner_leaves or not self.alive(run.owner)):
+                continue
+            thread = self.threads[run.thread]
+            thread.fence, thread.used = thread.fence + 1, self.now
+            started = run.status == "running"
+            run.owner, run.fence, run.attempt = by, thread.fence, run.attempt + started
+            run.retries -= started and run.stopped_at is None
+            run.stopped_at = self.now
+            adopted.append((run.run_id, run.status, run.fence))
+        return adopted
+
     def _orphans(self) -> list[Run]:
         def orphaned(run: Run) -> bool:
             if run.owner is not None:
                 return not self.alive(run.owner)
-            return run.home is None or not (run.portable or self.alive(run.home))
+            return not run.portable and not self.alive(run.home)
 
         return [run for run in self.runs.values() if run.in_flight and orphaned(run)]
 

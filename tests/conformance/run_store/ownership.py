@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from stores.base import CoordinationStore
+from stores.catalogue import ThreadPatch
 from stores.errors import StaleFence
 from stores.rows import Outcome
 from stores.states import CancelAction, Cause, RunStatus
 from tests.conformance.run_store.case import StoreCase
-from tests.support.builders import ENDED, SUCCESS, cancel, holding, row_of, running
+from tests.support.builders import ENDED, SUCCESS, StoreClock, cancel, holding, row_of, running
 
 WRONG = (
     pytest.param({"epoch": 77}, id="epoch"),
@@ -22,6 +23,21 @@ WRONG = (
 
 
 class Owners(StoreCase):
+    async def test_thread_shows_its_assistant_and_when_it_changed(
+        self, store: CoordinationStore, me: int, clock: StoreClock
+    ) -> None:
+        made = clock.micros
+        own = await running(store, me, assistant_id="agent")
+        clock.advance(1)
+        await store.save(own, {"n": 1})
+        clock.advance(1)
+        await store.patch_thread("t", ThreadPatch({"a": 1}), user_id=None)
+        thread = await store.thread("t")
+        assert thread is not None
+        assert thread.assistant_id == "agent"
+        times = [thread.created_at, thread.state_updated_at, thread.updated_at]
+        assert times == [made, made + 1_000_000, made + 2_000_000]
+
     async def test_interrupts_follow_each_success_also_without_values(
         self, store: CoordinationStore, me: int
     ) -> None:

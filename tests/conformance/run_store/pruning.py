@@ -78,7 +78,9 @@ class Pruning(StoreCase):
         assert await pruned(store, Retention(runs=0, transitions=0, workers=0, keys=0)) == Pruned()
         assert await pruned(store, dry=True) == Pruned()
 
-    @pytest.mark.parametrize("last", ["error", "paused", "interrupted", "rolled back", "withdrawn"])
+    @pytest.mark.parametrize(
+        "last", ["error", "paused", "updated", "interrupted", "rolled back", "withdrawn"]
+    )
     async def test_no_thread_changes_its_status(
         self, store: CoordinationStore, me: int, clock: StoreClock, last: str
     ) -> None:
@@ -89,6 +91,10 @@ class Pruning(StoreCase):
             await store.finish(own, Outcome(RunStatus.error, "why"))
         elif last == "paused":
             await store.finish(own, Outcome(RunStatus.success, paused=True, interrupts=[{"value": 1}]))
+        elif last == "updated":
+            await store.finish(own, Outcome(RunStatus.error, "why"))
+            update = await running(store, me, kind="op")
+            await store.finish(update, Outcome(RunStatus.success, values={"a": 1}, paused=True))
         elif last == "rolled back":
             await cancel(store, own.run_id, CancelAction.rollback)
             await store.settle(own, SUCCESS, "done")

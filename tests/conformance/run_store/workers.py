@@ -39,17 +39,18 @@ class Workers(StoreCase):
         assert (await worker_row(store, peer)).hb_seq == 0
         assert (await row_of(store, own.run_id)).status is RunStatus.running
 
-    async def test_a_tick_answers_which_runs_hold_a_thread(
+    async def test_a_tick_answers_which_of_the_runs_do_not_hold_a_thread(
         self, store: CoordinationStore, me: int, peer: int
     ) -> None:
         pending, own = await holding(store, me, "a"), await running(store, me, "b")
-        await running(store, peer, "c")
-        await waiting(store, me, "b")
-        assert (await store.tick(me)).holding == {pending.run_id, own.run_id}
+        theirs, waits = (await running(store, peer, "c")).run_id, await waiting(store, me, "b")
+        runs = [pending.run_id, own.run_id, theirs, waits, "unknown"]
+        assert (await store.tick(me)).not_held == frozenset()
+        assert (await store.tick(me, runs)).not_held == {theirs, waits, "unknown"}
         await cancel(store, own.run_id)
-        assert own.run_id in (await store.tick(me)).holding, "its task has not stopped"
+        assert own.run_id not in (await store.tick(me, runs)).not_held, "its task has not stopped"
         await store.settle(own, ENDED)
-        assert (await store.tick(me)).holding == {pending.run_id}
+        assert own.run_id in (await store.tick(me, runs)).not_held
 
     async def test_a_worker_is_declared_dead_whatever_its_lease_and_its_runs_name_the_actor(
         self, store: CoordinationStore, me: int, peer: int

@@ -57,7 +57,9 @@ async def test_every_scrape_is_the_sum_of_all_workers_also_of_killed_ones(tmp_pa
             await send_requests(server.url, REQUESTS // 4)
             done += REQUESTS // 4
             await scraped(server, done)
-            os.kill(server.workers[slot], signal.SIGKILL)
+            os.kill(killed := server.workers[slot], signal.SIGKILL)
+            # Until this line, connections to the socket of the killed worker may be refused.
+            await server.wait_for_line(rf"worker {slot} \(pid {killed}\) .*; restarted")
             await scraped(server, done)
             await server.wait_for_line(rf"worker {slot} \(pid \d+\) listens", times=2)
             await scraped(server, done)

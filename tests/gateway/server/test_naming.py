@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.gateway.server.failures import USAGE, CannotServe
-from coordinator.gateway.server.naming import assistants_at
+from coordinator.gateway.server.naming import project_at
 
 MODULE = """
 from coordinator.assistants.decorator import assistant
@@ -57,7 +57,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
     ],
 )
 def test_named_object_is_resolved(mine: Path, place: str, names: list[str]) -> None:
-    assert list(assistants_at(f"mine_for_naming:{place}")) == names
+    assert list(project_at(f"mine_for_naming:{place}", "memory://")[0]) == names
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_named_object_is_resolved(mine: Path, place: str, names: list[str]) -> N
 )
 def test_unresolvable_name_is_explained(mine: Path, place: str, message: str) -> None:
     with pytest.raises(CannotServe) as refused:
-        assistants_at(place)
+        project_at(place, "memory://")
     assert message in str(refused.value)
     assert refused.value.code == USAGE
 
@@ -101,6 +101,6 @@ def test_unresolvable_name_is_explained(mine: Path, place: str, message: str) ->
 def test_import_error_names_file_and_line(mine: Path, code: str, message: str) -> None:
     mine.write_text(code)
     with pytest.raises(CannotServe) as refused:
-        assistants_at("mine_for_naming:agent")
+        project_at("mine_for_naming:agent", "memory://")
     assert message in refused.value.message
     assert f"{mine}, line {code.count(chr(10)) + 1}" in refused.value.message

@@ -100,6 +100,10 @@ async def test_blanks_around_a_header_value_are_stripped(port: int, app: App) ->
     assert app.headers[-1][b"x-key"] == b"a b"
 
 
+async def test_response_without_a_body_is_complete_when_the_connection_closes(port: int) -> None:
+    assert b" 200 " in await answer(port, request(b"/", CLOSE, method=b"HEAD"))
+
+
 async def test_a_long_body_is_not_taken_for_headers(port: int) -> None:
     size = LIMITS.head_bytes * 4
     head = request(b"/", b"Content-Length: %d" % size, CLOSE, method=b"POST")

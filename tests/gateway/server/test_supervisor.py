@@ -138,6 +138,17 @@ async def test_worker_that_cannot_start_is_restarted_with_backoff(tmp_path: Path
         assert await answers(one)
 
 
+async def test_server_ends_if_one_of_its_workers_cannot_start(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from pathlib import Path\nPath('imported').mkdir()\nasync def agent(ctx): ...\n"
+    )
+    async with served("serve", "--workers", "2", "--assistants", "mine:agent", folder=tmp_path) as one:
+        _, status = await one.gone()
+    assert status == 2
+    assert "importing 'mine' raised FileExistsError" in one.lines[-1]
+    assert "Traceback" not in one.output
+
+
 async def test_rolling_restart_with_broken_code_keeps_the_old_workers(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("async def agent(ctx): ...\n")
     async with served("serve", "--assistants", "mine:agent", folder=tmp_path) as one:

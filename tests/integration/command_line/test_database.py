@@ -8,6 +8,8 @@ from typing import Any
 from coordinator.cli.database import problems_of, warnings_of
 from coordinator.servers.process import free_port
 from stores.inspection import Inspection
+from stores.sql import migration
+from stores.sql.migration import FIRST
 from tests.support.command_line import (
     DONE,
     UNREACHABLE,
@@ -15,12 +17,16 @@ from tests.support.command_line import (
     cli,
 )
 
+MIGRATIONS = sorted(
+    int(file.name[:4]) for file in (Path(migration.__file__).parent / "sqlite/migrations").glob("*.sql")
+)
+
 
 async def test_migrate_creates_store_and_is_idempotent(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'new.db'}"
     first = (await cli("db", "migrate", "--store", url, "--json")).document["migrate"]
     assert first["created"]
-    assert [step["number"] for step in first["applied"]] == [20, 21]
+    assert [step["number"] for step in first["applied"]] == [FIRST, *MIGRATIONS]
     second = await cli("db", "migrate", "--store", url, "--json")
     assert second.document["migrate"] == {**first, "created": False, "applied": []}
     assert "is up to date" in (await cli("db", "migrate", "--store", url)).out

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 
+from tests.support.builders import fence_epoch, new_worker, running
 from tests.support.command_line import (
     DONE,
     EVIL,
@@ -77,6 +79,26 @@ async def test_explain(busy: Busy) -> None:
     people = (await busy.cli("explain", busy.running.run_id)).out
     assert "running → interrupted" in people
     assert "admin: why" in people
+
+
+async def test_explain_names_the_worker_that_died_and_the_one_that_adopted(busy: Busy) -> None:
+    store = busy.manager.store
+    [me] = await busy.manager.worker.fleet()
+    peer = new_worker(assistants=("agent",), host=me.host, boot_id=me.boot_id, pid=os.getpid())
+    peers = [await store.register(replace(peer, worker_id=f"w{number}")) for number in range(3)]
+    own = await running(store, peers[0], "t9", assistant_id="agent", portable=True, retries=1)
+    await fence_epoch(store, peers[0], by=peers[1])
+    [orphan] = await store.sweep(by=peers[1], error="dead")
+    assert orphan.adopted is not None
+    await store.start(orphan.adopted, None)
+    await store.drain(peers[1])
+    await store.hand_over(orphan.adopted)
+    await store.sweep(by=peers[2], error="dead")
+    lines = (await busy.cli("explain", own.run_id)).out.splitlines()
+    adopted = [line for line in lines if "adopted" in line]
+    first, second, third = (f"worker epoch {epoch}" for epoch in peers)
+    assert [second in adopted[0], f"{first} is dead" in adopted[0]] == [True, True]
+    assert [third in adopted[1], f"{second} drains" in adopted[1]] == [True, True]
 
 
 async def test_read_commands_register_no_worker(busy: Busy) -> None:

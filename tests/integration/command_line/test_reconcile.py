@@ -60,6 +60,7 @@ async def test_reconcile_ignores_a_live_worker(busy: Busy) -> None:
         "buried": [],
         "declared_dead": None,
         "undecided": [],
+        "to_be_continued": [],
         "unwatched": [],
     }
     assert busy.running.status == "running"

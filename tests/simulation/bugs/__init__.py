@@ -32,6 +32,8 @@ FOUND_ELSEWHERE: Mapping[str, str] = {
     + "test_rollback.py::test_operation_interrupted_during_its_second_rollback_is_rolled_back",
     "claim-of-what-is-not-portable": "coordinator/testing/conformance/stores/recovery.py::"
     "run_that_is_not_portable_ends_with_its_home",
+    "handed-over-without-the-guard": "coordinator/testing/conformance/stores/attempts.py::"
+    "former_owner_writes_nothing_after_the_adoption",
     "handed-over-and-kept": _TESTS + "test_drain.py::test_queued_portable_run_is_handed_over",
     "launched-and-ended-as-forgotten": _TESTS
     + "test_never_launched.py::test_run_that_its_caller_uses_is_not_ended",

@@ -20,6 +20,7 @@ _DRAIN = "coordinator.workers.drain:Drain."
 _REAPER = "coordinator.workers.reaper:Reaper."
 _WATCH = "coordinator.workers.watch:Watch."
 _QUERIES = "coordinator.runs.queries:"
+_REMOVAL = "coordinator.assistants.removal:StateRemoval."
 
 _EARLY = """early = self._registry.entry(run_id)
     if early is not None and early.own is not None and early.open: early.stop(abort, '')
@@ -31,6 +32,22 @@ _NOT_RESTORED = """hold.rollback_ref
 """
 
 BUGS = (
+    bug(
+        "the-drain-ends-what-could-continue",
+        ("coordinator.workers.drain:Drain._end", "if entry.handed_over or entry.may_continue:", "if 0:"),
+    ),
+    bug(
+        "a-handed-over-run-is-not-settled",
+        (
+            "coordinator.runs.cancellation:Delivery.apply_row",
+            "if self._is_stopping(entry):",
+            "if entry.handed_over or self._is_stopping(entry):",
+        ),
+    ),
+    bug(
+        "an-adoption-is-forgotten",
+        ("coordinator.workers.reaper:Reaper._recover", "await self.continue_run(orphan.adopted)", "pass"),
+    ),
     # -- admission
     bug(
         "a-cancelled-admission-stays",
@@ -81,7 +98,7 @@ BUGS = (
     ),
     bug(
         "wait-returns-at-once",
-        (_CANCEL + "cancel", "if wait is not None:", "if 0:"),
+        (_CANCEL + "cancel", "if answer and wait is not None:", "if 0:"),
     ),
     bug(
         "a-removed-run-has-not-settled",
@@ -146,7 +163,10 @@ BUGS = (
             "raise",
         ),
     ),
-    bug("a-claim-without-an-answer", (_LINE + "claim", "self._outbox.enqueue(", "(lambda *_: None)(")),
+    bug(
+        "a-claim-without-an-answer",
+        (_LINE + "_claim_or_queue", "self._outbox.enqueue(", "(lambda *_: None)("),
+    ),
     bug(
         "a-line-without-a-home-waits-for-ticks",
         (
@@ -234,7 +254,11 @@ BUGS = (
     bug("handed-over-is-over", (_SETTLEMENT + "hand_over", "entry.lose()", "pass")),
     bug(
         "taken-over-and-not-run",
-        ("coordinator.runs.takeover:Takeover.run", "self._execution.launch(record, assistant)", "pass"),
+        (
+            "coordinator.runs.takeover:Takeover._take",
+            "task = self._execution.launch(entry.record, assistant)",
+            "return True",
+        ),
     ),
     # -- the reaper
     bug(
@@ -260,6 +284,9 @@ BUGS = (
     bug(
         "an-adopted-rollback-is-left", (_REAPER + "_recover", "if orphan.adopted is not None and", "if 0 and")
     ),
+    # -- state outside of the store
+    bug("a-run-begins-with-removed-state", (_REMOVAL + "before", "if left is not None", "if 0")),
+    bug("state-that-is-not-removed-is-forgotten", (_REMOVAL + "_remove", "continue\n        done", "done")),
     # -- waiting
     bug(
         "a-deleted-run-times-out",

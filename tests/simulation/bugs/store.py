@@ -13,7 +13,40 @@ _WORKERS = "stores.sql.sqlite.workers:"
 _ORPHANS = "stores.sql.sqlite.orphans:"
 _RECORDS = "stores.sql.sqlite.records:"
 
+_ATTEMPTS = "stores.sql.sqlite.attempts:"
+_STARTS = "stores.sql.sqlite.starts:"
+
 BUGS = (
+    # -- further attempts
+    bug("an-attempt-keeps-the-fence", (_ATTEMPTS + "_adopt", "SET fence = fence + 1", "SET fence = fence")),
+    bug("an-attempt-of-a-decided-run", (_ORPHANS + "Orphaned.may_continue", "not self.decided and ", "")),
+    bug(
+        "an-attempt-under-a-live-owner",
+        (_ORPHANS + "_HANDED_OVER", "WHERE state = 'draining'", "WHERE state <> 'dead'"),
+    ),
+    bug(
+        "a-death-takes-no-retry",
+        (_ATTEMPTS + "_adopt", "retries - (stopped_at IS NULL AND status = 'running')", "retries"),
+    ),
+    bug(
+        "a-hand-over-takes-a-retry",
+        (_ATTEMPTS + "_adopt", "retries - (stopped_at IS NULL AND status = 'running')", "retries - 1"),
+    ),
+    bug(
+        "handed-over-without-the-guard",
+        (_ATTEMPTS + "hand_over", "WHERE {GUARD} AND", "WHERE run_id = :run AND"),
+    ),
+    bug(
+        "handed-over-after-the-decision",
+        (_ATTEMPTS + "hand_over", " AND status IN {OPEN_STATUSES} AND stopped_at", " AND stopped_at"),
+    ),
+    bug(
+        "the-second-start-forgets-the-first",
+        (_STARTS + "_BEGIN_ATTEMPT", "SET stopped_at = NULL", "SET stopped_at = NULL, rollback_ref = NULL"),
+    ),
+    bug("an-adoption-without-an-answer", (_ATTEMPTS + "sweep", "[] if by is None", "[] if 1")),
+    bug("who-drains-continues", (_ATTEMPTS + "_knows", "epoch = ? AND state = 'live'", "epoch = ?")),
+    bug("who-leaves-ends-what-could-continue", (_ATTEMPTS + "waits", "if not run.may_continue", "if 1")),
     # -- admission
     bug(
         "reject-does-not-look",
@@ -80,6 +113,10 @@ BUGS = (
             "free = all(other.not_before is not None for other in in_flight)",
             "free = not in_flight",
         ),
+    ),
+    bug(
+        "dispatched-run-stays-with-its-worker",
+        (_ADMISSION + "admit", "holds &= not request.dispatched", "pass"),
     ),
     bug(
         "a-delay-takes-the-thread",
@@ -219,6 +256,11 @@ BUGS = (
     bug(
         "sweep-leaves-what-is-beside",
         (_WORKERS + "sweep", "AND cancel_action IS NOT NULL AND NOT holds_thread", "AND 0"),
+    ),
+    # -- threads
+    bug(
+        "an-expired-thread-leaves-no-state",
+        (_THREADS + "_remove", "leave(cx, now, thread_id, fence)", "pass"),
     ),
     # -- records
     bug(

@@ -1,12 +1,14 @@
 """Conformance checks of stores: the promises of `stores.base.CoordinationStore`, for any database."""
 
 from coordinator.testing.conformance.stores.admission import ADMISSION
+from coordinator.testing.conformance.stores.attempts import ATTEMPTS
 from coordinator.testing.conformance.stores.builders import StoreCase, StoreClock
 from coordinator.testing.conformance.stores.lists import LISTS
 from coordinator.testing.conformance.stores.ownership import OWNERSHIP
 from coordinator.testing.conformance.stores.recovery import RECOVERY
+from coordinator.testing.conformance.stores.thread_states import THREAD_STATES
 from coordinator.testing.conformance.suite import Check
 
 __all__ = ["STORE", "StoreCase", "StoreClock"]
 
-STORE: tuple[Check[StoreCase], ...] = (*ADMISSION, *OWNERSHIP, *RECOVERY, *LISTS)
+STORE: tuple[Check[StoreCase], ...] = (*ADMISSION, *OWNERSHIP, *RECOVERY, *ATTEMPTS, *LISTS, *THREAD_STATES)

@@ -20,7 +20,8 @@ from stores.base import CoordinationStore
 from stores.catalogue import NewThread, ThreadQuery
 from stores.errors import RunNotFound, ThreadNotFound
 from stores.pages import Page
-from stores.rows import RunRow
+from stores.rows import Outcome, RunRow
+from stores.states import CancelAction, RunStatus
 
 
 async def thread_ids(store: CoordinationStore, user_id: str | None = None, **query: Field) -> list[str]:
@@ -31,6 +32,12 @@ async def thread_ids(store: CoordinationStore, user_id: str | None = None, **que
 async def listed(store: CoordinationStore, thread_id: str = "t", **query: Field) -> Page[RunRow]:
     known: dict[str, Field] = {"statuses": (), "limit": 100, "offset": 0, "user_id": None}
     return await store.thread_runs(thread_id, **{**known, **query})
+
+
+async def began(
+    store: CoordinationStore, *, after: int = 0, limit: int = 100, user_id: str | None = None
+) -> list[RunRow]:
+    return await store.started_runs("t", after=after, limit=limit, user_id=user_id)
 
 
 async def inflight(store: CoordinationStore, *statuses: str, **query: Field) -> list[str]:
@@ -75,6 +82,21 @@ async def runs_of_a_thread_are_newest_first_in_pages(case: StoreCase) -> None:
     pages = [await listed(store, limit=3, offset=offset) for offset in (0, 3, 6, 9)]
     assert [[row.run_id for row in page] for page in pages] == [ids[:3], ids[3:6], ids[6:], []]
     assert await listed(store, limit=0) == []
+
+
+async def runs_of_a_thread_are_in_the_order_in_which_they_took_it(case: StoreCase) -> None:
+    store, (me, _) = case.store, await case.workers()
+    first = await running(store, me, user_id="u")
+    second = await waiting(store, me, user_id="u")
+    assert [row.run_id for row in await began(store)] == [first.run_id], "a run that waits has not begun"
+    await cancel(store, first.run_id, CancelAction.rollback)
+    await store.settle(first, Outcome(RunStatus.interrupted), "done")
+    claimed = await store.claim("t", epoch=me)
+    assert claimed is not None
+    assert [row.run_id for row in await began(store)] == [first.run_id, second], "also one that was undone"
+    assert [row.run_id for row in await began(store, after=first.fence)] == [second]
+    assert [row.run_id for row in await began(store, limit=1)] == [first.run_id]
+    assert await began(store, user_id="another") == await began(store, after=claimed.fence) == []
 
 
 async def runs_in_flight_are_in_the_order_of_their_ids_in_pages(case: StoreCase) -> None:
@@ -153,6 +175,7 @@ LISTS: tuple[Check[StoreCase], ...] = (
         records_in_flight_are_oldest_first,
         runs_are_newest_first,
         runs_of_a_thread_are_newest_first_in_pages,
+        runs_of_a_thread_are_in_the_order_in_which_they_took_it,
         runs_in_flight_are_in_the_order_of_their_ids_in_pages,
         page_of_threads_has_none_of_another_page,
         promise="a list has one order, and its pages have each row once",

@@ -109,7 +109,8 @@ async def cancel_is_read_by_its_owner_until_it_settles(case: StoreCase) -> None:
     for _ in range(2):
         assert (await store.tick(me)).cancelled == (cancelled.run_id,)
     assert (await store.tick(peer)).cancelled == ()
-    assert (await store.tick(me)).holding == {cancelled.run_id, quiet.run_id}
+    executing = (cancelled.run_id, quiet.run_id, "unknown")
+    assert (await store.tick(me, executing)).not_held == {"unknown"}
     await store.finish(cancelled, SUCCESS)
     assert (await store.tick(me)).cancelled == ()
 
@@ -149,6 +150,37 @@ async def finish_decides_and_settles_at_once(case: StoreCase) -> None:
     row, thread = await row_of(store, own.run_id), await thread_of(store)
     assert (row.holds_thread, row.settled, row.result, row.paused) == (False, True, {"r": 1}, True)
     assert (thread.values, thread.interrupts, thread.status) == ({"v": 1}, [{"q": "?"}], "interrupted")
+
+
+async def run_that_does_not_succeed_leaves_the_state_that_it_comes_with(case: StoreCase) -> None:
+    store, (me, _) = case.store, await case.workers()
+    interrupted = SUCCESS._replace(values={"n": 1}, paused=True, interrupts=["why?"])
+    await store.finish(await running(store, me), interrupted)
+    for number, status in enumerate((RunStatus.error, RunStatus.timeout, RunStatus.interrupted), 2):
+        own = await running(store, me)
+        await store.finish(own, Outcome(status, values={"n": number}, interrupts=[number]))
+        thread, row = await thread_of(store), await row_of(store, own.run_id)
+        assert (thread.values, thread.interrupts) == ({"n": number}, [number])
+        assert (row.result, row.interrupts, row.paused) == (None, None, False)
+    cancelled = await running(store, me)
+    await decided(store, cancelled.run_id)
+    await store.finish(cancelled, ENDED._replace(values={"n": 9}))
+    thread = await thread_of(store)
+    assert (thread.values, thread.interrupts) == ({"n": 9}, None)
+
+
+async def state_of_a_run_that_does_not_hold_the_thread_is_refused(case: StoreCase) -> None:
+    store, (me, peer) = case.store, await case.workers()
+    own, state = await running(store, me), {"stale": True}
+    for stale in (own._replace(fence=own.fence + 1), own._replace(epoch=peer)):
+        assert (await store.finish(stale, ENDED._replace(values=state))).lost
+    await store.finish(own, Outcome(RunStatus.error, values=state), hold=True)
+    assert (await thread_of(store)).values is None, "its task has not stopped"
+    await store.finish(own, ENDED)
+    undone = await running(store, me)
+    await decided(store, undone.run_id, action=CancelAction.rollback)
+    assert (await store.finish(undone, ENDED._replace(values=state))).undo
+    assert (await thread_of(store)).values is None
 
 
 async def finished_run_is_not_written_again(case: StoreCase) -> None:
@@ -233,6 +265,15 @@ async def rollback_holds_the_thread_until_its_values_are_back(case: StoreCase) -
     assert (await row_of(store, own.run_id)).rollback_state == "done"
 
 
+async def users_take_turns_among_runs_that_wait_for_a_place(case: StoreCase) -> None:
+    store, (me, _) = case.store, await case.workers()
+    owned: list[str] = []
+    for number, user in enumerate(("u", "u", "u", "v", "v", None)):
+        owned.append((await holding(store, me, f"t{number}", user_id=user)).run_id)
+        case.clock.advance(1)
+    assert await store.pending_on(me) == [owned[place] for place in (0, 3, 5, 1, 4, 2)]
+
+
 async def answered_writes_are_read_at_once(case: StoreCase) -> None:
     store, (me, _) = case.store, await case.workers()
     own = await running(store, me, user_id="u")
@@ -242,6 +283,10 @@ async def answered_writes_are_read_at_once(case: StoreCase) -> None:
     assert (await thread_of(store)).status == "busy"
     assert {row.run_id for row in await store.runs(in_flight=True)} == {own.run_id, queued}
     assert await store.waiting_line("t") == [queued]
+    assert await store.pending_on(me) == []
+    pending = await holding(store, me, "other")
+    assert await store.pending_on(me) == [pending.run_id]
+    await store.finish(pending, SUCCESS)
     await store.save(own, {"n": 1})
     assert (await thread_of(store)).values == {"n": 1}
     await cancel(store, own.run_id)
@@ -301,6 +346,8 @@ OWNERSHIP: tuple[Check[StoreCase], ...] = (
     *checks_of(
         success_that_comes_first_stands,
         finish_decides_and_settles_at_once,
+        run_that_does_not_succeed_leaves_the_state_that_it_comes_with,
+        state_of_a_run_that_does_not_hold_the_thread_is_refused,
         finished_run_is_not_written_again,
         run_settles_once,
         finish_that_holds_keeps_the_thread_until_settle,
@@ -311,5 +358,9 @@ OWNERSHIP: tuple[Check[StoreCase], ...] = (
         rollback_holds_the_thread_until_its_values_are_back, promise="a rollback restores the thread's values"
     ),
     *checks_of(answered_writes_are_read_at_once, promise="a write that was answered is visible"),
+    *checks_of(
+        users_take_turns_among_runs_that_wait_for_a_place,
+        promise="the runs that wait for a place of a worker are read in the order in which it serves them",
+    ),
     *checks_of(calls_at_once_equal_calls_one_by_one, promise="calls at once have the result of single calls"),
 )

@@ -15,7 +15,10 @@
 -- the worker makes it again as a batch of one with `_waits`, which waits for locks, handles all cases, and always answers.
 --
 -- Plans of batches are fixed: by primary keys, one row after another, however small the table and however long the
--- array was when a plan was made. The functions that a batch calls are plpgsql, which keeps its plans: a function in SQL
+-- array was when a plan was made. An index of runs in flight seems to be shorter still: by the statistics it has the few
+-- entries of living rows, but it also has those of all dead rows that a long transaction keeps, and a plan that reads it
+-- to its end reads them all for each run. Therefore COALESCE(status, ''), of which no partial index is known to hold the
+-- rows, where a run is looked up by its id, and OFFSET 0 in EXISTS, which is then looked up for each row. The functions that a batch calls are plpgsql, which keeps its plans: a function in SQL
 -- is planned again for each statement that calls it.
 
 -- The store's clock, unless a test brings its own.

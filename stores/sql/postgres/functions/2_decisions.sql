@@ -46,7 +46,7 @@ BEGIN
             cancel_reason = 'run ' || _run_id || ' ended: ' || _status, cancel_actor = NULL,
             cancel_requested_at = _now, ended_at = _now, updated_at = _now,
             settled_at = CASE WHEN owner_epoch IS NULL THEN _now END
-        WHERE run_id = ANY (v_kin) AND status IN ('pending', 'running')
+        WHERE run_id = ANY (v_kin) AND COALESCE(status, '') IN ('pending', 'running')
         RETURNING json_build_array(run_id, thread_id, status, settled_at, owner_epoch, home_epoch, fence,
             cancel_action, cancel_cause, cancel_reason, cancel_actor, error) AS stands
     ) SELECT json_agg(stands) INTO v_ended FROM ended;
@@ -75,7 +75,7 @@ BEGIN
         v_locked := v_run_ids;
     ELSE  -- FOR UPDATE: an admission of a child locks its parent FOR SHARE, and none can from here on
         v_locked := ARRAY(
-            SELECT run_id FROM rc.runs WHERE run_id = ANY (v_run_ids) AND status IN ('pending', 'running')
+            SELECT run_id FROM rc.runs WHERE run_id = ANY (v_run_ids) AND COALESCE(status, '') IN ('pending', 'running')
             FOR UPDATE SKIP LOCKED);
         v_parents := ARRAY(
             SELECT DISTINCT parent_run_id FROM rc.runs
@@ -94,7 +94,7 @@ BEGIN
             cancel_reason = first.reason, cancel_actor = first.actor, cancel_requested_at = v_now,
             error = COALESCE(first.error, r.error), ended_at = v_now, updated_at = v_now,
             settled_at = CASE WHEN owner_epoch IS NULL THEN v_now END
-        FROM first WHERE r.run_id = first.run_id AND r.status IN ('pending', 'running')
+        FROM first WHERE r.run_id = first.run_id AND COALESCE(r.status, '') IN ('pending', 'running')
         RETURNING first.ordinality
     ) SELECT COALESCE(array_agg(ordinality), '{}') INTO v_won FROM decided;
     IF _waits AND v_won <> '{}' THEN

@@ -15,12 +15,14 @@ SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS
 #variable_conflict use_column
 DECLARE
     v_checked record;
+    v_unplaced text[];
 BEGIN
     IF _waits THEN
         SELECT * INTO v_checked FROM rc.admissible(_calls[1]);
         IF v_checked.reply IS NULL THEN
-            RETURN QUERY SELECT * FROM rc.place(_calls, '{1}', v_checked.made, v_checked.holds, v_checked.related,
-                                                v_checked.now);
+            RETURN QUERY SELECT * FROM rc.place(_calls, '{1}', v_checked.made,
+                                                v_checked.holds AND (_calls[1]).dispatched IS NOT TRUE,
+                                                v_checked.related, v_checked.now);
             IF (_calls[1]).cron_id IS NOT NULL THEN
                 PERFORM rc.advance_cron((_calls[1]).cron_id, (_calls[1]).cron_at, (_calls[1]).cron_next,
                                         (_calls[1]).run_id, NULL);
@@ -29,6 +31,7 @@ BEGIN
         END IF;
         RETURN QUERY SELECT 1::bigint, v_checked.reply, v_checked.detail, NULL::boolean, NULL::bigint, NULL::bigint,
                             NULL::boolean, v_checked.related;
+        v_unplaced := v_checked.made;
     ELSE
         SELECT * INTO v_checked FROM rc.plain_admissions(_calls);
         RETURN QUERY SELECT r.place, 'conflict', r.blocker, NULL::boolean, NULL::bigint, NULL::bigint, NULL::boolean,
@@ -37,8 +40,12 @@ BEGIN
         IF v_checked.places <> '{}' THEN
             RETURN QUERY SELECT * FROM rc.place(_calls, v_checked.places, v_checked.made, true, NULL, v_checked.now);
         END IF;
+        v_unplaced := ARRAY(SELECT unnest(v_checked.made)
+                            EXCEPT SELECT (_calls[placed]).thread_id FROM unnest(v_checked.places) placed);
     END IF;
-    DELETE FROM rc.threads WHERE thread_id = ANY (v_checked.made) AND next_seq = 0;
+    IF v_unplaced <> '{}' THEN
+        DELETE FROM rc.threads WHERE thread_id = ANY (v_unplaced);
+    END IF;
 END $$;
 
 -- May this one run be admitted? `reply` is null where it may, and then `holds`: it takes the thread. Waits for locks.
@@ -105,15 +112,17 @@ DECLARE
         FOR NO KEY UPDATE SKIP LOCKED);
 BEGIN
     now := rc.clock((_calls[1]).now);
-    -- What is indexed is written as `place` will update it, so that the update changes no index.
+    -- A new thread is written once: as it is when the first run of it that is plain has taken it.
     WITH fresh AS (
-        INSERT INTO rc.threads (thread_id, user_id, metadata, fence, next_seq, created_at, updated_at, ttl_ms, temporary)
-        SELECT thread_id, user_id, rc.stamped('{}', stamp),
-            COALESCE((SELECT d.fence FROM rc.deleted_threads d WHERE d.thread_id = new.thread_id), 0), 0, now, now,
+        INSERT INTO rc.threads (thread_id, user_id, assistant_id, metadata, fence, next_seq, created_at, updated_at, ttl_ms,
+                                temporary)
+        SELECT thread_id, user_id, assistant_id, rc.stamped('{}', stamp),
+            1 + COALESCE((SELECT d.fence FROM rc.deleted_threads d WHERE d.thread_id = new.thread_id), 0), 1, now, now,
             temporary_ms, temporary_ms IS NOT NULL
-        FROM (SELECT DISTINCT ON (thread_id) thread_id, user_id, stamp, temporary_ms
+        FROM (SELECT DISTINCT ON (thread_id) thread_id, user_id, assistant_id, stamp, temporary_ms
               FROM unnest(_calls) WITH ORDINALITY
-              WHERE NOT thread_must_exist AND thread_id <> ALL (v_locked) ORDER BY thread_id, ordinality) new
+              WHERE epoch = ANY (v_live) AND NOT thread_must_exist AND thread_id <> ALL (v_locked)
+              ORDER BY thread_id, ordinality) new
         WHERE pg_try_advisory_xact_lock('rc.threads'::regclass::oid::int4, hashtext(thread_id))
         ON CONFLICT DO NOTHING
         RETURNING thread_id
@@ -122,12 +131,12 @@ BEGIN
         SELECT call.ordinality AS place, call.run_id, call.thread_id, call.user_id, call.multitask_strategy, call.beside,
                t.user_id AS owner,
                row_number() OVER (PARTITION BY call.thread_id ORDER BY call.ordinality) AS nth,
-               EXISTS (SELECT FROM rc.runs r WHERE r.run_id = call.run_id)
-               OR EXISTS (SELECT FROM rc.webhooks w WHERE w.run_id = call.run_id)
+               EXISTS (SELECT FROM rc.runs r WHERE r.run_id = call.run_id OFFSET 0)
+               OR EXISTS (SELECT FROM rc.webhooks w WHERE w.run_id = call.run_id OFFSET 0)
                OR call.idempotency_key IS NOT NULL AND (
                    call.idempotency_key <> ALL (v_free_keys)
                    OR call.ordinality > array_position(v_keys, call.idempotency_key)
-                   OR EXISTS (SELECT FROM rc.runs r WHERE r.idempotency_key = call.idempotency_key)) AS known
+                   OR EXISTS (SELECT FROM rc.runs r WHERE r.idempotency_key = call.idempotency_key OFFSET 0)) AS known
         FROM unnest(_calls) WITH ORDINALITY call JOIN rc.threads t ON t.thread_id = call.thread_id
         WHERE call.thread_id = ANY (v_locked || made) AND epoch = ANY (v_live)
           AND NOT (thread_must_exist AND call.thread_id = ANY (made))
@@ -136,8 +145,8 @@ BEGIN
     ), holding AS MATERIALIZED (
         SELECT place, thread_id, run_id FROM plain
         WHERE nth = 1 AND NOT known
-          AND NOT EXISTS (SELECT FROM rc.runs r WHERE r.thread_id = plain.thread_id
-                          AND (r.holds_thread OR r.status IN ('pending', 'running')))
+          AND NOT EXISTS (SELECT FROM rc.runs r WHERE r.thread_id BETWEEN plain.thread_id AND plain.thread_id
+                          AND (r.holds_thread OR r.status IN ('pending', 'running')) ORDER BY r.thread_id OFFSET 0)
     ), refused_calls AS (
         SELECT plain.place, COALESCE(blocking.first, holding.run_id) AS by
         FROM plain
@@ -169,7 +178,7 @@ BEGIN
         SELECT *, ordinality AS place, thread_id = ANY (_made) AS fresh, NOT _holds AND NOT beside AS waits,
             _now + delay_ms * 1000 AS not_before, _holds AND start_ref IS NOT NULL AS starts
         FROM unnest(_calls) WITH ORDINALITY WHERE ordinality = ANY (_places)
-    ), placed AS (
+    ), taken AS (
         UPDATE rc.threads t SET user_id = CASE WHEN fresh THEN call.user_id ELSE COALESCE(t.user_id, call.user_id) END,
             assistant_id = COALESCE(call.assistant_id, t.assistant_id),
             metadata = rc.stamped(CASE WHEN fresh THEN '{}' ELSE t.metadata END, stamp),
@@ -177,24 +186,30 @@ BEGIN
             created_at = CASE WHEN fresh THEN _now ELSE t.created_at END,
             ttl_ms = CASE WHEN fresh THEN temporary_ms ELSE t.ttl_ms END,
             temporary = CASE WHEN fresh THEN temporary_ms IS NOT NULL ELSE t.temporary END
-        FROM call WHERE t.thread_id = call.thread_id
+        FROM call WHERE t.thread_id = call.thread_id AND NOT (fresh AND t.next_seq > 0)
         RETURNING call.place, CASE WHEN _holds THEN t.fence ELSE 0 END AS fence, t.next_seq AS seq, t.temporary,
             call.starts, CASE WHEN call.starts THEN t."values" END AS vals
+    ), placed AS (
+        SELECT * FROM taken
+        UNION ALL  -- a batch has written its new threads as taken
+        SELECT call.place, t.fence, t.next_seq, t.temporary, call.starts, NULL
+        FROM call JOIN rc.threads t ON t.thread_id = call.thread_id WHERE fresh AND t.next_seq > 0
     ), born AS (
         INSERT INTO rc.runs (run_id, kind, thread_id, user_id, assistant_id, parent_run_id, holds_thread, owner_epoch,
             home_epoch, fence, seq, portable, multitask_strategy, on_disconnect, idempotency_key, request_hash, metadata,
             kwargs, model_name, created_at, created_us, updated_at, timeout_ms, idle_timeout_ms, queue_deadline_at,
-            not_before, status, started_at, rollback_ref, deadline_at)
+            not_before, status, started_at, rollback_ref, deadline_at, retries, extra, user_document)
         SELECT run_id, kind, thread_id, user_id, assistant_id,
             -- A run that takes the place of its own parent becomes no child of it: else it would end with the parent.
             CASE WHEN beside OR EXISTS (SELECT FROM rc.runs p WHERE p.run_id = call.parent_run_id
                                         AND p.status IN ('pending', 'running', 'success')) THEN parent_run_id END,
-            _holds, CASE WHEN NOT waits THEN epoch END, CASE WHEN waits THEN epoch END,
+            _holds, CASE WHEN NOT waits THEN epoch END, CASE WHEN waits AND dispatched IS NOT TRUE THEN epoch END,
             placed.fence, placed.seq, portable, multitask_strategy, on_disconnect, idempotency_key, request_hash, metadata,
             kwargs, model_name, created_at, created_us, _now, timeout_ms, idle_timeout_ms,
             CASE WHEN waits THEN COALESCE(not_before, _now) + queue_timeout_ms * 1000 END, not_before,
             CASE WHEN call.starts THEN 'running' ELSE 'pending' END, CASE WHEN call.starts THEN _now END,
-            CASE WHEN call.starts THEN start_ref END, CASE WHEN call.starts THEN _now + timeout_ms * 1000 END
+            CASE WHEN call.starts THEN start_ref END, CASE WHEN call.starts THEN _now + timeout_ms * 1000 END,
+            COALESCE(retries, 0), COALESCE(extra, '{}'), user_document
         FROM call JOIN placed ON placed.place = call.place ORDER BY call.place
     ), webhooks AS (
         INSERT INTO rc.webhooks (run_id, thread_id, user_id, url, created_at)

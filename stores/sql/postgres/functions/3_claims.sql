@@ -15,7 +15,7 @@ BEGIN
     LOOP
         UPDATE rc.runs SET seq = (SELECT next_seq + 1 FROM rc.threads WHERE thread_id = _thread_id),
             not_before = NULL, updated_at = _now
-            WHERE run_id = v_due.run_id AND status = 'pending' AND NOT holds_thread AND not_before IS NOT NULL;
+            WHERE run_id = v_due.run_id AND COALESCE(status, '') = 'pending' AND NOT holds_thread AND not_before IS NOT NULL;
         IF FOUND THEN
             UPDATE rc.threads SET next_seq = next_seq + 1 WHERE thread_id = _thread_id;
         END IF;
@@ -74,7 +74,7 @@ BEGIN
         END IF;
         UPDATE rc.runs r SET holds_thread = true, owner_epoch = _epoch, home_epoch = _epoch, fence = v_fence,
             updated_at = v_now
-            WHERE r.run_id = claim.run_id AND status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL;
+            WHERE r.run_id = claim.run_id AND COALESCE(status, '') = 'pending' AND NOT holds_thread AND owner_epoch IS NULL;
         CONTINUE WHEN NOT FOUND;  -- decided at this very moment: try the next one
         UPDATE rc.threads t SET fence = v_fence, updated_at = v_now WHERE thread_id = _thread_id;
         reply := 'claimed';

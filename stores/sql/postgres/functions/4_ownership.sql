@@ -17,15 +17,20 @@ BEGIN
     RETURN QUERY
     UPDATE rc.runs r SET status = 'running', started_at = v_now, rollback_ref = call.ref, saved = call.saved,
         saved_values = call.saved_values, saved_interrupts = call.saved_interrupts, updated_at = v_now,
-        deadline_at = v_now + timeout_ms * 1000
+        deadline_at = v_now + timeout_ms * 1000, stopped_at = NULL
     FROM unnest(_calls) WITH ORDINALITY call
     WHERE r.run_id = call.run_id AND call.run_id = ANY (v_locked) AND call.epoch = ANY (v_alive)
-      AND owner_epoch = call.epoch AND r.fence = call.fence AND settled_at IS NULL AND status = 'pending'
+      AND owner_epoch = call.epoch AND r.fence = call.fence AND settled_at IS NULL AND COALESCE(status, '') = 'pending'
     RETURNING call.ordinality, 'started', home_epoch,
         (SELECT t."values" FROM rc.threads t WHERE t.thread_id = r.thread_id), NULL::rc.standing;
     IF FOUND OR NOT _waits THEN
         RETURN;
     END IF;
+    -- A further attempt of a run that has started before keeps what its first start has written.
+    UPDATE rc.runs r SET stopped_at = NULL, updated_at = v_now
+        WHERE run_id = (_calls[1]).run_id AND (_calls[1]).epoch = ANY (v_alive) AND owner_epoch = (_calls[1]).epoch
+          AND r.fence = (_calls[1]).fence AND settled_at IS NULL AND status = 'running' AND holds_thread
+          AND stopped_at IS NOT NULL;
     place := 1;
     stands := rc.stands((_calls[1]).run_id);
     reply := CASE WHEN (_calls[1]).epoch = ANY (v_alive) AND (stands).owner_epoch = (_calls[1]).epoch
@@ -134,7 +139,7 @@ BEGIN
     ELSE
         v_locked := ARRAY(
             SELECT r.run_id FROM unnest(_calls) call
-            JOIN rc.runs r ON r.run_id = call.run_id AND r.status IN ('pending', 'running')
+            JOIN rc.runs r ON r.run_id = call.run_id AND COALESCE(r.status, '') IN ('pending', 'running')
             JOIN rc.threads t ON t.thread_id = call.thread_id
             WHERE call.status = 'success'
             FOR NO KEY UPDATE OF r, t SKIP LOCKED);
@@ -162,7 +167,8 @@ BEGIN
                 WHEN r.checkpointed OR call.leaves AND r.status IN ('pending', 'running') THEN COALESCE(
                     (SELECT t."values" FROM rc.threads t WHERE t.thread_id = call.thread_id), 'null') END,
             paused = CASE WHEN r.status IN ('pending', 'running') THEN call.paused ELSE r.paused END,
-            interrupts = CASE WHEN r.status IN ('pending', 'running') THEN call.interrupts ELSE r.interrupts END,
+            interrupts = CASE WHEN r.status NOT IN ('pending', 'running') THEN r.interrupts
+                              WHEN call.status = 'success' THEN call.interrupts END,
             result = CASE WHEN r.status IN ('pending', 'running') THEN call.result ELSE r.result END,
             error = CASE WHEN r.status IN ('pending', 'running') THEN call.error ELSE r.error END,
             status = CASE WHEN r.status IN ('pending', 'running') THEN call.status ELSE r.status END
@@ -193,12 +199,15 @@ BEGIN
         children := rc.end_children(v_call.run_id, (v_stands[1]).status, v_now);
     END IF;
     UPDATE rc.threads t SET "values" = COALESCE(call."values", t."values"),
-        interrupts = CASE WHEN (stood).status = 'success' THEN call.interrupts END,
+        interrupts = CASE WHEN (stood).status = 'success' OR call.status <> 'success' THEN call.interrupts END,
         state_updated_at = CASE WHEN call."values" IS NOT NULL THEN v_now ELSE state_updated_at END, updated_at = v_now
     FROM (SELECT *, v_stands[array_position(v_places, ordinality)] AS stood
           FROM unnest(_calls) WITH ORDINALITY WHERE ordinality = ANY (v_places)) call
-    WHERE t.thread_id = call.thread_id AND call.status = 'success' AND call.fence > 0
-      AND CASE WHEN (stood).status = 'success' AND (stood).cancel_action IS NULL
+    WHERE t.thread_id = call.thread_id AND call.fence > 0
+      -- A run that has not succeeded comes with values where its assistant keeps the state of the thread.
+      AND CASE WHEN call.status <> 'success'
+               THEN call."values" IS NOT NULL AND NOT call.hold AND (stood).cancel_action IS DISTINCT FROM 'rollback'
+               WHEN (stood).status = 'success' AND (stood).cancel_action IS NULL
                THEN call."values" IS NOT NULL OR call.interrupts IS NOT NULL OR t.interrupts IS NOT NULL
                ELSE (stood).status IN ('interrupted', 'timeout') AND (stood).cancel_action = 'interrupt'
                     AND call."values" IS NOT NULL AND NOT call.hold END;

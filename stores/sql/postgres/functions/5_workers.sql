@@ -21,6 +21,19 @@ BEGIN
     RETURN v_epoch;
 END $$;
 
+CREATE OR REPLACE FUNCTION rc.register_worker(
+    _worker_id text, _host text, _boot_id text, _pid bigint, _proof text, _version text, _ttl_ms bigint,
+    _assistants text[], _admits_only boolean, _now bigint
+) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    v_epoch bigint := rc.register(_worker_id, _host, _boot_id, _pid, _proof, _version, _ttl_ms, _assistants, _now);
+BEGIN
+    IF _admits_only THEN
+        UPDATE rc.workers SET admits_only = true WHERE epoch = v_epoch;
+    END IF;
+    RETURN v_epoch;
+END $$;
+
 -- Renew the lease of the registration that this worker was issued the epoch with (null = whichever has it).
 -- False = the worker is fenced: the epoch was declared dead, or the store has lost the registration (a failover to a
 -- server without the last commits, a backup) and may have issued its number again.
@@ -147,10 +160,10 @@ END $$;
 -- Runs in flight without a live worker; `_only`: those of one epoch. A read: each is checked again under its lock. A
 -- portable run without a home waits `_patience` us for a worker that knows its assistant. Parents first: they cancel
 -- their children. It begins at epochs, and reads no run whose worker lives; OFFSET 0 keeps the planner from joining the
--- other way round.
+-- other way round. No plan depends on an argument, so none is made for each call.
 CREATE OR REPLACE FUNCTION rc.orphaned(_only bigint, _before bigint, _patience bigint, _now bigint)
 RETURNS SETOF rc.runs LANGUAGE plpgsql STABLE
-SET jit = off
+SET jit = off SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 #variable_conflict use_column
 DECLARE
@@ -198,7 +211,8 @@ $$;
 
 -- End one of the runs that `orphaned` returned, if it is still in flight and has the same owner; a half-done rollback is
 -- adopted by `_by` with a new fence, at most `_attempts` times. `_legible`: its rollback_ref can be read. `reply`:
--- 'ended', 'adopted'; null = another worker was faster, or `_by` is dead. `children`: see
+-- 'ended', 'adopted'; null = another worker was faster, `_by` is dead, or the run waits for a further attempt
+-- (`adopt_attempt`). `children`: see
 -- `end_children`. A run beside the slot may have been decided since, with its parent. Fails soon where it would have to
 -- wait for a lock; the run is returned again in the next sweep.
 CREATE OR REPLACE FUNCTION rc.end_orphan(
@@ -225,6 +239,9 @@ BEGIN
     END IF;
     v_now := rc.clock(_now);
     decided := v_run.status NOT IN ('pending', 'running');
+    IF _legible AND rc.waits_for_attempt(v_run, 600000000, v_now) THEN
+        RETURN;
+    END IF;
     v_undo := decided AND v_run.holds_thread AND v_run.cancel_action IS NOT DISTINCT FROM 'rollback'
               AND v_run.started_at IS NOT NULL;
     IF v_undo AND _legible AND rc.attempts(v_run.rollback_state) < _attempts THEN
@@ -243,7 +260,9 @@ BEGIN
                                  FROM rc.workers WHERE epoch = _epoch),
                                 'worker epoch ' || _epoch || ' is gone') END,
         error = CASE WHEN v_undo THEN 'Rollback failed ' || _attempts || ' times'
-                     WHEN decided THEN error ELSE _error END,
+                     WHEN decided THEN error
+                     WHEN attempt > 1 THEN 'Attempt ' || attempt || ' of ' || attempt + retries || ': ' || _error
+                     ELSE _error END,
         rollback_state = CASE WHEN v_undo THEN 'failed' ELSE rollback_state END,
         status = CASE WHEN decided THEN r.status ELSE 'error' END,
         checkpoint_values = CASE WHEN checkpointed THEN COALESCE(

@@ -143,6 +143,23 @@ BEGIN
     RETURN true;
 END $$;
 
+-- Compare-and-set on the fields that the caller has merged into. Returns 'updated', 'changed', 'not found'.
+CREATE OR REPLACE FUNCTION rc.update_extra(_run_id text, _user_id text, _was text, _extra text, _now bigint) RETURNS text
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_extra text;
+BEGIN
+    SELECT extra INTO v_extra FROM rc.runs
+        WHERE run_id = _run_id AND kind = 'run' AND (_user_id IS NULL OR user_id = _user_id) FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RETURN 'not found';
+    ELSIF v_extra <> _was THEN
+        RETURN 'changed';
+    END IF;
+    UPDATE rc.runs SET extra = _extra, updated_at = rc.clock(_now) WHERE run_id = _run_id;
+    RETURN 'updated';
+END $$;
+
 -- A snapshot while running; null fields stay. False = not running.
 CREATE OR REPLACE FUNCTION rc.update_progress(
     _run_id text, _counters bigint[], _last_ai text, _first_human text, _now bigint
@@ -165,7 +182,8 @@ $$;
 
 -- Remove a thread with all its runs, as the operation that holds it; the operation itself stays, settled, and
 -- frees nothing that still exists. Runs in flight were admitted after the operation: they stay, with a
--- thread that holds nothing. Called again, it does nothing. False = stale.
+-- thread that holds nothing. Its state outside of this store is left to be removed. Called again, it does nothing. False =
+-- stale.
 CREATE OR REPLACE FUNCTION rc.delete_thread(_run_id text, _thread_id text, _epoch bigint, _fence bigint, _now bigint)
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
@@ -194,6 +212,7 @@ BEGIN
     DELETE FROM rc.transitions WHERE run_id = ANY (v_gone);
     UPDATE rc.runs SET status = 'success', checkpointed = false, holds_thread = false, settled_at = v_now, ended_at = v_now,
         updated_at = v_now WHERE run_id = _run_id;
+    PERFORM rc.leave_states(_thread_id, _fence, v_now);
     IF EXISTS (SELECT FROM rc.runs WHERE thread_id = _thread_id
                AND (holds_thread OR status IN ('pending', 'running'))) THEN
         UPDATE rc.threads SET metadata = '{}', "values" = NULL, interrupts = NULL, created_at = v_now,

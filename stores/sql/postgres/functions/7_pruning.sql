@@ -2,10 +2,12 @@
 -- next pass. A step reads `_limit` rows; `more`: there may be others behind the last one. By indexes alone, in
 -- their own order: what a step costs does not depend on how many rows there are.
 
--- The run that determines the thread's status. Left out: what was rolled back, and what never began.
+-- The run or the update of state that determines the thread's status. Left out: what was rolled back, and what never
+-- began.
 CREATE OR REPLACE FUNCTION rc.last_run(_thread_id text) RETURNS text LANGUAGE sql STABLE AS $$
     SELECT run_id FROM rc.runs
-    WHERE thread_id = _thread_id AND kind = 'run'
+    WHERE thread_id = _thread_id
+      AND (kind = 'run' OR (checkpointed AND status = 'success'))
       AND (cancel_action IS DISTINCT FROM 'rollback' OR rollback_state = 'failed')
       AND NOT (status = 'interrupted' AND started_at IS NULL)
     ORDER BY created_us DESC NULLS LAST, seq DESC LIMIT 1

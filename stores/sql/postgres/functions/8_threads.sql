@@ -106,6 +106,7 @@ BEGIN
         RETURN NEXT;
         v_room := v_room - cardinality(run_ids);
         EXIT WHEN v_room <= 0;
+        PERFORM rc.leave_states(v_thread.thread_id, v_thread.fence, v_now);
         DELETE FROM rc.threads t WHERE t.thread_id = v_thread.thread_id;
         DELETE FROM rc.crons c WHERE c.thread_id = v_thread.thread_id;
         INSERT INTO rc.deleted_threads AS d (thread_id, fence) VALUES (v_thread.thread_id, v_thread.fence)

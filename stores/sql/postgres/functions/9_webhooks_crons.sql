@@ -206,6 +206,41 @@ BEGIN
     WHERE cron_id = _cron_id AND version = _version AND (_scope IS NULL OR user_id = _scope) RETURNING *;
 END $$;
 
+-- As create_cron, which workers without the column call.
+CREATE OR REPLACE FUNCTION rc.create_cron_as(
+    _cron_id text, _user_id text, _assistant_id text, _thread_id text, _schedule text, _timezone text,
+    _enabled boolean, _end_at bigint, _on_run_completed text, _payload text, _metadata text, _next_at bigint,
+    _user_document text, _must_exist boolean, _limit bigint, _now bigint
+) RETURNS SETOF rc.crons LANGUAGE plpgsql AS $$
+DECLARE
+    v_cron rc.crons;
+BEGIN
+    SELECT * INTO v_cron FROM rc.create_cron(
+        _cron_id, _user_id, _assistant_id, _thread_id, _schedule, _timezone, _enabled, _end_at, _on_run_completed,
+        _payload, _metadata, _next_at, _must_exist, _limit, _now);
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    IF v_cron.user_document IS DISTINCT FROM _user_document THEN
+        UPDATE rc.crons SET user_document = _user_document WHERE cron_id = v_cron.cron_id RETURNING * INTO v_cron;
+    END IF;
+    RETURN NEXT v_cron;
+END $$;
+
+-- As replace_cron.
+CREATE OR REPLACE FUNCTION rc.replace_cron_as(
+    _cron_id text, _user_id text, _assistant_id text, _thread_id text, _schedule text, _timezone text,
+    _enabled boolean, _end_at bigint, _on_run_completed text, _payload text, _metadata text, _next_at bigint,
+    _user_document text, _version bigint, _scope text, _now bigint
+) RETURNS SETOF rc.crons LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE rc.crons SET user_document = _user_document
+    WHERE cron_id = _cron_id AND version = _version AND (_scope IS NULL OR user_id = _scope);
+    RETURN QUERY SELECT * FROM rc.replace_cron(
+        _cron_id, _user_id, _assistant_id, _thread_id, _schedule, _timezone, _enabled, _end_at, _on_run_completed,
+        _payload, _metadata, _next_at, _version, _scope, _now);
+END $$;
+
 CREATE OR REPLACE FUNCTION rc.delete_cron(_cron_id text, _user_id text) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM rc.crons WHERE cron_id = _cron_id AND (_user_id IS NULL OR user_id = _user_id);

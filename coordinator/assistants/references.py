@@ -1,0 +1,71 @@
+"""References to values that are stored in place of a copy of them.
+
+The values of an assistant with the feature "state" are in a storage of its own. Small ones are copied into
+the rows of its runs and threads, where lists and filters read them without the assistant. Large ones are not:
+the row has a reference to the checkpoint, and the values are read through `Assistant.state`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+from coordinator.assistants.ports import Assistant
+from coordinator.assistants.registry import Assistants
+from coordinator.assistants.sizes import size_of
+from coordinator.schemas import CheckpointRef, Json, User
+
+_KEY = "__state__"
+_FIELDS = ("checkpoint_id", "checkpoint_ns")
+
+
+def copied(assistant: Assistant, values: Json, at: CheckpointRef | None, *, limit: int) -> Json:
+    """Return what rows keep of `values`: the values, or a reference to checkpoint `at` (None = the current
+    state) if they occupy more than `limit` bytes in memory and the assistant has the feature "state"."""
+    if "state" not in assistant.features or size_of(values, limit=limit) <= limit:
+        return values
+    ref = at or CheckpointRef()
+    return {_KEY: {"checkpoint_id": ref.checkpoint_id, "checkpoint_ns": ref.checkpoint_ns}}
+
+
+def referenced(stored: Json) -> CheckpointRef | None:
+    """Return the checkpoint that a row refers to in place of values; None if it has the values themselves."""
+    fields = _only(stored, _KEY)
+    if fields is None or not isinstance(held := fields[_KEY], Mapping):
+        return None
+    if (named := _only(held, *_FIELDS)) is None:
+        return None
+    checkpoint_id, namespace = (named[name] for name in _FIELDS)
+    if not isinstance(namespace, str) or not isinstance(checkpoint_id, (str, type(None))):
+        return None
+    return CheckpointRef(checkpoint_id, namespace)
+
+
+def _only(value: Json, *names: str) -> Mapping[str, Json] | None:
+    """Return the value if it is an object with these keys and no others."""
+    if not isinstance(value, Mapping):
+        return None
+    fields = cast("Mapping[str, Json]", value)
+    return fields if len(fields) == len(names) and all(name in fields for name in names) else None
+
+
+async def dereferenced(
+    assistants: Assistants,
+    assistant_id: str | None,
+    thread_id: str,
+    stored: Json,
+    *,
+    user_id: str | None,
+    current: bool = False,
+) -> Json:
+    """Return the values that a row has or refers to. `current`: those of the thread now, whatever checkpoint
+    the row refers to. None if the checkpoint does not exist any more, or this worker does not have the
+    assistant. Raises what the assistant raises."""
+    if (ref := referenced(stored)) is None:
+        return stored
+    assistant = assistants.get(assistant_id)
+    if assistant is None or "state" not in assistant.features:
+        return None
+    at = None if current or ref == CheckpointRef() else ref
+    view = await assistant.state(thread_id, at, user=None if user_id is None else User(user_id))
+    return None if view is None else view.values

@@ -1,0 +1,1 @@
+"""The saver in a SQLite file."""

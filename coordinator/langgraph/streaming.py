@@ -1,0 +1,150 @@
+"""From what a graph streams to the events of a run.
+
+The name of an event is its mode; for a subgraph the parts of the namespace follow, joined by `|`. Clients
+that request `messages` receive each message as it grows (`messages/metadata`, `messages/partial`,
+`messages/complete`), those that request `messages-tuple` each chunk (`messages`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Collection, Mapping
+from contextlib import aclosing
+from typing import Protocol, cast
+from uuid import UUID, uuid4
+
+from langchain_core.messages import BaseMessage, BaseMessageChunk, message_chunk_to_message
+
+from coordinator.langgraph.encoding import encoded
+from coordinator.langgraph.graph import Graph
+from coordinator.langgraph.views import INTERRUPT, checkpoint_of
+from coordinator.schemas import Json
+from stores.json_values import JsonMapping, JsonObject
+
+SAME_NAME = frozenset({"values", "updates", "custom", "tasks", "checkpoints", "debug"})
+"""Modes that graphs have under the name that clients request."""
+MODES = SAME_NAME | {"messages", "messages-tuple", "events"}
+
+
+class Emitter(Protocol):
+    async def emit_encoded(self, mode: str, data: bytes) -> None: ...
+
+
+class EventStream:
+    """Emits the requested events of one run, and encodes nothing else. `paused`: the graph stopped, at a
+    breakpoint or because nodes have interrupted it."""
+
+    def __init__(self, emitter: Emitter, requested: Collection[str], *, subgraphs: bool) -> None:
+        self._emitter, self._requested, self._subgraphs = emitter, frozenset(requested), subgraphs
+        self._messages: dict[str, BaseMessage] = {}
+        self.paused = False
+
+    @property
+    def modes(self) -> list[str]:
+        """The modes to stream. `updates` is always among them: it shows interrupts."""
+        modes = (self._requested & SAME_NAME) | {"updates"}
+        if self._requested & {"messages", "messages-tuple"}:
+            modes |= {"messages"}
+        return sorted(modes)
+
+    async def follow(self, graph: Graph, given: Json, config: JsonObject, options: JsonObject) -> None:
+        """Run the graph and emit what it streams. When this returns or raises, it has stopped."""
+        options = {**options, "stream_mode": self.modes, "subgraphs": self._subgraphs}
+        if "events" in self._requested:
+            run_id: UUID = config.get("run_id") or uuid4()
+            config = {**config, "run_id": run_id}
+            events = graph.astream_events(given, config, version="v2", **options)
+            await self._follow_events(events, str(run_id))
+        else:
+            async with aclosing(graph.astream(given, config, **options)) as parts:
+                async for part in parts:
+                    await self._emit_part(part)
+
+    async def _follow_events(self, stream: AsyncGenerator[JsonObject], run_id: str) -> None:
+        """Emit the events, and the parts that the graph itself streamed."""
+        async with aclosing(stream) as events:
+            async for event in events:
+                if "langsmith:hidden" in (event.get("tags") or ()):
+                    continue
+                await self._emitter.emit_encoded("events", encoded(_visible_event(event)))
+                if event["event"] == "on_chain_stream" and event["run_id"] == run_id:
+                    await self._emit_part(event["data"]["chunk"])
+
+    async def _emit_part(self, part: Json) -> None:
+        """`part`: mode and data, with subgraphs after the namespace."""
+        await self._emit(*part) if self._subgraphs else await self._emit((), *part)
+
+    async def _emit(self, namespace: tuple[str, ...], mode: str, data: Json) -> None:
+        if mode == "updates" and not namespace and INTERRUPT in data:
+            self.paused = True
+        if mode == "messages":
+            await self._emit_message(*data, namespace=namespace)
+        elif mode in self._requested:
+            await self._emitter.emit_encoded(_name(mode, namespace), encoded(_visible(mode, data)))
+
+    async def _emit_message(
+        self, message: BaseMessage, metadata: JsonMapping, *, namespace: tuple[str, ...]
+    ) -> None:
+        if "messages-tuple" in self._requested:
+            await self._emitter.emit_encoded(_name("messages", namespace), encoded([message, metadata]))
+        if "messages" not in self._requested:
+            return
+        key = str(message.id)
+        known = self._messages.get(key)
+        if known is None:
+            await self._emitter.emit_encoded("messages/metadata", encoded({key: {"metadata": metadata}}))
+        is_chunk = isinstance(message, BaseMessageChunk)
+        # A whole message replaces the chunks of which it consists.
+        whole = known + message if is_chunk and isinstance(known, BaseMessageChunk) else message
+        self._messages[key] = cast("BaseMessage", whole)
+        name = "messages/partial" if is_chunk else "messages/complete"
+        await self._emitter.emit_encoded(name, encoded([message_chunk_to_message(self._messages[key])]))
+
+
+def _name(mode: str, namespace: tuple[str, ...]) -> str:
+    return "|".join((mode, *namespace))
+
+
+def _visible_event(event: JsonObject) -> JsonObject:
+    """Return the event; where it contains a part that a graph has streamed, that as clients see it."""
+    chunk: Json = event["data"].get("chunk")
+    if event["event"] != "on_chain_stream" or not isinstance(chunk, tuple):
+        return event
+    match cast("tuple[Json, ...]", chunk):
+        case (*namespace, "checkpoints" as mode, {"tasks": _} as data) | (
+            *namespace,
+            "debug" as mode,
+            {"payload": {"tasks": _}} as data,
+        ):
+            chunk = (*namespace, mode, _visible(mode, data))
+            return {**event, "data": {**event["data"], "chunk": chunk}}
+        case _:
+            return event
+
+
+def _visible(mode: str, data: Json) -> Json:
+    """Return the data of an event without the configs of the server, which name users and their rights."""
+    if mode == "checkpoints":
+        return _visible_checkpoint(data)
+    if mode == "debug" and data.get("type") == "checkpoint":
+        return {**data, "payload": _visible_checkpoint(data["payload"])}
+    return data
+
+
+def _visible_checkpoint(payload: Mapping[str, Json]) -> JsonObject:
+    own, parent = checkpoint_of(payload.get("config")), checkpoint_of(payload.get("parent_config"))
+    return {
+        **payload,
+        "config": None if own is None else {"configurable": own},
+        "parent_config": None if parent is None else {"configurable": parent},
+        "checkpoint": own,
+        "parent_checkpoint": parent,
+        "tasks": [_visible_task(task) for task in payload["tasks"]],
+    }
+
+
+def _visible_task(task: Mapping[str, Json]) -> JsonObject:
+    state: Json = task.get("state")
+    if not isinstance(state, Mapping) or "configurable" not in state:
+        return dict(task)
+    shown = {key: value for key, value in task.items() if key != "state"}
+    return {**shown, "checkpoint": checkpoint_of(cast("JsonMapping", state))}

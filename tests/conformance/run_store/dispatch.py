@@ -1,0 +1,155 @@
+"""A run that is dispatched waits without a home, until a worker that knows its assistant claims it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stores.base import CoordinationStore
+from stores.errors import ConflictError
+from stores.rows import Admission, Outcome, Ownership
+from stores.states import Phase, RunStatus
+from tests.conformance.run_store.case import StoreCase
+from tests.support.builders import (
+    SUCCESS,
+    StoreClock,
+    admitted,
+    cancel,
+    new_worker,
+    row_of,
+    running,
+    worker_row,
+)
+
+
+class Dispatch(StoreCase):
+    @pytest.fixture
+    async def front(self, store: CoordinationStore) -> int:
+        """A worker that only admits."""
+        return await store.register(new_worker(admits_only=True))
+
+    @pytest.fixture
+    async def executor(self, store: CoordinationStore) -> int:
+        return await store.register(new_worker(assistants=("agent",)))
+
+    async def dispatched(
+        self, store: CoordinationStore, front: int, thread: str = "t", **fields: Any
+    ) -> Admission:
+        known = {"assistant_id": "agent", "portable": True, "dispatched": True}
+        return await admitted(store, front, thread, **known, **fields)
+
+    async def test_worker_that_only_admits_is_listed_as_such(
+        self, store: CoordinationStore, front: int, executor: int
+    ) -> None:
+        assert (await worker_row(store, front)).admits_only
+        assert not (await worker_row(store, executor)).admits_only
+
+    async def test_dispatched_run_does_not_take_the_free_thread(
+        self, store: CoordinationStore, front: int
+    ) -> None:
+        admission = await self.dispatched(store, front)
+        assert (admission.holds, admission.fence) == (False, 0)
+        row = await row_of(store, admission.run_id)
+        assert (row.phase, row.owner_epoch, row.home_epoch) == (Phase.waiting, None, None)
+        assert row.waiting
+        assert [step.what for step in await store.transitions(row.run_id)] == ["queued"]
+        assert (await store.tick(front)).free_threads == ()
+        assert await store.claim("t", epoch=front) is None
+        assert await store.claimants("t") == []
+
+    async def test_worker_with_its_assistant_claims_and_executes_it(
+        self, store: CoordinationStore, front: int, executor: int
+    ) -> None:
+        stranger = await store.register(new_worker(assistants=("other",)))
+        first = await self.dispatched(store, front)
+        second = await self.dispatched(store, front, multitask_strategy="enqueue")
+        assert await store.claimants("t") == [executor]
+        assert (await store.tick(executor)).free_threads == ("t",)
+        assert (await store.tick(stranger)).free_threads == ()
+        assert await store.claim("t", epoch=stranger) is None
+        claimed = await store.claim("t", epoch=executor)
+        assert claimed is not None
+        assert claimed.run_id == first.run_id
+        row = await row_of(store, first.run_id)
+        assert (row.owner_epoch, row.fence, row.attempt) == (executor, claimed.fence, 1)
+        assert (await store.tick(executor)).free_threads == ()
+        own = Ownership(first.run_id, "t", executor, claimed.fence)
+        assert await store.start(own, {"kind": "values"}) is not None
+        assert (await store.finish(own, SUCCESS)).next_home == 0, "any worker may claim the next one"
+        claimed = await store.claim("t", epoch=executor)
+        assert claimed is not None
+        assert claimed.run_id == second.run_id
+
+    async def test_strategies_hold_for_dispatched_runs(
+        self, store: CoordinationStore, front: int, executor: int
+    ) -> None:
+        waiting = await self.dispatched(store, front)
+        with pytest.raises(ConflictError):
+            await self.dispatched(store, front)
+        new = await self.dispatched(store, front, multitask_strategy="interrupt")
+        assert [decision.run_id for decision in new.replaced] == [waiting.run_id]
+        assert (await row_of(store, waiting.run_id)).status is RunStatus.interrupted
+        own = await running(store, executor, "u")
+        behind = await self.dispatched(store, front, "u", multitask_strategy="rollback")
+        assert [decision.run_id for decision in behind.replaced] == [own.run_id]
+        assert not (await row_of(store, own.run_id)).settled, "its task has to stop first"
+        assert await store.claim("u", epoch=executor) is None
+        await store.finish(own, Outcome(RunStatus.interrupted))
+        await store.settle(own, SUCCESS, "done")
+        claimed = await store.claim("u", epoch=executor)
+        assert claimed is not None
+        assert claimed.run_id == behind.run_id
+
+    async def test_death_of_the_worker_that_admitted_it_changes_nothing(
+        self, store: CoordinationStore, front: int, executor: int
+    ) -> None:
+        run = await self.dispatched(store, front)
+        await store.retire(front)
+        assert await store.sweep(by=executor, error="dead") == []
+        assert (await row_of(store, run.run_id)).waiting
+        claimed = await store.claim("t", epoch=executor)
+        assert claimed is not None
+        assert claimed.run_id == run.run_id
+
+    async def test_dispatched_run_is_cancelled_while_it_waits(
+        self, store: CoordinationStore, front: int
+    ) -> None:
+        run = await self.dispatched(store, front)
+        decision = await cancel(store, run.run_id)
+        assert (decision.won, decision.settled) == (True, True)
+
+    async def test_queue_deadline_of_a_dispatched_run_runs(
+        self, store: CoordinationStore, front: int, executor: int, clock: StoreClock
+    ) -> None:
+        run = await self.dispatched(store, front, queue_timeout_ms=1000)
+        clock.advance(1)
+        assert [one.run_id for one in (await store.tick(executor)).overdue] == [run.run_id]
+
+    async def test_delayed_dispatched_run_is_claimed_when_due(
+        self, store: CoordinationStore, front: int, executor: int, clock: StoreClock
+    ) -> None:
+        run = await self.dispatched(store, front, delay_ms=1000)
+        assert [step.what for step in await store.transitions(run.run_id)] == ["delayed"]
+        assert (await store.tick(executor)).free_threads == ()
+        clock.advance(1)
+        assert (await store.tick(executor)).free_threads == ("t",)
+        claimed = await store.claim("t", epoch=executor)
+        assert claimed is not None
+        assert claimed.run_id == run.run_id
+
+    async def test_oldest_dispatched_runs_come_first(
+        self, store: CoordinationStore, front: int, executor: int
+    ) -> None:
+        threads = [f"t{number}" for number in (5, 1, 4, 2)]
+        for thread in threads:
+            await self.dispatched(store, front, thread)
+        assert (await store.tick(executor)).free_threads == tuple(threads)
+
+    async def test_admission_that_is_repeated_returns_the_dispatched_run(
+        self, store: CoordinationStore, front: int
+    ) -> None:
+        first = await self.dispatched(store, front, idempotency_key="k", request_hash="h")
+        again = await self.dispatched(store, front, idempotency_key="k", request_hash="h")
+        assert again.run_id == first.run_id
+        assert again.existing is not None

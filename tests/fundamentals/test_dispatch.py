@@ -1,0 +1,152 @@
+"""A worker that only admits: others execute its runs, and it refuses what they could not execute."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator import InvalidArgument, RunContext, RunManager, RunStatus, Settings, open_coordinator
+from tests.support.agents import Agent
+from tests.support.held import hold_answers
+from tests.support.inside import assembly_of
+from tests.support.postgres import Database
+from tests.support.teams import QUICK
+from tests.support.waiting import wait_until
+
+
+class Deployment:
+    """`front` only admits; `workers` execute at most one run each."""
+
+    def __init__(self, agent: Agent, front: RunManager, workers: list[RunManager]) -> None:
+        self.agent, self.front, self.workers = agent, front, workers
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def deployment(
+    request: pytest.FixtureRequest, tmp_path: Path, shared_postgres: Database
+) -> AsyncGenerator[Deployment]:
+    agent = Agent(returns="done")
+    async with AsyncExitStack() as stack:
+        where: dict[str, Any] = {**QUICK, "store": f"sqlite:///{tmp_path / 'runs.db'}"}
+        if request.param == "postgres":
+            url, schema = await stack.enter_async_context(shared_postgres.worker())
+            where |= {"store": url, "postgres_schema": schema}
+
+        async def opened(**settings: Any) -> RunManager:
+            given = Settings(**{**where, **settings})
+            return await stack.enter_async_context(
+                open_coordinator(settings=given, assistants={"agent": agent})
+            )
+
+        front = await opened(admit_only=True)
+        yield Deployment(agent, front, [await opened(max_running=1) for _ in range(2)])
+
+
+async def test_another_worker_executes_the_run(deployment: Deployment) -> None:
+    front, agent = deployment.front, deployment.agent
+    run = await front.create_or_reject("t", "agent", user_id="u", kwargs={"input": 1})
+    assert (run.status, run.store_only) == (RunStatus.pending, True)
+    async with asyncio.timeout(20):
+        await agent.started.wait()
+    assert agent.ctx.request.input == 1
+    assert await front.has_inflight("t")
+    agent.may_end.set()
+    assert await front.wait(run.run_id, timeout=20) == "done"
+    row = await front.runs.get(run.run_id)
+    assert row.owner_epoch in {each.worker.epoch for each in deployment.workers}
+    assert [step.what for step in (await front.runs.explain(run.run_id)).transitions] == [
+        "queued",
+        "claimed",
+        "started",
+        "finished",
+    ]
+    assert {each.epoch: each.admits_only for each in await front.worker.fleet()} == {
+        front.worker.epoch: True,
+        **{each.worker.epoch: False for each in deployment.workers},
+    }
+
+
+async def test_what_no_other_worker_could_execute_is_refused(deployment: Deployment) -> None:
+    front = deployment.front
+
+    async def agent(ctx: RunContext) -> None: ...
+
+    with pytest.raises(InvalidArgument, match="only admits"):
+        await front.create_or_reject("t", "unknown")
+    with pytest.raises(InvalidArgument, match="only admits"):
+        await front.create_or_reject("t")
+    with pytest.raises(InvalidArgument, match="only admits"):
+        await front.create("t", "agent")
+    assert not await front.has_inflight("t")
+    run = await front.create_or_reject("t", "agent")
+    with pytest.raises(InvalidArgument, match="executed by another worker"):
+        front.launch(run, agent)
+    assert await front.cancel(run.run_id, wait=10)
+
+
+async def test_run_whose_caller_is_cancelled_during_its_admission_is_cancelled(
+    deployment: Deployment,
+) -> None:
+    front = deployment.front
+    admitting = hold_answers(front.store, "admit")
+    call = asyncio.create_task(front.create_or_reject("t", "agent"))
+    await admitting.reached.wait()
+    async with asyncio.timeout(20):
+        await deployment.agent.started.wait()  # another worker has it, before the admission is answered
+    call.cancel()
+    admitting.go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    (row,) = await front.runs.recent()
+
+    async def settled() -> bool:
+        return (await front.runs.get(row.run_id)).settled
+
+    await wait_until(settled, description="the run is cancelled on the other worker")
+    assert deployment.agent.cancelled.is_set()
+
+
+async def test_worker_takes_no_run_without_a_place_for_it(deployment: Deployment) -> None:
+    """However many hints and ticks claim at the same time."""
+    front = deployment.front
+    runs = await asyncio.gather(*(front.create_or_reject(f"t{number}", "agent") for number in range(20)))
+
+    async def held() -> int:
+        return sum([(await front.runs.get(run.run_id)).holds_thread for run in runs])
+
+    async def all_hold() -> bool:
+        for worker in deployment.workers:
+            await asyncio.gather(*(assembly_of(worker).shared.queue.claim(f"t{at}") for at in range(20)))
+        number = await held()
+        assert number <= 2
+        return number == 2
+
+    await wait_until(all_hold, description="each worker has a run")
+    deployment.agent.may_end.set()
+    results = await asyncio.gather(*(front.wait(run.run_id, timeout=20) for run in runs))
+    assert results == ["done"] * len(runs)
+
+
+async def test_operations_need_no_other_worker(deployment: Deployment) -> None:
+    front = deployment.front
+    await front.threads.create("t")
+    await front.threads.replace_values("t", {"n": 1})
+    await front.threads.copy("t", "u")
+    assert (await front.threads.get("u")).values == {"n": 1}
+
+
+async def test_worker_whose_runs_no_other_could_execute_does_not_start() -> None:
+    with pytest.raises(InvalidArgument, match="no other worker"):
+        RunManager(settings=Settings(admit_only=True))
+
+
+async def test_worker_whose_runs_no_client_could_follow_does_not_start(tmp_path: Path) -> None:
+    given = Settings(store=f"sqlite:///{tmp_path / 'runs.db'}", admit_only=True, event_log="memory")
+    with pytest.raises(InvalidArgument, match="event_log"):
+        async with open_coordinator(settings=given):
+            pass
