@@ -8,6 +8,7 @@ import asyncio
 import pytest
 
 from coordinator import RunContext, RunFailed, RunManager, RunRecord, assistant
+from tests.fundamentals.test_worker_death import SHORT, hang
 from tests.support.agents import launched, running
 from tests.support.teams import on_every_store
 from tests.support.waiting import wait_until
@@ -164,3 +165,22 @@ async def test_drain_hands_over_what_waits_for_a_place_before_it_has_started(tea
     assert history == ["admitted", "handed over", "adopted", "started", "finished"]
     assert await b.cancel(held.run_id, wait=10)
     await drain
+
+
+@on_every_store
+@pytest.mark.settings(max_running=1, **SHORT)
+@pytest.mark.assistants(waits=waits)
+async def test_run_that_waits_for_a_place_outlives_its_worker(team: list[RunManager]) -> None:
+    """Reported: it ended as an error of its worker although nothing of it had been executed, because its
+    assistant has no retries."""
+    a, b = team
+    held = await a.create_or_reject("t1", "waits", kwargs={"input": "held"})
+    a.launch(held)
+    await wait_until(lambda: held.status == "running", description="the place is taken")
+    waiting = await a.create_or_reject("t2", "waits")
+    a.launch(waiting)
+    await wait_until(lambda: a.worker.waiting_for_place == 1, description="it waits")
+    await hang(a)
+    assert await b.wait(waiting.run_id, timeout=20) == 1, "it had not begun"
+    with pytest.raises(RunFailed, match="dead or lost its lease"):
+        await b.wait(held.run_id, timeout=20)

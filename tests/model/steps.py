@@ -254,8 +254,8 @@ def _reaps(s: State, i: int, w: Worker, scene: Scenario, weak: Weak, *, spare: b
         if j != i and peer.epoch not in s.declared_dead and peer.mode != "gone" and (fair or spare):
             yield Step(f"{i} declares {j} dead", fair, store.declare_dead(s, peer.epoch))
     if "no_sweep" not in weak:
-        if scene.retries and not w.draining:
-            after = store.adopt_attempts(s, w.epoch, scene.retries, weak)
+        if not w.draining:
+            after = store.adopt_attempts(s, w.epoch, scene.portable, scene.retries, weak)
             if after != s:
                 yield Step(f"{i} adopts", True, after)
         after = store.sweep(s, w.epoch, scene.portable, scene.attempts, weak, scene.retries)

@@ -68,13 +68,18 @@ def hand_over(s: State, r: int, epoch: int, fence: int) -> State | None:
     return s.with_run(r, stopped=True)
 
 
-def adopt_attempts(s: State, by: int, retries: int, weak: Weak) -> State:
-    """Become the owner of runs of dead workers that have retries, and of those that were handed over."""
+def _may_continue(run: Run, portable: bool, retries: int) -> bool:
+    left = run.stopped or run.deaths < retries or run.status == "pending"
+    return portable and run.holds and run.status in OPEN and left
+
+
+def adopt_attempts(s: State, by: int, portable: tuple[bool, ...], retries: int, weak: Weak) -> State:
+    """Become the owner of portable runs of dead workers that have retries or have not started, and of those
+    that were handed over."""
     for r, run in enumerate(s.runs):
         leaves = run.stopped and any(w.epoch == run.owner and w.draining for w in s.workers)
         orphan = s.dead(run.owner) or leaves or "adopt_alive" in weak
-        left = run.stopped or run.deaths < retries
-        if run.holds and run.status in OPEN and orphan and left and run.owner != by:
+        if _may_continue(run, portable[r], retries) and orphan and run.owner != by:
             fence = s.fence if "attempt_without_fence" in weak else s.fence + 1
             deaths = run.deaths + (not run.stopped and run.status == "running")
             s = s.with_run(r, owner=by, fence=fence, deaths=deaths, stopped=True)._replace(fence=fence)
@@ -149,8 +154,7 @@ def sweep(
         responsible = run.owner if run.owner != NONE else run.home
         if not run.in_flight or not s.dead(responsible) or (run.waiting and portable[r]):
             continue
-        may_continue = run.stopped or run.deaths < retries
-        if run.holds and run.status in OPEN and may_continue and retries:
+        if _may_continue(run, portable[r], retries):
             continue
         if run.waiting and "drain_keeps_queue" in weak:
             continue

@@ -91,6 +91,12 @@ class Run:
 
     @property
     def may_continue(self) -> bool:
+        """After the death of its worker."""
+        unstarted = self.portable and self.holds and self.status == RunStatus.pending
+        return unstarted or self.outlives_drain
+
+    @property
+    def outlives_drain(self) -> bool:
         return self.portable and self.holds and self.status in OPEN and (self.handed_over or self.retries > 0)
 
     @property
@@ -212,7 +218,7 @@ class Truth:
             self._continued(run, epoch)
         if cause == "orphaned" and old in OPEN and run.may_continue and not run.put_back:
             self.wrong(f"run {run_id} was ended as an orphan, and could be continued")
-        if cause == "shutdown" and old in OPEN and run.may_continue and not run.put_back:
+        if cause == "shutdown" and old in OPEN and run.outlives_drain and not run.put_back:
             self.wrong(f"run {run_id} was ended by a shutdown, and could be continued")
         run.status, run.holds, run.epoch = RunStatus(new), bool(holds), epoch
         if what == "handed over" and holds:

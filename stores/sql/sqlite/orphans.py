@@ -52,9 +52,10 @@ class Orphaned(NamedTuple):
 
     @property
     def may_continue(self) -> bool:
-        """It may have a further attempt: its worker has handed it over, or it has retries left."""
+        """It may have a further attempt: its worker has handed it over, it has retries left, or it has not
+        started, so that nothing is repeated."""
         undecided = not self.decided and bool(self.holds_thread and self.portable)
-        return undecided and (self.stopped_at is not None or self.retries > 0)
+        return undecided and (self.stopped_at is not None or self.retries > 0 or self.status == "pending")
 
 
 _COLUMNS = (

@@ -84,9 +84,8 @@ class Run:
     @property
     def may_continue(self) -> bool:
         """It may have a further attempt. Every worker knows its assistant."""
-        return (
-            self.open and self.holds and self.portable and (self.stopped_at is not None or self.retries > 0)
-        )
+        may = self.stopped_at is not None or self.retries > 0 or self.status == "pending"
+        return self.open and self.holds and self.portable and may
 
     @property
     def to_undo(self) -> bool:

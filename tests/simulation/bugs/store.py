@@ -46,6 +46,10 @@ BUGS = (
     ),
     bug("an-adoption-without-an-answer", (_ATTEMPTS + "sweep", "[] if by is None", "[] if 1")),
     bug("who-drains-continues", (_ATTEMPTS + "_knows", "epoch = ? AND state = 'live'", "epoch = ?")),
+    bug(
+        "an-unstarted-run-needs-retries",
+        (_ORPHANS + "Orphaned.may_continue", ' or self.status == "pending"', ""),
+    ),
     bug("who-leaves-ends-what-could-continue", (_ATTEMPTS + "waits", "if not run.may_continue", "if 1")),
     # -- admission
     bug(

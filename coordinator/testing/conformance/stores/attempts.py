@@ -133,6 +133,16 @@ async def run_that_was_claimed_and_not_started_is_continued(case: StoreCase) -> 
     assert (row.attempt, row.retries) == (1, 1)
 
 
+async def run_that_has_not_started_needs_no_retries(case: StoreCase) -> None:
+    store, (me, peer) = case.store, await _two(case)
+    own = await holding(store, peer, **_KNOWN)
+    await declared_dead(store, peer, by=me)
+    _, adopted = await _adopted(store, me)
+    assert await store.start(adopted, _REF) is not None
+    row = await row_of(store, own.run_id)
+    assert (row.status, row.attempt, row.retries) == (RunStatus.running, 1, 0)
+
+
 async def run_without_retries_or_portability_ends(case: StoreCase) -> None:
     store, (me, peer) = case.store, await _two(case)
     ends = [
@@ -295,6 +305,7 @@ ATTEMPTS: tuple[Check[StoreCase], ...] = checks_of(
     former_owner_writes_nothing_after_the_adoption,
     retries_are_used_up_by_deaths,
     run_that_was_claimed_and_not_started_is_continued,
+    run_that_has_not_started_needs_no_retries,
     run_without_retries_or_portability_ends,
     decided_run_is_never_continued,
     rollback_of_a_second_attempt_undoes_both,

@@ -1,10 +1,11 @@
 -- Further attempts of a run whose worker has died or drains: it keeps its thread, and gets another owner. Between two
 -- attempts the run is open, holds its thread, and `stopped_at` is set.
 
--- It may have a further attempt: its worker has handed it over, or it has retries left.
+-- It may have a further attempt: its worker has handed it over, it has retries left, or it has not started, so that
+-- nothing is repeated.
 CREATE OR REPLACE FUNCTION rc.may_continue(_run rc.runs) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT (_run).holds_thread AND (_run).portable AND (_run).status IN ('pending', 'running')
-        AND ((_run).stopped_at IS NOT NULL OR (_run).retries > 0)
+        AND ((_run).stopped_at IS NOT NULL OR (_run).retries > 0 OR (_run).status = 'pending')
 $$;
 
 -- The run of a dead worker is left to a worker that can continue it: one is registered, or may be soon.
