@@ -67,6 +67,8 @@ class Run:
     """Deaths of its worker that it may still survive."""
     handed_over: bool = False
     """Its attempt has stopped, and no other worker has it yet."""
+    holders: set[int] = field(default_factory=set[int])
+    """Epochs that have held the thread for it."""
     steps: int = 0
     """That it has saved, if it is a run that other workers may continue."""
     due: int | None = None
@@ -90,12 +92,6 @@ class Run:
     same time does not know the run, and releases the thread a moment later."""
 
     @property
-    def may_continue(self) -> bool:
-        """After the death of its worker."""
-        unstarted = self.portable and self.holds and self.status == RunStatus.pending
-        return unstarted or self.outlives_drain
-
-    @property
     def outlives_drain(self) -> bool:
         return self.portable and self.holds and self.status in OPEN and (self.handed_over or self.retries > 0)
 
@@ -114,6 +110,7 @@ class Truth:
     values: dict[str, Any] = field(default_factory=dict[str, Any])
     fences: dict[str, int] = field(default_factory=dict[str, int])
     dead: dict[int, float] = field(default_factory=dict[int, float])
+    signed_off: set[int] = field(default_factory=set[int])
     """Epochs that are dead in the store, and since when."""
     beats: dict[int, float] = field(default_factory=dict[int, float])
     draining: set[int] = field(default_factory=set[int])
@@ -216,11 +213,13 @@ class Truth:
         left = run.holds and not holds
         if what == "adopted" and new in OPEN:
             self._continued(run, epoch)
-        if cause == "orphaned" and old in OPEN and run.may_continue and not run.put_back:
+        if cause == "orphaned" and old in OPEN and self._may_continue(run) and not run.put_back:
             self.wrong(f"run {run_id} was ended as an orphan, and could be continued")
         if cause == "shutdown" and old in OPEN and run.outlives_drain and not run.put_back:
             self.wrong(f"run {run_id} was ended by a shutdown, and could be continued")
         run.status, run.holds, run.epoch = RunStatus(new), bool(holds), epoch
+        if holds and epoch is not None:
+            run.holders.add(epoch)
         if what == "handed over" and holds:
             run.handed_over = True
             if new not in OPEN:
@@ -280,6 +279,13 @@ class Truth:
             run.waiting, run.due = False, None
             if left or run.settled_at is None:
                 run.settled_at = self.now()
+
+    def _may_continue(self, run: Run) -> bool:
+        """After the death of its worker."""
+        if run.status is RunStatus.pending:
+            died = run.holders & self.dead.keys() - self.signed_off
+            return run.portable and run.holds and len(died) < 3
+        return run.outlives_drain
 
     def _continued(self, run: Run, by: int) -> None:
         """Another worker has become the owner of a run for a further attempt."""
@@ -443,7 +449,9 @@ class Truth:
         self.beats[args[0]] = self.now()
 
     def _retire(self, args: Any, kwargs: Any, orphans: list[Orphan], wrote: bool) -> None:
-        self.dead.setdefault(args[0], self.now())
+        if args[0] not in self.dead:
+            self.signed_off.add(args[0])
+            self.dead[args[0]] = self.now()
         self._ended(orphans)
 
     def _fence_worker(self, args: Any, kwargs: Any, fenced: bool, wrote: bool) -> None:
@@ -674,7 +682,7 @@ class Truth:
             run = self.runs[run_id]
             if run.portable and (run.waiting or run.due) and (run.home is None or run.home in self.dead):
                 continue  # all workers have left: the next one takes it over
-            if run.may_continue and run.epoch in self.dead and not run.put_back:
+            if self._may_continue(run) and run.epoch in self.dead and not run.put_back:
                 continue  # so it does this one
             if (
                 status in OPEN or holds or (settled is None and fence)

@@ -15,6 +15,10 @@ PATIENCE = 600_000_000
 (a deployment may be down in between); then it is ended, because its thread waits with it."""
 
 
+DEATHS = 3
+"""A run ends with the third worker that dies before it has started the run, which may be what kills them."""
+
+
 class Orphaned(NamedTuple):
     run_id: str
     thread_id: str
@@ -30,6 +34,8 @@ class Orphaned(NamedTuple):
     retries: int
     stopped_at: int | None
     attempt: int
+    deaths: int
+    """Of its workers, before it has started."""
 
     @property
     def decided(self) -> bool:
@@ -48,19 +54,32 @@ class Orphaned(NamedTuple):
     @property
     def ordinal(self) -> str:
         """The beginning of its error: which attempt has ended, if it is not the first one."""
+        if self.deaths >= DEATHS:
+            return f"{self.deaths} workers have died before they started it. "
         return "" if self.attempt == 1 else f"Attempt {self.attempt} of {self.attempt + self.retries}: "
 
     @property
     def may_continue(self) -> bool:
         """It may have a further attempt: its worker has handed it over, it has retries left, or it has not
         started, so that nothing is repeated."""
-        undecided = not self.decided and bool(self.holds_thread and self.portable)
-        return undecided and (self.stopped_at is not None or self.retries > 0 or self.status == "pending")
+        if self.decided or not (self.holds_thread and self.portable):
+            return False
+        if self.status == "pending":
+            return self.deaths < DEATHS
+        return self.stopped_at is not None or self.retries > 0
 
 
+# Workers that have signed off have fenced themselves.
+_DEATHS = (
+    "CASE WHEN status = 'pending' AND holds_thread THEN"
+    " (SELECT COUNT(DISTINCT w.epoch) FROM transitions t JOIN workers w USING (epoch)"
+    " WHERE t.run_id = runs.run_id AND t.holds_thread AND w.state = 'dead' AND w.fenced_by <> w.epoch)"
+    " ELSE 0 END"
+)
 _COLUMNS = (
     "run_id, thread_id, status, COALESCE(owner_epoch, home_epoch), cancel_action, started_at, rollback_ref,"
-    " COALESCE(rollback_state, ''), holds_thread, assistant_id, portable, retries, stopped_at, attempt"
+    " COALESCE(rollback_state, ''), holds_thread, assistant_id, portable, retries, stopped_at, attempt,"
+    f" {_DEATHS}"
 )
 _UNOWNED = (
     "owner_epoch IS NULL"

@@ -21,6 +21,7 @@ class Worker:
     ttl: int
     lease_until: int
     dead_at: int | None = None
+    signed_off: bool = False
     beats: int = 0
     draining: bool = False
 
@@ -52,6 +53,8 @@ class Run:
     retries: int = 0
     attempt: int = 1
     stopped_at: int | None = None
+    holders: set[int] = field(default_factory=set[int])
+    """Workers that have held the thread for it."""
     fence: int = 0
     seq: int = 0
     action: str | None = None
@@ -80,12 +83,6 @@ class Run:
     def may_save_last(self) -> bool:
         """It must stop without a rollback, so its last save is accepted."""
         return strategies.keeps_last_save(self.status, self.action)
-
-    @property
-    def may_continue(self) -> bool:
-        """It may have a further attempt. Every worker knows its assistant."""
-        may = self.stopped_at is not None or self.retries > 0 or self.status == "pending"
-        return self.open and self.holds and self.portable and may
 
     @property
     def to_undo(self) -> bool:
@@ -217,6 +214,8 @@ class Model:
         new.owner, new.home = (None, epoch) if home else (epoch, None)
         new.not_before = None if new.delay is None else self.now + new.delay
         self.runs[new.run_id] = new
+        if new.holds:
+            new.holders.add(epoch)
         return ("admitted", new.run_id, new.holds, new.fence, new.seq)
 
     def claim(self, thread: str, epoch: int) -> Answer:
@@ -237,6 +236,7 @@ class Model:
         self.threads[thread].fence += 1
         self.threads[thread].used = self.now
         head.holds, head.owner, head.home, head.fence = True, epoch, epoch, self.threads[thread].fence
+        head.holders.add(epoch)
         return (head.run_id, head.fence)
 
     def withdraw(self, run_id: str, epoch: int) -> Answer:
@@ -397,11 +397,11 @@ class Model:
 
     def retire(self, epoch: int) -> Answer:
         if self.alive(epoch):
-            self.workers[epoch].dead_at = self.now
+            self.workers[epoch].dead_at, self.workers[epoch].signed_off = self.now, True
         orphans = [
             run
             for run in self._orphans()
-            if epoch == (run.owner if run.owner is not None else run.home) and not run.may_continue
+            if epoch == (run.owner if run.owner is not None else run.home) and not self._may_continue(run)
         ]
         return self._end_all(orphans, None)
 
@@ -409,7 +409,7 @@ class Model:
         adopter = by if self.alive(by) else None
         orphans = self._orphans()
         ended = self._given_before(by) + self._adopt_attempts(by) if self.live(by) else []
-        rest = [run for run in orphans if not run.may_continue]
+        rest = [run for run in orphans if not self._may_continue(run)]
         ended = sorted([*ended, *self._end_all(rest, adopter)])
         for run in self.runs.values():  # decided beside the slot
             if (
@@ -434,16 +434,26 @@ class Model:
         adopted: list[Any] = []
         for run in self.runs.values():
             owner_leaves = run.stopped_at is not None and not self.live(run.owner)
-            if not run.may_continue or not (owner_leaves or not self.alive(run.owner)):
+            if not self._may_continue(run) or not (owner_leaves or not self.alive(run.owner)):
                 continue
             thread = self.threads[run.thread]
             thread.fence, thread.used = thread.fence + 1, self.now
             started = run.status == "running"
             run.owner, run.fence, run.attempt = by, thread.fence, run.attempt + started
+            run.holders.add(by)
             run.retries -= started and run.stopped_at is None
             run.stopped_at = self.now
             adopted.append((run.run_id, run.status, run.fence))
         return adopted
+
+    def _may_continue(self, run: Run) -> bool:
+        """It may have a further attempt. Every worker knows its assistant."""
+        if not (run.open and run.holds and run.portable):
+            return False
+        died = [
+            w for w in map(self.workers.get, run.holders) if w and w.dead_at is not None and not w.signed_off
+        ]
+        return len(died) < 3 if run.status == "pending" else run.stopped_at is not None or run.retries > 0
 
     def _orphans(self) -> list[Run]:
         def orphaned(run: Run) -> bool:

@@ -48,7 +48,7 @@ BUGS = (
     bug("who-drains-continues", (_ATTEMPTS + "_knows", "epoch = ? AND state = 'live'", "epoch = ?")),
     bug(
         "an-unstarted-run-needs-retries",
-        (_ORPHANS + "Orphaned.may_continue", ' or self.status == "pending"', ""),
+        (_ORPHANS + "Orphaned.may_continue", "self.deaths < DEATHS", "self.retries > 0"),
     ),
     bug("who-leaves-ends-what-could-continue", (_ATTEMPTS + "waits", "if not run.may_continue", "if 1")),
     # -- admission

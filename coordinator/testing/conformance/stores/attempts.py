@@ -143,6 +143,34 @@ async def run_that_has_not_started_needs_no_retries(case: StoreCase) -> None:
     assert (row.status, row.attempt, row.retries) == (RunStatus.running, 1, 0)
 
 
+async def run_that_no_worker_lives_to_start_ends(case: StoreCase) -> None:
+    store, (me, owner) = case.store, await _two(case)
+    own = await holding(store, owner, **_KNOWN)
+    for _ in range(2):
+        await declared_dead(store, owner, by=me)
+        owner = await store.register(new_worker(assistants=("agent",)))
+        await _adopted(store, owner)
+    await declared_dead(store, owner, by=me)
+    [orphan] = await store.sweep(by=me, error="its worker died")
+    assert (orphan.status, orphan.adopted) == (RunStatus.error, None)
+    assert (
+        await row_of(store, own.run_id)
+    ).error == "3 workers have died before they started it. its worker died"
+
+
+async def run_that_waits_outlives_any_number_of_drains(case: StoreCase) -> None:
+    store, (_, owner) = case.store, await _two(case)
+    own = await holding(store, owner, **_KNOWN)
+    for _ in range(5):
+        await store.drain(owner)
+        assert await store.hand_over(own) is not None
+        successor = await store.register(new_worker(assistants=("agent",)))
+        _, own = await _adopted(store, successor)
+        await store.retire(owner, error="it signs off")
+        owner = successor
+    assert await store.start(own, _REF) is not None
+
+
 async def run_without_retries_or_portability_ends(case: StoreCase) -> None:
     store, (me, peer) = case.store, await _two(case)
     ends = [
@@ -306,6 +334,8 @@ ATTEMPTS: tuple[Check[StoreCase], ...] = checks_of(
     retries_are_used_up_by_deaths,
     run_that_was_claimed_and_not_started_is_continued,
     run_that_has_not_started_needs_no_retries,
+    run_that_no_worker_lives_to_start_ends,
+    run_that_waits_outlives_any_number_of_drains,
     run_without_retries_or_portability_ends,
     decided_run_is_never_continued,
     rollback_of_a_second_attempt_undoes_both,

@@ -261,6 +261,8 @@ BEGIN
                                 'worker epoch ' || _epoch || ' is gone') END,
         error = CASE WHEN v_undo THEN 'Rollback failed ' || _attempts || ' times'
                      WHEN decided THEN error
+                     WHEN rc.deaths_before_start(v_run) >= 3
+                     THEN rc.deaths_before_start(v_run) || ' workers have died before they started it. ' || _error
                      WHEN attempt > 1 THEN 'Attempt ' || attempt || ' of ' || attempt + retries || ': ' || _error
                      ELSE _error END,
         rollback_state = CASE WHEN v_undo THEN 'failed' ELSE rollback_state END,

@@ -1,11 +1,21 @@
 -- Further attempts of a run whose worker has died or drains: it keeps its thread, and gets another owner. Between two
 -- attempts the run is open, holds its thread, and `stopped_at` is set.
 
+-- How many of its workers have died before they started the run. Workers that have signed off have fenced themselves.
+CREATE OR REPLACE FUNCTION rc.deaths_before_start(_run rc.runs) RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN (_run).status = 'pending' AND (_run).holds_thread THEN (
+        SELECT count(DISTINCT w.epoch) FROM rc.transitions t JOIN rc.workers w ON w.epoch = t.epoch
+        WHERE t.run_id = (_run).run_id AND t.holds_thread AND w.state = 'dead' AND w.fenced_by <> w.epoch) ELSE 0 END
+$$;
+
 -- It may have a further attempt: its worker has handed it over, it has retries left, or it has not started, so that
--- nothing is repeated.
-CREATE OR REPLACE FUNCTION rc.may_continue(_run rc.runs) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
-    SELECT (_run).holds_thread AND (_run).portable AND (_run).status IN ('pending', 'running')
-        AND ((_run).stopped_at IS NOT NULL OR (_run).retries > 0 OR (_run).status = 'pending')
+-- nothing is repeated. It ends with the third worker that dies before it has started the run, which may be what kills
+-- them.
+CREATE OR REPLACE FUNCTION rc.may_continue(_run rc.runs) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT (_run).holds_thread AND (_run).portable AND CASE (_run).status
+        WHEN 'pending' THEN rc.deaths_before_start(_run) < 3
+        WHEN 'running' THEN (_run).stopped_at IS NOT NULL OR (_run).retries > 0
+        ELSE false END
 $$;
 
 -- The run of a dead worker is left to a worker that can continue it: one is registered, or may be soon.
