@@ -218,7 +218,7 @@ class Truth:
         if cause == "shutdown" and old in OPEN and run.outlives_drain and not run.put_back:
             self.wrong(f"run {run_id} was ended by a shutdown, and could be continued")
         run.status, run.holds, run.epoch = RunStatus(new), bool(holds), epoch
-        if holds and epoch is not None:
+        if holds:
             run.holders.add(epoch)
         if what == "handed over" and holds:
             run.handed_over = True
