@@ -14,6 +14,7 @@ import pytest
 from coverage import Coverage
 
 from coordinator.servers.valkey import ValkeyServer
+from tests.support import time_limits
 from tests.support.forked import close_servers
 from tests.support.pooler import Pooler, pooler
 from tests.support.postgres import Database, database
@@ -28,6 +29,10 @@ NOT_RUN = "NOT RUN: "
 # trusts, it names.
 os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = os.devnull
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(time_limits)
 
 
 @pytest.hookimpl(trylast=True)

@@ -4,7 +4,6 @@ A method of a newer version of the client needs a driver here."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -289,8 +288,7 @@ async def search_items(a: Sdk, b: Sdk, c: Sdk) -> None:
 
 @pytest.mark.parametrize("method", sorted(DRIVERS))
 async def test_method(team: Team, method: str) -> None:
-    async with asyncio.timeout(90):  # a stream of a thread has no end of its own
-        await DRIVERS[method](*team)
+    await DRIVERS[method](*team)
 
 
 async def test_every_method_has_a_driver() -> None:
