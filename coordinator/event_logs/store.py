@@ -41,11 +41,11 @@ POLL_FAR = 0.05
 """The same for a store on a server."""
 FOLLOWED = 20.0
 """Seconds for which a mark as followed is valid. It is renewed after half of them."""
+LONGEST_REST = 0.5
+"""Seconds after which the loss of the notifier's announcements is detected."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.3
 """Seconds between two attempts. Short, because a follower waits for the end of a log for half a second."""
-_LONGEST_REST = 0.5
-"""Seconds after which the loss of the notifier's announcements is detected."""
 _SLOW = 1.0
 """Seconds after which a write without an answer counts as an outage of the store."""
 
@@ -275,7 +275,7 @@ class StoreEventLog:
     async def _rest(self, until: float, version: int | None) -> None:
         """Waits until the next mark or poll is due, or the set of followed runs changes."""
         poll = POLL_FAR if version is None else POLL
-        rest = min(max(until - _now(), POLL_FAR), _LONGEST_REST) if self._notifier.announces else poll
+        rest = min(max(until - _now(), POLL_FAR), LONGEST_REST) if self._notifier.announces else poll
         with suppress(TimeoutError):
             async with asyncio.timeout(rest):
                 await self._followers_changed.wait()

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -15,6 +16,7 @@ from coordinator.notifiers.local import LocalNotifier
 from coordinator.servers.valkey import ValkeyServer
 from coordinator.testing.conformance import EVENT_LOG, Check
 from coordinator.testing.conformance.event_logs import entry, ids
+from stores.events import EventStore
 from stores.sqlite import SQLiteStore
 from tests.support.builders import fence_epoch, new_worker, running
 from tests.support.inside import backlog_of
@@ -107,6 +109,84 @@ async def test_what_waits_for_the_store_is_bounded(tmp_path: Path, monkeypatch: 
         await log.aclose()
         stored = await ids(StoreEventLog(store, LocalNotifier(), ttl=60), own.run_id)
         assert stored == [f"{own.fence}-{number}" for number in range(1, taken + 2)]
+
+
+async def test_event_that_waits_for_a_batch_is_written_with_the_end_of_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits without blocking the event loop."""
+    monkeypatch.setattr("coordinator.event_logs.store.LAZY", 3600)
+    async with on_sqlite(tmp_path / "runs.db") as store:
+        own = await running(store, await store.register(new_worker()))
+        log = StoreEventLog(store, LocalNotifier(), ttl=60)
+        await log.append("t", own.run_id, entry(own.fence, 1))
+        await asyncio.sleep(0.01)  # the writer has begun to wait
+        assert backlog_of(log)
+        log.close("t", own.run_id, entry(own.fence, 2))
+        async with asyncio.timeout(10):
+            await log.flushed("t", own.run_id)
+        stored = await ids(StoreEventLog(store, LocalNotifier(), ttl=60), own.run_id)
+        assert stored == [f"{own.fence}-{number}" for number in (1, 2)]
+        await log.aclose()
+
+
+class Announcing(LocalNotifier):
+    """As the notifier of a store or of Redis that is connected."""
+
+    @property
+    def announces(self) -> bool:
+        return True
+
+
+class Marked:
+    """The followers' side of a store: records the marks."""
+
+    def __init__(self) -> None:
+        self.marks: list[list[str]] = []
+
+    async def follow_runs(self, run_ids: list[str], *, seconds: float, logs: bool) -> None:
+        self.marks.append(run_ids)
+
+
+@pytest.fixture
+def marked() -> Marked:
+    return Marked()
+
+
+@pytest.fixture
+def followable(marked: Marked, monkeypatch: pytest.MonkeyPatch) -> StoreEventLog:
+    """Rests so long that only its followers wake it."""
+    for name in ("LONGEST_REST", "FOLLOWED"):
+        monkeypatch.setattr(f"coordinator.event_logs.store.{name}", 3600.0)
+    return StoreEventLog(cast("EventStore", marked), Announcing(), ttl=60)
+
+
+def watchers() -> list[asyncio.Task[Any]]:
+    return [task for task in asyncio.all_tasks() if task.get_name() == "watching event logs"]
+
+
+async def test_followed_runs_are_watched_once_until_their_last_follower_leaves(
+    followable: StoreEventLog, marked: Marked
+) -> None:
+    followers = [AsyncExitStack() for _ in range(3)]
+    for follower in followers:
+        await follower.enter_async_context(followable.followed("t", "r"))
+        assert len(watchers()) == 1
+    await wait_until(lambda: marked.marks, description="the store has the mark")
+    for number, follower in enumerate(followers):
+        assert len(watchers()) == 1
+        async with followable.followed("t", f"other {number}"):
+            await wait_until(lambda n=number: len(marked.marks) == n + 2, description="it is marked too")
+        await follower.aclose()
+    await wait_until(lambda: not watchers(), description="nothing is watched any more")
+    assert marked.marks == [["r"], ["other 0"], ["other 1"], ["other 2"]]
+
+
+async def test_closed_log_watches_for_no_follower(followable: StoreEventLog, marked: Marked) -> None:
+    await followable.aclose()
+    async with followable.followed("t", "r"):
+        assert not watchers()
+    assert not marked.marks
 
 
 async def test_the_slot_refuses_an_older_fence_before_the_new_one_has_emitted(

@@ -55,11 +55,13 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Limits) -> Generator[N
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
+    __tracebackhide__ = True
     yield from _until_raised(item)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    __tracebackhide__ = True
     yield from _until_raised(item)
 
 
@@ -68,6 +70,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
     """pytest cancels all limits of a test that has failed: its teardown has them anew."""
     if _limits in item.stash and signal.getitimer(signal.ITIMER_REAL)[0] == 0:
         item.config.hook.pytest_timeout_set_timer(item=item, settings=item.stash[_limits])
+    __tracebackhide__ = True
     yield from _until_raised(item)
 
 
@@ -94,6 +97,7 @@ def _repeat() -> None:
 
 def _until_raised(item: pytest.Item) -> Generator[None]:
     """A signal that came later would end pytest itself, which reports the failure."""
+    __tracebackhide__ = True
     try:
         yield
     except BaseException:

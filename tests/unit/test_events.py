@@ -144,6 +144,18 @@ async def test_the_number_of_an_event_that_is_never_taken_is_used_up(
     assert len(caplog.records) == 1, "logged once, not for every event"
 
 
+async def test_events_that_are_lost_after_others_were_appended_are_logged_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = Unreliable()
+    writer = writer_to(log)
+    log.answers = [Appended.refused, Appended.done, Appended.late]
+    for number in range(3):
+        await writer.append(OWN, "custom", str(number))
+    assert ["the log refuses them" in caplog.text, "they arrived out of order" in caplog.text] == [True, True]
+    assert len(caplog.records) == 2
+
+
 async def test_each_fence_counts_from_one() -> None:
     log = LocalEventLog()
     writer = writer_to(log)

@@ -315,6 +315,22 @@ class Children(StoreCase):
             row = await row_of(store, run_id)
             assert (row.status, row.parent_run_id) == (RunStatus.pending, None)
 
+    @pytest.mark.parametrize("recorded", [False, True])
+    async def test_run_that_replaces_a_run_remains_the_child_of_a_parent_that_it_does_not_end(
+        self, store: CoordinationStore, me: int, recorded: bool
+    ) -> None:
+        """A parent on another thread, or one whose success is recorded while it still holds the thread."""
+        parent = await running(store, me, "a")
+        if recorded:
+            assert await store.update_status(parent.run_id, "success")
+        else:
+            await running(store, me, "b")
+        thread = "a" if recorded else "b"
+        child = await admitted(store, me, thread, parent_run_id=parent.run_id, multitask_strategy="interrupt")
+        assert len(child.replaced) == 1
+        assert not child.ended(parent.run_id)
+        assert (await row_of(store, child.run_id)).parent_run_id == parent.run_id
+
     async def test_their_own_ends_stand(self, store: CoordinationStore, me: int, peer: int) -> None:
         parent = await running(store, me, "a")
         child = await running(store, peer, "b", parent_run_id=parent.run_id)
