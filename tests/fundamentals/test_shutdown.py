@@ -23,6 +23,17 @@ async def test_run_that_finishes_within_the_grace_keeps_its_success(alone: RunMa
     assert run.status is RunStatus.success
 
 
+async def test_health_names_the_state_of_the_worker() -> None:
+    manager = RunManager()
+    states = [(await manager.worker.health()).state]
+    await manager.open()
+    states.append((await manager.worker.health()).state)
+    await manager.shutdown()
+    states.append((await manager.worker.health()).state)
+    await manager.aclose()
+    assert states == ["unregistered", "live", "draining"]
+
+
 async def test_run_that_finishes_while_it_unwinds_keeps_its_success(alone: RunManager) -> None:
     run, begun = await alone.create_or_reject("t"), asyncio.Event()
 

@@ -19,7 +19,8 @@ from stores.rows import Outcome, Ownership
 from stores.sql.postgres import threads
 from stores.sql.postgres.calls import Call, Query, scalar
 from stores.states import CancelAction, Cause, RunStatus
-from tests.support.builders import SUCCESS, admitted, cancel, fence_epoch, new_worker, sql_of
+from stores.webhooks import Shares
+from tests.support.builders import SUCCESS, admitted, cancel, fence_epoch, new_worker, running, sql_of
 from tests.support.inside_stores import connect_as, pool_of
 from tests.support.postgres import Database
 
@@ -338,3 +339,27 @@ async def test_patch_gives_up_where_others_are_always_faster(
     monkeypatch.setattr(threads, "metadata", stale)
     with pytest.raises(StoreUnavailable, match="all the time"):
         await store.patch_thread("t", ThreadPatch({"a": 1}), user_id=None)
+
+
+@pytest.mark.parametrize("shares", [None, Shares(2, {})], ids=["oldest first", "in turn"])
+async def test_claim_of_webhooks_passes_over_those_that_another_worker_is_claiming(
+    opened: Callable[[int], Awaitable[Stores]], shares: Shares | None
+) -> None:
+    (store,) = await opened(1)
+    me = await store.register(new_worker())
+    for user_id in ("u", None):
+        own = await running(store, me, f"of {user_id}", webhook="https://example.com/hook", user_id=user_id)
+        await store.finish(own, SUCCESS)
+
+    async def claim() -> set[str | None]:
+        claimed = await store.claim_webhooks(epoch=me, lease=40, limit=10, shares=shares)
+        return {webhook.user_id for webhook in claimed}
+
+    claiming = await connect_as(store)
+    try:
+        async with claiming.transaction(), asyncio.timeout(10):
+            await claiming.execute(f"SELECT FROM {store.schema}.webhooks FOR UPDATE")
+            assert await claim() == set()
+    finally:
+        await claiming.close()
+    assert await claim() == {"u", None}

@@ -21,12 +21,21 @@ class Mutant:
     end: int
     before: str
     after: str
+    line_text: str
+    """The line on which the change begins, because `before` may stand in a function more than once."""
 
     @property
     def id(self) -> str:
-        """Stable while the changed code and its function keep their text; line numbers may move."""
-        parts = (self.path, self.function, self.kind, self.before, self.after)
+        """Stable while the changed code and its line keep their text; line numbers may move."""
+        parts = (self.path, self.function, self.kind, self.line_text, self.before, self.after)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
+
+    @classmethod
+    def at(cls, path: str, text: str, kind: str, function: str, start: int, end: int, after: str) -> Mutant:  # noqa: PLR0917
+        """Builds the mutant of a file with this text."""
+        line, begin = text.count("\n", 0, start) + 1, text.rfind("\n", 0, start) + 1
+        line_text = text[begin:].partition("\n")[0].strip()
+        return cls(path, kind, function, line, start, end, text[start:end], after, line_text)
 
     def applied(self, text: str) -> str:
         assert text[self.start : self.end] == self.before, f"{self.path} has changed"

@@ -62,16 +62,12 @@ class _Changes:
 
     def _mutant(self, function: str, kind: str, node: ast.expr | ast.stmt, after: str) -> Mutant:
         start, end = self._span(node)
-        return Mutant(self._path, kind, function, node.lineno, start, end, self._text[start:end], after)
+        return Mutant.at(self._path, self._text, kind, function, start, end, after)
 
     def _sql(self, function: str, node: ast.Constant) -> Iterator[Mutant]:
         start, end = self._span(node)
         for kind, first, last, after in changes_of_sql(self._text[start:end]):
-            before, line = (
-                self._text[start + first : start + last],
-                node.lineno + self._text.count("\n", start, start + first),
-            )
-            yield Mutant(self._path, kind, function, line, start + first, start + last, before, after)
+            yield Mutant.at(self._path, self._text, kind, function, start + first, start + last, after)
 
 
 def _inside_functions(tree: ast.AST, name: str = "") -> Iterator[tuple[str, ast.AST]]:

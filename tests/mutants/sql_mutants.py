@@ -48,8 +48,7 @@ def sql_mutants(path: str, text: str) -> list[Mutant]:
     for kind, start, end, after in [*changes_of_sql(text), *_removals(text)]:
         function = next((name for begin, name in reversed(functions) if begin < start), "")
         if function:
-            line = text.count("\n", 0, start) + 1
-            mutants.append(Mutant(path, kind, function, line, start, end, text[start:end], after))
+            mutants.append(Mutant.at(path, text, kind, function, start, end, after))
     return mutants
 
 

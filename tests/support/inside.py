@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from coordinator.events.window import Window
     from coordinator.gateway.metrics import Metrics
     from coordinator.gateway.middleware.rate import Buckets
+    from coordinator.gateway.server.failures import CannotServe
+    from coordinator.gateway.server.supervisor import Supervisor
     from coordinator.notifiers.postgres import PostgresNotifier
     from coordinator.notifiers.redis import RedisNotifier
     from coordinator.redis.canary import Canary
@@ -322,6 +324,12 @@ def forget_random_bytes() -> None:
 async def serve_on(server: uvicorn.Server, listener: socket.socket) -> None:
     """Serves without handlers of signals, which belong to the process of the tests."""
     await server._serve([listener])
+
+
+def count_failed_starts(supervisor: Supervisor, error: CannotServe, count: int) -> None:
+    """As if its workers had failed to start so often in succession. Raises what ends the supervisor."""
+    for _ in range(count):
+        supervisor._count_failed_start(error)
 
 
 def user_of(server: PostgresServer) -> int | None:

@@ -55,6 +55,17 @@ $$;"""
     }
 
 
+def test_same_change_on_another_line_is_another_mutant() -> None:
+    text = "def f(a, b):\n    b += 1\n    a += 1\n"
+    moved = "\n\n" + text
+    first, second = (mutant.id for mutant in python_mutants("f.py", text) if mutant.kind == "constant")
+    assert first != second
+    assert [mutant.id for mutant in python_mutants("f.py", moved) if mutant.kind == "constant"] == [
+        first,
+        second,
+    ]
+
+
 @pytest.fixture(scope="module")
 def sample() -> list[tuple[str, str]]:
     """Path and text of 200 mutants of the core."""

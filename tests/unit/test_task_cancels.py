@@ -171,6 +171,19 @@ class TestATaskOfACaller:
         await ended(task)
         assert cancels == 0
 
+    async def test_gets_none_of_ours_once_that_is_stopped(self) -> None:
+        """Also if it continues after the cancel of its maker."""
+        code = Code(swallows=1)
+        await asyncio.sleep(0)
+        code.task.cancel("by its maker")
+        await wait_until(lambda: code.cancels, description="it is swallowed")
+        cancelled(code.task, foreign=True).stop()
+        code.task.uncancel()
+        await asyncio.sleep(FORCE_AFTER / 8)
+        assert code.cancels == ["by its maker"]
+        code.task.cancel()
+        await ended(code.task)
+
     @pytest.mark.parametrize("taken_back", [True, False], ids=["taken back", "counted for ever"])
     async def test_gets_ours_if_it_goes_on(self, taken_back: bool) -> None:
         messages = list[Any]()

@@ -192,6 +192,16 @@ async def test_failed_attempt_is_retried_with_the_same_id(manager: RunManager, e
     assert [event.error for event in failed] == ["answered with status 500", "answered with status 300"]
 
 
+async def test_retry_is_sent_when_it_is_due_and_not_with_the_next_poll(manager: RunManager) -> None:
+    seldom = Deliverer(manager.webhooks, manager.assistants, quick(webhook_poll=3600))
+    async with receiving(500, 204) as receiver:
+        run_id = await run(manager, receiver.url)
+        await manager.wait(run_id)
+        async with seldom.running():
+            row = await ended(manager, run_id)
+    assert (row.state, row.attempts) == (WebhookState.delivered, 2)
+
+
 async def test_webhook_is_dead_after_its_last_attempt_and_can_be_revived(
     manager: RunManager, events: list[Event], caplog: pytest.LogCaptureFixture
 ) -> None:

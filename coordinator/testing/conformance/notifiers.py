@@ -150,6 +150,15 @@ async def many_signals_wake_once(make: MakeNotifier) -> None:
         assert not await wakeup.wait(0.01)
 
 
+async def hint_wakes_the_followers_of_its_run_at_once(make: MakeNotifier) -> None:
+    """Without the transport: when `hint` returns, they do not wait any more."""
+    notifier = (await Worker(make()).start(1)).notifier
+    async with notifier.watch("t", "r") as follower, notifier.watch("t", "another run") as other:
+        notifier.hint("t", "r", (1, 1))
+        assert await follower.wait(0), "a follower of the run is not woken"
+        assert not await other.wait(0), "a follower of another run on the thread is woken"
+
+
 async def wait_without_a_signal_times_out(make: MakeNotifier) -> None:
     async with make().watch("t") as wakeup:
         assert not await wakeup.wait(0.01)
@@ -261,6 +270,7 @@ NOTIFIER: tuple[Check[MakeNotifier], ...] = (
         watcher_is_woken,
         signal_between_subscribing_and_waiting_is_not_lost,
         many_signals_wake_once,
+        hint_wakes_the_followers_of_its_run_at_once,
         wait_without_a_signal_times_out,
         signals_of_other_threads_do_not_wake_the_watcher,
         end_of_one_watcher_does_not_unsubscribe_the_other,

@@ -428,6 +428,14 @@ class Webhooks(StoreCase):
         left = await claimed(100, Shares(100, {}))
         assert {one.run_id for one in (*got, *left)} == set(runs), "they are claimed once"
 
+    async def test_users_that_take_turns_get_what_is_due_at_this_moment(
+        self, store: CoordinationStore, hooks: WebhookStore, me: int
+    ) -> None:
+        for user in ("a", None):
+            await store.finish(await running(store, me, f"of {user}", webhook=URL, user_id=user), SUCCESS)
+        claimed = await hooks.claim_webhooks(epoch=me, lease=LEASE, limit=10, shares=Shares(2, {}))
+        assert {webhook.user_id for webhook in claimed} == {"a", None}
+
     # -- what becomes of the dead
 
     async def test_the_dead_are_revived_with_all_attempts_before_them(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import socket
 import sys
+from contextlib import closing
 
 import pytest
 
 from coordinator.gateway.server.backoff import STEADY, Backoff
+from coordinator.gateway.server.channel import Orders
 from coordinator.gateway.server.failures import CannotServe
 from coordinator.gateway.server.listening import Listening
+from coordinator.gateway.server.supervisor import MAX_FAILED_STARTS, Supervisor
+from tests.support.inside import count_failed_starts
 
 
 def connects(port: int) -> bool:
@@ -69,3 +73,18 @@ def test_backoff_grows_to_a_bound_and_resets_after_steady_service() -> None:
     assert [backoff.next(0) for _ in range(9)] == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
     assert backoff.next(STEADY) == 0
     assert backoff.next(STEADY - 1) == 0.5
+
+
+async def test_server_whose_workers_cannot_be_started_again_gives_up_with_exit_status_1() -> None:
+    """And not with 2, as for a mistake in its options."""
+
+    async def orders(slot: int) -> Orders:
+        raise AssertionError("no worker is started")
+
+    with closing(Listening("127.0.0.1", 0, 2)) as listening:
+        supervisor = Supervisor(listening, orders, slots=2, announce=print)
+        error = CannotServe("importing 'mine' raised ModuleNotFoundError")
+        count_failed_starts(supervisor, error, MAX_FAILED_STARTS - 1)
+        with pytest.raises(CannotServe, match=r"gave up after 10 failed starts .* importing 'mine'") as last:
+            count_failed_starts(supervisor, error, 1)
+    assert last.value.code == 1

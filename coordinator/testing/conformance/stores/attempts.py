@@ -293,6 +293,7 @@ async def cancel_of_a_run_between_attempts_is_settled_by_its_owner(case: StoreCa
     await store.drain(peer)
     await store.hand_over(own)
     await cancel(store, own.run_id)
+    assert not (await row_of(store, own.run_id)).between_attempts, "a cancelled run gets no further attempt"
     assert own.run_id in (await store.tick(peer)).cancelled
     assert await store.sweep(by=me, error="dead") == []
     assert (await store.finish(own, ENDED)).status is RunStatus.interrupted
