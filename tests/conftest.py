@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import os
-from collections import Counter
 from collections.abc import AsyncGenerator, Generator
 from uuid import uuid4
 
@@ -16,6 +15,7 @@ from coverage import Coverage
 from coordinator.servers.valkey import ValkeyServer
 from tests.support import time_limits
 from tests.support.forked import close_servers
+from tests.support.order import long_files_first
 from tests.support.pooler import Pooler, pooler
 from tests.support.postgres import Database, database
 from tests.support.proxy import Proxy
@@ -37,12 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the files, those that take long come first: what is begun last keeps one
-    of them at work when there is nothing left for the others."""
     if "PYTEST_XDIST_WORKER" in os.environ:
-        tests = Counter(item.path for item in items)
-        slow = {item.path for item in items if item.get_closest_marker("slow")}
-        items.sort(key=lambda item: (item.path not in slow, -tests[item.path]))
+        long_files_first(items)
 
 
 def pytest_collection_finish() -> None:

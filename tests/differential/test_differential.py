@@ -44,6 +44,7 @@ PORTS: tuple[type, ...] = (
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 @pytest.mark.usefixtures("untraced")
 async def test_stores_answer_every_call_alike(shared_postgres: Database) -> None:
     report = await compare(shared_postgres, range(36), steps=80)

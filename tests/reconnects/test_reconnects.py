@@ -8,6 +8,7 @@ from tests.reconnects.__main__ import campaign
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
 async def test_no_event_is_lost_or_doubled_by_clients_that_come_back(store: str) -> None:
     assert await campaign(store, 60)
