@@ -286,7 +286,8 @@ class WorkerStore(Protocol):
         ...
 
     async def workers(self, *, alive_only: bool = True, counted: bool = True) -> list[WorkerRow]:
-        """Oldest first. `counted=False` leaves `holding` at 0: counting reads every thread that is held."""
+        """Oldest first. `counted=False` leaves `holding` and `stopping` at 0: counting reads every
+        thread that is held."""
         ...
 
     async def tick(self, epoch: int, executing: Collection[str] = ()) -> Tick:

@@ -197,6 +197,8 @@ class WorkerRow:
     expired: bool
     proof: str | None = None
     admits_only: bool = False
+    stopping: int = 0
+    """Its runs that were cancelled and have not stopped."""
 
 
 @dataclass(frozen=True, slots=True)

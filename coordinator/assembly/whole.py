@@ -149,6 +149,7 @@ class Assembly:
             reaper=self.reaper,
             outbox=shared.outbox,
             refusals=self.runs.settlement.refusals,
+            overdue=self.runs.settlement.overdue,
             projector=self.projector,
             clock=shared.clocks.boottime,
         )

@@ -165,6 +165,7 @@ def worker_document(worker: WorkerRow, *, exited: bool) -> Document:
         "expired": worker.expired,
         "gone": exited,
         "holding": worker.holding,
+        "stopping": worker.stopping,
         "heartbeats": worker.hb_seq,
         "lease_ttl": worker.ttl_ms / 1000,
         "lease_until": iso(worker.lease_until),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,6 +11,7 @@ from coordinator.cli import screen
 from coordinator.cli.access import observing, run_or_fail
 from coordinator.cli.documents import receipt_document, run_document, transition_document
 from coordinator.cli.failures import DONE
+from coordinator.cli.how_ended import forced, unstopped
 from coordinator.cli.text import short, span
 from coordinator.cli.tracebacks import traceback_location
 from coordinator.resources.runs import Explanation
@@ -57,7 +59,8 @@ async def explain(settings: Settings, run_id: str, *, as_json: bool) -> int:
     screen.show_lines([_headline(explanation), day])
     lines = [_cells(step, steps[index - 1] if index else None) for index, step in enumerate(steps)]
     screen.show_table(_COLUMNS, lines, none="its history was pruned", spare=("FENCE", "EPOCH", "AFTER"))
-    screen.show_lines(_behind(explanation.pending_changes))
+    still = unstopped(explanation.run, time.time_ns() // 1000) or forced(explanation.run, steps)
+    screen.show_lines([*([] if still is None else [still]), *_behind(explanation.pending_changes)])
     if explanation.run.error is not None:
         screen.show_lines(["", f"error: {short(explanation.run.error, 2000)}"])
     if traceback is not None:

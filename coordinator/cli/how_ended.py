@@ -1,10 +1,11 @@
-"""How a run ended, from its row and its history."""
+"""How a run ended, or why it has not, from its row and its history."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
 
+from coordinator.cli.text import span
 from coordinator.schemas import CancelAction, Cause, Phase
 from stores.rows import RunRow, Transition
 
@@ -38,6 +39,25 @@ _SENTENCES = {
     EndedBy.force: "force: its task did not stop and may still execute; its writes are refused",
     EndedBy.dead_worker: "other workers: its worker died or lost its lease",
 }
+
+
+def unstopped(row: RunRow, now: int) -> str | None:
+    """A sentence for a run that was cancelled and whose task has not stopped; None for others. `now`:
+    microseconds since 1970."""
+    if not row.cancelling or row.cancel_requested_at is None or row.stopped_at is not None:
+        return None
+    ago = span((now - row.cancel_requested_at) / 1e6)
+    return f"cancelled {ago} ago: its task has not stopped, on worker epoch {row.owner_epoch}"
+
+
+def forced(row: RunRow, history: Iterable[Transition]) -> str | None:
+    """A sentence for a run that was settled by force; None for others."""
+    if ended_by(row, history) is not EndedBy.force:
+        return None
+    return (
+        f"its task did not stop and may still execute on worker epoch {row.owner_epoch}; its writes are"
+        " refused"
+    )
 
 
 def sentence(end: EndedBy | None) -> str | None:

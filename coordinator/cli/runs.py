@@ -12,7 +12,7 @@ from coordinator.cli.access import observing, run_or_fail
 from coordinator.cli.documents import run_document, run_in_full
 from coordinator.cli.failures import DONE, note
 from coordinator.cli.filters import TIME, micros_of, pairs_of
-from coordinator.cli.how_ended import ended_by, sentence
+from coordinator.cli.how_ended import ended_by, sentence, unstopped
 from coordinator.cli.ids import optional_id
 from coordinator.cli.text import age, clock, pretty, short, span
 from coordinator.cli.tracebacks import traceback_location
@@ -159,7 +159,7 @@ async def show_run(settings: Settings, run_id: str, *, as_json: bool) -> int:
 
 
 def _pairs(row: RunRow, position: int | None) -> list[tuple[str, object]]:
-    cancelled = None
+    cancelled, now = None, time.time_ns() // 1000
     if row.cancel_action is not None:
         by = f" by {row.cancel_actor}" if row.cancel_actor else ""
         why = f": {row.cancel_reason}" if row.cancel_reason else ""
@@ -181,8 +181,9 @@ def _pairs(row: RunRow, position: int | None) -> list[tuple[str, object]]:
         ("started", clock(row.started_at)),
         ("ended", clock(row.ended_at)),
         ("settled", clock(row.settled_at)),
-        ("took", took(row, time.time_ns() // 1000)),
+        ("took", took(row, now)),
         ("cancelled", cancelled),
+        ("stopping", unstopped(row, now)),
         ("rollback", row.rollback_state),
         ("error", row.error),
     ]

@@ -17,7 +17,9 @@ from coordinator.workers.identity import slot_of
 from stores.rows import WorkerRow
 from stores.states import WorkerState
 
-COLUMNS = ("EPOCH", "SLOT", "STATE", "HOLDS", "LEASE", "UP", "HOST", "PID", "VERSION", "WORKER")
+COLUMNS = (
+    "EPOCH", "SLOT", "STATE", "HOLDS", "STOPPING", "LEASE", "UP", "HOST", "PID", "VERSION", "WORKER",
+)  # fmt: skip
 
 
 async def list_workers(settings: Settings, *, everyone: bool, as_json: bool) -> int:
@@ -35,7 +37,10 @@ async def list_workers(settings: Settings, *, everyone: bool, as_json: bool) -> 
     else:
         lines = [worker_line(row, exited=row.epoch in exited) for row in rows]
         screen.show_table(
-            COLUMNS, lines, none=f"no workers in {settings.shown_store}", spare=("WORKER", "VERSION", "UP")
+            COLUMNS,
+            lines,
+            none=f"no workers in {settings.shown_store}",
+            spare=("WORKER", "VERSION", "UP", "STOPPING"),
         )
     return DONE
 
@@ -100,6 +105,7 @@ def worker_line(row: WorkerRow, *, exited: bool) -> list[object]:
         slot_of(row.worker_id),
         f"{screen.state(state)}, admits only" if row.admits_only and not dead else screen.state(state),
         row.holding,
+        row.stopping,
         lease,
         None if dead else span((now - row.started_at) / 1e6),
         row.host,

@@ -66,6 +66,7 @@ _WORKER_GAUGES = {
     "open_answers": "Open streams and long responses",
     "thread_jobs": "Thread jobs that run or wait for a thread",
     "outliving_thread_jobs": "Thread jobs whose run has ended",
+    "overdue_runs": "Runs that were force-settled and whose work still executes",
     "unreadable_rows": "Rows of the store that the worker could not read and left out of lists",
 }
 
@@ -170,6 +171,7 @@ class Metrics:
             "open_answers": self._watchers.open,
             "thread_jobs": not_a_number if health.thread_jobs is None else health.thread_jobs,
             "outliving_thread_jobs": len(health.outliving),
+            "overdue_runs": len(health.overdue),
             "unreadable_rows": health.unreadable_rows,
         }
         for name, gauge in self._worker_gauges.items():

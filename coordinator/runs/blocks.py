@@ -114,6 +114,8 @@ class Blocks:
     ) -> None:
         """Settles the run. From here on the task is its caller's alone: no decision cancels it any more."""
         _stop_cancels(entry)
+        if (task := entry.record.task) is not None:
+            self._settlement.overdue.over(entry, task)
         entry.record.task = None
         cancelled = isinstance(error, asyncio.CancelledError)
         outcome = _outcome_of(entry, ending, error)

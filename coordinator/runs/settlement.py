@@ -22,6 +22,7 @@ from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs, through
 from coordinator.runs.kept import Result
 from coordinator.runs.outcomes import stack_of
+from coordinator.runs.overdue import Overdue
 from coordinator.runs.refusals import FORESEEN, Refusals
 from coordinator.runs.registry import Registry
 from coordinator.runs.states import Lost
@@ -68,6 +69,7 @@ class Settlement:
         self._telemetry, self._stamps, self._force_after = telemetry, stamps, force_after
         self.forced = 0
         """The number of runs of this worker that were settled by force."""
+        self.overdue = Overdue(telemetry)
         self.refusals = Refusals()
         """Ends that the store refuses."""
 
@@ -285,6 +287,10 @@ class Settlement:
             return
         work.give_up()
         self.forced += 1
-        stack = stack_of(entry)
-        self._telemetry.emit(RunForced(record.run_id, record.thread_id, self._force_after, stack))
+        self._telemetry.emit(
+            RunForced(
+                record.run_id, record.thread_id, self._force_after, stack_of(entry), record.assistant_id
+            )
+        )
+        self.overdue.add(entry)
         self.conclude_soon(entry, None)

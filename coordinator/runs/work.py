@@ -12,12 +12,15 @@ from stores.tasks import AnyFuture
 
 
 class Force:
-    """The time limit for cancelled work to stop. `over` is done if it expired."""
+    """The time limit for cancelled work to stop. `over` is done if it expired. `since`: when the work was to
+    stop (s, clock of the loop)."""
 
-    __slots__ = ("over", "timer")
+    __slots__ = ("over", "since", "timer")
 
     def __init__(self) -> None:
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self.over: asyncio.Future[None] = loop.create_future()
+        self.since = loop.time()
         self.timer: asyncio.TimerHandle | None = None
 
     def stop(self) -> None:

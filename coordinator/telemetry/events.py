@@ -68,10 +68,19 @@ class RunSettled(RunEvent):
 
 @dataclass(frozen=True, slots=True)
 class RunForced(RunEvent):
-    """The task ignored its cancel for `after` s; its thread was freed by force, and its fence is stale."""
+    """The task ignored its cancel for `after` s; its thread was freed by force, and its fence is stale. It
+    occupies its place of the worker until RunStopped."""
 
     after: float
     stack: str
+    assistant_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunStopped(RunEvent):
+    """The work of a run that was settled by force has ended, `after` s after it was to stop."""
+
+    after: float
 
 
 @dataclass(frozen=True, slots=True)

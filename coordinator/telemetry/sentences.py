@@ -22,6 +22,7 @@ from coordinator.telemetry.events import (
     RunRefused,
     RunSettled,
     RunStarted,
+    RunStopped,
     WebhookDelivered,
     WebhookFailed,
     WorkerFenced,
@@ -64,6 +65,7 @@ _LEVELS: dict[type[Event], int] = {
     RunRecovered: logging.WARNING,
     RunContinued: logging.INFO,
     RunHandedOver: logging.INFO,
+    RunStopped: logging.INFO,
     PeerBuried: logging.WARNING,
     WebhookFailed: logging.WARNING,
     ChangeFailed: logging.WARNING,
@@ -90,8 +92,11 @@ def _refused(event: RunRefused) -> str:
 
 def _forced(event: RunForced) -> str:
     return (
-        f"{_run(event)} ignored its cancel for {event.after:g} s: its thread was freed and its writes are"
-        f" refused, but its task may still execute. Its stack: {event.stack!r}"
+        f"run {event.run_id!r} of assistant {event.assistant_id!r} on thread {event.thread_id!r} ignored its"
+        f" cancel for {event.after:g} s: its thread was freed and its writes are refused, but its task may"
+        " still execute and occupies its place of this worker until it ends. Its code has to end at"
+        " CancelledError;"
+        f" a restart of this worker ends it. Its stack: {event.stack!r}"
     )
 
 
@@ -148,6 +153,7 @@ _SENTENCES: dict[type[Event], Callable[[Any], str]] = {  # Any: each takes the e
     RunAborted: _aborted,
     RunRefused: _refused,
     RunForced: _forced,
+    RunStopped: lambda event: f"{_run(event)} has stopped, {event.after:.1f} s after it was to stop",
     RunLost: lambda event: f"{_run(event)} is lost to this worker, {event.why}: its task is stopped",
     RunHandedOver: lambda event: f"{_run(event)} has stopped in attempt {event.attempt} and is handed over",
     RunContinued: lambda event: f"{_run(event)} is continued by this worker, in attempt {event.attempt}",

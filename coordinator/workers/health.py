@@ -12,6 +12,7 @@ from coordinator.clock import boottime
 from coordinator.errors import CoordinatorError, SchemaTooNew
 from coordinator.event_log import EventLog
 from coordinator.notifier import Connectivity, Explaining, Notifier
+from coordinator.runs.overdue import Overdue
 from coordinator.runs.refusals import Refusals
 from coordinator.settings import Settings
 from coordinator.workers.executor import TrackingExecutor
@@ -57,6 +58,9 @@ class Health:
     """Jobs in the executor's threads and its queue, of runs and others; None without a tracking executor."""
     outliving: tuple[str, ...]
     """The run id of each job whose run is over. The job occupies a thread of the executor until it ends."""
+    overdue: tuple[str, ...]
+    """A sentence for each run that was settled by force and whose work still executes. It makes no worker
+    unready."""
     unreadable_rows: int
     """Rows of the store that this process could not decode, and omitted from lists."""
     failing_projections: tuple[str, ...]
@@ -91,6 +95,7 @@ class Examination:
         reaper: Reaper,
         outbox: Outbox,
         refusals: Refusals,
+        overdue: Overdue,
         projector: Projector,
         clock: Callable[[], float] = boottime,
     ) -> None:
@@ -98,6 +103,7 @@ class Examination:
         self._notifier, self._watch, self._reaper, self._clock = notifier, watch, reaper, clock
         self._event_log = event_log
         self._outbox, self._refusals, self._projector = outbox, refusals, projector
+        self._overdue = overdue
         self.executor: TrackingExecutor | None = None
         """The event loop's default executor, where it is one that tracks thread jobs."""
         self.checks: dict[str, Check] = {
@@ -135,6 +141,7 @@ class Examination:
             loop_lag=lag,
             thread_jobs=None if executor is None else executor.jobs,
             outliving=() if executor is None else executor.outliving,
+            overdue=self._overdue.sentences,
             unreadable_rows=unreadable_rows(),
             failing_projections=self._projector.failures,
             ready=not why_not,

@@ -13,7 +13,7 @@ import pytest
 
 from coordinator import RunContext, RunManager, RunRecord, RunStatus, StaleFence
 from coordinator.telemetry import Event
-from coordinator.telemetry.events import RunEmitted, RunForced
+from coordinator.telemetry.events import RunEmitted, RunForced, RunStopped
 from stores.rows import Ownership
 from tests.support.agents import Agent, launched, running
 from tests.support.held import hold_answers
@@ -87,6 +87,78 @@ async def test_task_that_ignores_its_cancel_is_settled_counted_and_shown(
     agent.may_stop.set()
     await agent.stopped.wait()
     assert agent.cancels == 1
+
+
+async def test_forced_run_is_overdue_in_health_until_its_task_has_stopped(
+    impatient: list[RunManager], caplog: pytest.LogCaptureFixture
+) -> None:
+    a, b = impatient
+    events = events_of(a)
+    run, agent = await running(a, "t", Agent(stubborn=True), assistant_id="slow")
+    assert (await a.worker.health()).overdue == ()
+    assert await b.cancel(run.run_id, wait=5)
+    [shown] = (await a.worker.health()).overdue
+    assert f"run {run.run_id!r} of assistant 'slow' on thread 't' has not stopped" in shown
+    assert " s after its cancel" in shown
+    assert (await b.worker.health()).overdue == ()
+    for part in ("of assistant 'slow'", "has to end at CancelledError", "a restart of this worker ends it"):
+        assert part in caplog.text
+    with caplog.at_level("INFO"):
+        agent.may_stop.set()
+        await agent.stopped.wait()
+        await wait_until(lambda: any(isinstance(one, RunStopped) for one in events), description="it stopped")
+    assert (await a.worker.health()).overdue == ()
+    assert f"run {run.run_id!r} on thread 't' has stopped" in caplog.text
+
+
+async def test_forced_run_is_overdue_until_its_thread_job_has_ended(impatient: list[RunManager]) -> None:
+    [a, _], may_end = impatient, threading.Event()
+    job_begun = asyncio.Event()
+
+    async def agent(ctx: RunContext) -> None:
+        job = ctx.track(asyncio.get_running_loop().run_in_executor(None, may_end.wait))
+        job_begun.set()
+        await job
+
+    run = await a.create_or_reject("t")
+    a.launch(run, agent)
+    await job_begun.wait()
+    try:
+        assert await a.cancel(run.run_id, wait=5)
+        assert run.task is None or run.task.done()
+        [shown] = (await a.worker.health()).overdue
+        assert repr(run.run_id) in shown
+    finally:
+        may_end.set()
+
+    async def over() -> bool:
+        return (await a.worker.health()).overdue == ()
+
+    await wait_until(over, description="the job has ended")
+
+
+async def test_forced_block_is_overdue_until_it_is_left(impatient: list[RunManager]) -> None:
+    """Its task is its caller's, and lives on."""
+    a, deaf = impatient[0], Deaf()
+    may_return, left = asyncio.Event(), asyncio.Event()
+    run = await a.create_or_reject("t")
+
+    async def callers_code() -> None:
+        async with a.running(run):
+            await deaf.ignore()
+        left.set()
+        await may_return.wait()
+
+    task = asyncio.create_task(callers_code())
+    await deaf.begun.wait()
+    assert await a.cancel(run.run_id, wait=5)
+    [shown] = (await a.worker.health()).overdue
+    assert repr(run.run_id) in shown
+    deaf.release.set()
+    await left.wait()
+    assert (await a.worker.health()).overdue == ()
+    may_return.set()
+    await task
 
 
 async def test_context_of_a_forced_run_refuses_every_call(impatient: list[RunManager]) -> None:

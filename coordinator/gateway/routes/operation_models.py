@@ -31,6 +31,8 @@ class WorkerOut(LazyModel):
     expired: bool
     holding: int
     """Number of threads that runs of the worker hold."""
+    stopping: int
+    """Number of its runs that were cancelled and have not stopped."""
     lease_until: datetime | None
     started_at: datetime | None
 
@@ -46,6 +48,7 @@ class WorkerOut(LazyModel):
             state=row.state.value,
             expired=row.expired,
             holding=row.holding,
+            stopping=row.stopping,
             lease_until=_moment(row.lease_until),
             started_at=_moment(row.started_at),
         )
@@ -169,6 +172,8 @@ class HealthDetails(HealthSummary):
     """Thread jobs that run or wait for a thread; null if they are not counted."""
     outliving: list[str]
     """The run of each thread job whose run has ended."""
+    overdue: list[str]
+    """Runs that did not stop after their cancel, were settled by force, and still execute."""
     unreadable_rows: int
     """Rows of the store that this worker could not read and left out of lists."""
     failing_projections: list[str]
@@ -189,6 +194,7 @@ class HealthDetails(HealthSummary):
             loop_lag=health.loop_lag,
             thread_jobs=health.thread_jobs,
             outliving=list(health.outliving),
+            overdue=list(health.overdue),
             unreadable_rows=health.unreadable_rows,
             failing_projections=list(health.failing_projections),
         )

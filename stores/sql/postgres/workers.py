@@ -239,30 +239,38 @@ def readopt(now: int | None, own: Ownership) -> Call[Ownership | None]:
 
 _WORKERS = (
     "SELECT w.epoch, worker_id, host, boot_id, pid, version, state, hb_seq, ttl_ms, lease_until, fenced_by,"
-    " started_at, proof, admits_only, {holding}, lease_until < rc.clock($1)"
+    " started_at, proof, admits_only, {numbers}, lease_until < rc.clock($1)"
     " FROM rc.workers w{counts} WHERE {which} ORDER BY w.epoch"
 )
 _COUNTS = (
     " LEFT JOIN (SELECT owner_epoch, count(*) AS holding FROM rc.runs WHERE holds_thread GROUP BY 1) held"
     " ON held.owner_epoch = w.epoch"
+    " LEFT JOIN (SELECT owner_epoch, count(*) AS stopping FROM rc.runs"
+    " WHERE settled_at IS NULL AND cancel_action IS NOT NULL GROUP BY 1) cancelled"
+    " ON cancelled.owner_epoch = w.epoch"
 )
 
 
 @cache
 def _workers(alive_only: bool, counted: bool) -> Query:
-    holding, counts = ("COALESCE(holding, 0)", _COUNTS) if counted else ("0::bigint", "")
+    numbers, counts = "0::bigint, 0::bigint", ""
+    if counted:
+        numbers, counts = "COALESCE(holding, 0), COALESCE(stopping, 0)", _COUNTS
     which = "state <> 'dead'" if alive_only else "true"
-    return Query(_WORKERS.format(holding=holding, counts=counts, which=which))
+    return Query(_WORKERS.format(numbers=numbers, counts=counts, which=which))
 
 
 def workers(now: int | None, *, alive_only: bool, counted: bool) -> Call[list[WorkerRow]]:
-    """Workers, oldest first; `counted`: with the number of threads that each holds."""
+    """Workers, oldest first; `counted`: with the numbers of threads that each holds, and of its runs that
+    are stopping."""
     return Call(_workers(alive_only, counted), (now,), lambda rows: readable("worker", rows, _worker))
 
 
 def _worker(row: Row) -> WorkerRow:
-    epoch, worker_id, host, boot_id, pid, version, state, *numbers, proof, admits_only, holding, expired = row
-    hb_seq, ttl_ms, lease_until, fenced_by, started_at = numbers
+    epoch, worker_id, host, boot_id, pid, version, state, *numbers = row
+    hb_seq, ttl_ms, lease_until, fenced_by, started_at, proof, admits_only, holding, stopping, expired = (
+        numbers
+    )
     return WorkerRow(
         epoch=epoch,
         worker_id=worker_id,
@@ -279,5 +287,6 @@ def _worker(row: Row) -> WorkerRow:
         proof=proof,
         admits_only=admits_only,
         holding=holding,
+        stopping=stopping,
         expired=expired,
     )

@@ -322,12 +322,19 @@ _WORKER_COLUMNS = (
     " started_at, proof, admits_only"
 )
 
+_COUNTS = (
+    "(SELECT count(*) FROM runs WHERE owner_epoch = epoch AND holds_thread),"
+    " (SELECT count(*) FROM runs INDEXED BY runs_tick"
+    " WHERE owner_epoch = epoch AND settled_at IS NULL AND cancel_action IS NOT NULL)"
+)
+
 
 def workers(cx: sqlite3.Connection, now: int, *, alive_only: bool, counted: bool) -> list[WorkerRow]:
-    """Workers, oldest first; `counted`: with the number of threads that each holds."""
-    holding = "(SELECT count(*) FROM runs WHERE owner_epoch = epoch AND holds_thread)" if counted else "0"
+    """Workers, oldest first; `counted`: with the numbers of threads that each holds, and of its runs that are
+    stopping."""
+    counts = _COUNTS if counted else "0, 0"
     where = "WHERE state <> 'dead'" if alive_only else ""
-    rows = cx.execute(f"SELECT {_WORKER_COLUMNS}, {holding} FROM workers {where} ORDER BY epoch")
+    rows = cx.execute(f"SELECT {_WORKER_COLUMNS}, {counts} FROM workers {where} ORDER BY epoch")
     return readable("worker", rows, lambda row: _worker(row, now))
 
 
@@ -348,5 +355,6 @@ def _worker(row: Columns, now: int) -> WorkerRow:
         proof=row[12],
         admits_only=bool(row[13]),
         holding=row[14],
+        stopping=row[15],
         expired=row[9] < now,
     )

@@ -160,6 +160,18 @@ class Workers(StoreCase):
         await waiting(store, me, "b")
         assert [(row.epoch, row.holding) for row in await store.workers()] == [(me, 2), (peer, 0)]
 
+    async def test_workers_are_counted_with_their_cancelled_runs_that_have_not_stopped(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        own = await running(store, me, "a")
+        await running(store, me, "b")
+        await cancel(store, own.run_id)
+        await cancel(store, await waiting(store, me, "b"))
+        assert [(row.epoch, row.stopping) for row in await store.workers()] == [(me, 1), (peer, 0)]
+        assert [row.stopping for row in await store.workers(counted=False)] == [0, 0]
+        await store.finish(own, SUCCESS)
+        assert [row.stopping for row in await store.workers()] == [0, 0]
+
     async def test_a_second_host_is_refused_while_the_first_is_alive(
         self, store: CoordinationStore, clock: StoreClock, me: int
     ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,41 @@ async def test_runs_show_names_what_ended_a_run(tmp_path: Path, end: str) -> Non
         text = (await cli("runs", "show", run.run_id, env=env)).out
         words = {"dead worker": "other workers: its worker died"}.get(end, end)
         assert any(line.startswith("ended by") and words in line for line in text.splitlines())
+        agent.may_stop.set()
+        await agent.stopped.wait()
+
+
+@pytest.mark.parametrize("command", [("runs", "show"), ("explain",)], ids=" ".join)
+async def test_run_that_does_not_stop_is_shown_with_its_worker(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    env = {"COORDINATOR_STORE": f"sqlite:///{tmp_path / 'runs.db'}"}
+    async with team_of(1, tmp_path, force_after=60) as (manager,):
+        agent = Agent(stubborn=True)
+        run, _ = await running(manager, "t", agent)
+        assert "has not stopped" not in (await cli(*command, run.run_id, env=env)).out
+        await manager.cancel(run.run_id)
+        await agent.cancelled.wait()
+        text = " ".join((await cli(*command, run.run_id, env=env)).out.split())
+        [worker] = (await cli("workers", "list", "--json", env=env)).document["workers"]
+        header, line, *_ = (await cli("workers", "list", env=env)).out.splitlines()
+        agent.may_stop.set()
+        await manager.wait(run.run_id)
+    assert re.search(
+        rf"cancelled \S+ m?s ago: its task has not stopped, on worker epoch {worker['epoch']}\b", text
+    )
+    assert (worker["holding"], worker["stopping"]) == (1, 1)
+    assert line[header.index("STOPPING") :].split()[0] == "1"
+
+
+async def test_explain_names_the_worker_on_which_a_forced_run_may_still_execute(tmp_path: Path) -> None:
+    env = {"COORDINATOR_STORE": f"sqlite:///{tmp_path / 'runs.db'}"}
+    async with team_of(1, tmp_path, force_after=0.2) as (manager,):
+        agent = Agent(stubborn=True)
+        run, _ = await running(manager, "t", agent)
+        await manager.cancel(run.run_id, wait=10)
+        text = " ".join((await cli("explain", run.run_id, env=env)).out.split())
+        assert f"its task did not stop and may still execute on worker epoch {manager.worker.epoch}" in text
         agent.may_stop.set()
         await agent.stopped.wait()
 
