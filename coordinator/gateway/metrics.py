@@ -20,7 +20,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from coordinator.gateway.long_lived_responses import Watchers
-from coordinator.gateway.middleware.envelope import Exchange
+from coordinator.gateway.middleware.envelope import Exchange, Observed
+from coordinator.gateway.middleware.sockets import SocketOpened
 from coordinator.gateway.shared_counts import VARIABLE
 from coordinator.notifier import Connectivity
 from coordinator.resources.worker import ThisWorker
@@ -53,6 +54,9 @@ REFRESH = 5.0
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
+_CLOSE_CODES = frozenset({1000, 1001, 1003, 1005, 1006, 1007, 1009, 1011, 1012, 4401, 4404})
+"""Close codes with a value of their own: clients may send any of 3,000 others."""
+
 _WORKER_GAUGES = {
     "ready": "1 = the worker accepts new runs",
     "epoch": "The worker's epoch",
@@ -63,7 +67,8 @@ _WORKER_GAUGES = {
     "redis_connected": "1 = hints are delivered; 0 = the store is polled instead",
     "owed_writes": "Writes that wait for the store",
     "waiting_for_place": "Runs that hold their thread and wait until the worker may execute them",
-    "open_answers": "Open streams and long responses",
+    "open_answers": "Open streams, WebSockets and long responses",
+    "open_sockets": "Open WebSockets",
     "thread_jobs": "Thread jobs that run or wait for a thread",
     "outliving_thread_jobs": "Thread jobs whose run has ended",
     "overdue_runs": "Runs that were force-settled and whose work still executes",
@@ -72,7 +77,8 @@ _WORKER_GAUGES = {
 
 
 class Metrics:
-    """The metrics of one gateway. `of_run` is a telemetry hook; `of_request` is called for each request."""
+    """The metrics of one gateway. `of_run` is a telemetry hook; `of_request` is called for each
+    request, and for each WebSocket when it opens and when it is closed."""
 
     def __init__(self, worker: ThisWorker, watchers: Watchers) -> None:
         self._worker, self._watchers = worker, watchers
@@ -88,6 +94,10 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self._closed_sockets = self._counter(
+            "sockets_closed", "WebSockets that were closed, by either side", "route", "code"
+        )
+        self._open_sockets = 0
         self._admitted = self._counter("runs_admitted", "Runs admitted", "strategy")
         self._settled = self._counter("runs_settled", "Runs that released their thread", "status")
         self._webhooks = self._counter("webhooks", "Attempts to deliver a webhook", "outcome")
@@ -130,10 +140,17 @@ class Metrics:
     def _counter(self, name: str, description: str, *labels: str) -> Counter:
         return Counter(f"coordinator_{name}", description, labels, registry=self._registry)
 
-    def of_request(self, exchange: Exchange) -> None:
-        requests, seconds = self._of_request(exchange.method, exchange.route, exchange.status)
-        requests.inc()
-        seconds.observe(exchange.seconds_to_response)
+    def of_request(self, observed: Observed) -> None:
+        if isinstance(observed, Exchange):
+            requests, seconds = self._of_request(observed.method, observed.route, observed.status)
+            requests.inc()
+            seconds.observe(observed.seconds_to_response)
+        elif isinstance(observed, SocketOpened):
+            self._open_sockets += 1
+        else:
+            self._open_sockets -= 1
+            code = "other" if observed.code not in _CLOSE_CODES else str(observed.code)
+            self._closed_sockets.labels(observed.route, code).inc()
 
     def _children_of_request(self, method: str, route: str, status: int | None) -> tuple[Counter, Histogram]:
         shown = "gone" if status is None else str(status)
@@ -169,6 +186,7 @@ class Metrics:
             "owed_writes": self._worker.pending_writes,
             "waiting_for_place": self._worker.waiting_for_place,
             "open_answers": self._watchers.open,
+            "open_sockets": self._open_sockets,
             "thread_jobs": not_a_number if health.thread_jobs is None else health.thread_jobs,
             "outliving_thread_jobs": len(health.outliving),
             "overdue_runs": len(health.overdue),

@@ -31,7 +31,7 @@ class GatewaySettings(WebhookSettings):
     workers: int = Field(default=1, ge=1, le=256, description="How many processes share the port")
     log_format: Literal["text", "json"] = Field(default="text", description="Log lines as text or JSON")
 
-    access_log: bool = Field(default=True, description="A log line for each request")
+    access_log: bool = Field(default=True, description="A log line for each request, and WebSocket")
 
     log_runs: bool = Field(default=False, description="A log line when a run starts and when it ends")
 

@@ -25,8 +25,10 @@ from coordinator.gateway.caller import Role
 from coordinator.gateway.protocol.commands import Commands
 from coordinator.gateway.server import sockets
 from coordinator.gateway.server.connections import connections_of
+from coordinator.gateway.server.logs import TextLines, Who
 from coordinator.gateway.server.phases import Limits
 from coordinator.gateway.server.serving import MAX_MESSAGE
+from coordinator.gateway.services import Services
 from coordinator.gateway.wire.protocol import Command
 from coordinator.langgraph.auth import AuthHandlers
 from coordinator.langgraph.extension import NO_EXTENSION, Extension
@@ -333,3 +335,87 @@ async def test_query_of_a_socket_is_not_logged(caplog: pytest.LogCaptureFixture)
     async with serving() as server, connect(f"{server.url(str(uuid4()))}?token=secret") as connection:
         await call(connection, "subscription.subscribe", **SUBSCRIBE)
     assert "secret" not in caplog.text
+
+
+# -- what an operator sees of a socket
+
+
+async def test_socket_is_logged_and_counted_when_it_is_closed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    thread, name = str(uuid4()), "alice x=1"
+    key = key_for(path := tmp_path / "keys", Role.user, name)
+    async with serving(api_keys=path) as server:
+        async with connect(server.url(thread), additional_headers=key) as connection:
+            await call(connection, "subscription.subscribe", **SUBSCRIBE)
+            await call(connection, "run.start", **START)
+            assert not access_lines(caplog), "it is open"
+            assert "coordinator_worker_open_sockets 1.0" in await metrics_of(server)
+            await connection.close(4999)
+        await wait_until(lambda: access_lines(caplog), description="it is closed")
+        assert "coordinator_worker_open_sockets 0.0" in (metrics := await metrics_of(server))
+    [record] = access_lines(caplog)
+    line: Any = vars(record)
+    assert (line["path"], line["status"], line["code"]) == (f"/threads/{thread}/stream/events", 101, 4999)
+    assert (line["user"], line["client"], line["received"]) == (name, "127.0.0.1", 2)
+    assert line["sent"] >= 2, "two answers, and events"
+    assert line["ms"] > 0
+    assert ' user="alice x=1" ' in TextLines(Who("w")).format(record)
+    route = 'route="/threads/{thread_id}/stream/events"'
+    assert f'coordinator_sockets_closed_total{{code="other",{route}}} 1.0' in metrics
+    assert f'coordinator_http_requests_total{{method="GET",{route},status="101"}} 1.0' in metrics
+
+
+async def test_close_by_the_worker_is_counted_with_its_code(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with serving() as server:
+        async with connect(server.url(str(uuid4()))) as connection:
+            await call(connection, "subscription.subscribe", **SUBSCRIBE)
+            server.gateway.abort_streams()
+            with pytest.raises(ConnectionClosed):
+                await asyncio.wait_for(connection.recv(), 20)
+        await wait_until(lambda: access_lines(caplog), description="it is closed")
+        metrics = await metrics_of(server)
+    assert [vars(record)["code"] for record in access_lines(caplog)] == [1012]
+    assert (
+        'coordinator_sockets_closed_total{code="1012",route="/threads/{thread_id}/stream/events"}' in metrics
+    )
+
+
+async def test_refused_handshake_is_logged_and_counted_as_a_request(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    key_for(path := tmp_path / "keys", Role.user, "alice")
+    async with serving(api_keys=path) as server:
+        assert await status_of_refusal(connect(server.url(str(uuid4())))) == 401
+        await wait_until(lambda: access_lines(caplog), description="it has ended")
+        metrics = await metrics_of(server)
+    [line] = [vars(record) for record in access_lines(caplog)]
+    assert (line["status"], line["code"], line["user"]) == (401, None, None)
+    assert 'coordinator_http_requests_total{method="GET",route="unmatched",status="401"} 1.0' in metrics
+    assert "coordinator_sockets_closed_total{" not in metrics
+    assert "coordinator_worker_open_sockets 0.0" in metrics
+
+
+async def test_sockets_are_not_logged_without_an_access_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with serving(access_log=False) as server:
+        async with connect(server.url(str(uuid4()))) as connection:
+            await call(connection, "subscription.subscribe", **SUBSCRIBE)
+
+        async def counted() -> bool:
+            return 'coordinator_sockets_closed_total{code="1000"' in await metrics_of(server)
+
+        await wait_until(counted, description="it is closed")
+    assert not access_lines(caplog)
+
+
+def access_lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.name == "coordinator.gateway.access"]
+
+
+async def metrics_of(server: Server) -> str:
+    services: Services = server.gateway.state.services
+    return (await services.metrics.exposition()).decode()

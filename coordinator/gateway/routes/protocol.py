@@ -85,6 +85,7 @@ class EventSockets:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services = cast("Services", scope["app"].state.services)
         caller: Caller | None = scope.get("state", {}).get("caller")
+        scope["route"] = EVENT_SOCKETS  # as FastAPI's routes do, for the metrics
         try:
             if caller is None:
                 raise HTTPException(401, NO_KEY)
@@ -109,4 +110,5 @@ def _uuid(text: str) -> str:
     return known
 
 
-router.routes.append(WebSocketRoute("/threads/{thread_id}/stream/events", EventSockets()))
+EVENT_SOCKETS = WebSocketRoute("/threads/{thread_id}/stream/events", EventSockets())
+router.routes.append(EVENT_SOCKETS)
