@@ -22,6 +22,7 @@ from coordinator import RunManager, Settings
 from coordinator.assistants.demo import agent
 from coordinator.gateway import Gateway, GatewaySettings, create_gateway, key_file
 from coordinator.gateway.caller import Role
+from coordinator.gateway.protocol import socket
 from coordinator.gateway.protocol.commands import Commands
 from coordinator.gateway.server import sockets
 from coordinator.gateway.server.connections import connections_of
@@ -270,6 +271,41 @@ async def test_drained_worker_closes_sockets_so_that_clients_come_back() -> None
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1012
         assert await status_of_refusal(connect(server.url(str(uuid4())))) == 503
+
+
+# -- its events
+
+
+async def test_further_subscriptions_to_a_finished_thread_wait_for_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each replay ends at the place that the socket has reached, also if it leaves out the last event."""
+    monkeypatch.setattr(socket, "REPLAYED_WITHIN", 3600.0)
+    thread = str(uuid4())
+    async with serving() as server:
+        run = await server.manager.create_or_reject(thread, "agent", kwargs={"input": {}})
+        server.manager.launch(run, agent)
+        await server.manager.wait(run.run_id, timeout=20)
+        async with connect(server.url(thread)) as connection, asyncio.timeout(20):
+            await call(connection, "subscription.subscribe", channels=["lifecycle"])
+            while True:
+                event = json.loads(await connection.recv())
+                if event["method"] == "lifecycle" and event["params"]["data"]["event"] == "completed":
+                    break
+            seen = list[dict[str, Any]]()
+            for channels in (["values"], ["values"], ["lifecycle"], ["custom"], ["lifecycle", "values"]):
+                await connection.send(
+                    json.dumps(
+                        {"id": 7, "method": "subscription.subscribe", "params": {"channels": channels}}
+                    )
+                )
+            answers = 0
+            while answers < 5:
+                frame = json.loads(await connection.recv())
+                answers += frame["type"] == "success"
+                seen += [] if frame["type"] == "success" else [frame]
+    assert {frame["method"] for frame in seen} == {"values"}
+    assert len({frame["seq"] for frame in seen}) == len(seen)
 
 
 # -- what a client cannot use up

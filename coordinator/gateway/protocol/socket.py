@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 RESTARTS, TOO_BIG, NOT_TEXT, FAILED, UNKNOWN, NOT_FOUND = 1012, 1009, 1003, 1011, 4401, 4404
 """Close codes. 4000 and more are 4000 plus a status of HTTP, by which clients know what not to repeat."""
 MAX_SUBSCRIPTIONS = 64
-_REPLAYED_WITHIN = 1.0
+REPLAYED_WITHIN = 1.0
 """Seconds for which a replay waits for its next event: it has reached the end of what is kept."""
 
 
@@ -115,7 +115,7 @@ class EventSocket:
     async def _send_replay(self, events: ThreadEvents, until: int) -> None:
         async with self._sending, events:
             while events.seq < until:
-                items = await events.batch(_REPLAYED_WITHIN)
+                items = await events.batch(REPLAYED_WITHIN, until=until)
                 if not items:
                     return
                 await self._send_items([item for item in items if item.seq <= until])

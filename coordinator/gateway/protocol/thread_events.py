@@ -7,6 +7,7 @@ in the order of their fences. Nothing is remembered between two connections.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -107,9 +108,9 @@ class ThreadEvents:
         kept = [row.fence for row in begun_ones if row.settled_at is None or row.settled_at > kept_since]
         return min(kept) - 1 if kept else max((row.fence for row in begun_ones), default=0)
 
-    async def batch(self, within: float) -> list[Item]:
-        """Returns the next items, at least one, or an empty list after `within` (s). The wait may be
-        cancelled."""
+    async def batch(self, within: float, *, until: float = math.inf) -> list[Item]:
+        """Returns the next items, at least one. Returns an empty list after `within` (s), or if the place
+        `until` is reached with events that are not subscribed to. The wait may be cancelled."""
         deadline = asyncio.get_running_loop().time() + within
         while True:
             left = deadline - asyncio.get_running_loop().time()
@@ -118,7 +119,7 @@ class ThreadEvents:
             except StoreUnavailable:
                 await asyncio.sleep(max(0.0, min(_POLL, left)))
                 items = []
-            if items or left <= 0:
+            if items or left <= 0 or self.seq >= until:
                 return items
 
     async def _next(self, left: float) -> list[Item]:
