@@ -138,7 +138,8 @@ class ChangeDelivered(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChangeFailed(Event):
-    """A projection could not apply the change `seq` of a run. `retry_in`: seconds until the next attempt."""
+    """A projection could not apply the change `seq` of a run. `retry_in`: seconds until the next attempt.
+    Hooks that log take it at DEBUG: a projection logs its failures itself, as counts."""
 
     projection: str
     run_id: str

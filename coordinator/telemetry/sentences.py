@@ -68,7 +68,6 @@ _LEVELS: dict[type[Event], int] = {
     RunStopped: logging.INFO,
     PeerBuried: logging.WARNING,
     WebhookFailed: logging.WARNING,
-    ChangeFailed: logging.WARNING,
 }
 
 

@@ -16,6 +16,7 @@ from coordinator.runs.incarnation import Incarnation
 from coordinator.telemetry import Event, Telemetry
 from coordinator.telemetry.events import ChangeDelivered, ChangeFailed, RunEmitted, RunEvent
 from coordinator.workers.loops import every
+from coordinator.workers.projection_log import ProjectionLog
 from stores.projections import FailedChange, ProjectionStore, RunChange
 from stores.tasks import begin_soon
 
@@ -149,6 +150,7 @@ class _Delivery:
         self.name, self.kick = projection.name, asyncio.Event()
         self.failures: dict[str, str] = {}
         """By thread whose changes wait after a failure of this worker: why."""
+        self._log = ProjectionLog(self.name, clock)
 
     async def round(self) -> None:
         """Delivers what is due. Raises StoreError, EpochDead."""
@@ -187,6 +189,7 @@ class _Delivery:
                     return
             if due_in is None:  # other workers may have delivered what had failed here
                 self.failures.clear()
+                self._log.works()
 
     async def _deliver_batch(self) -> bool:
         """Returns whether there may be more to deliver at once."""
@@ -196,7 +199,7 @@ class _Delivery:
         changes = await self._store.claim_changes(self.name, epoch=epoch, lease=lease, limit=BATCH)
         if changes is None:
             return False
-        batch = _Batch(self._projection, self._telemetry, self.failures)
+        batch = _Batch(self._projection, self._telemetry, self.failures, self._log)
         for change in changes:
             # A worker that was fenced, or may not end a call within its claim, leaves the rest to others.
             if self._worker.epoch != epoch or self._clock() + timeout > until or batch.failing:
@@ -205,6 +208,8 @@ class _Delivery:
         await self._store.report_changes(
             self.name, epoch=epoch, delivered=batch.delivered, failed=batch.failed
         )
+        if not self.failures:
+            self._log.works()
         if batch.delivered:
             self._telemetry.emit(ChangeDelivered(self.name, len(batch.delivered)))
         return bool(batch.delivered) and not batch.failing
@@ -213,8 +218,10 @@ class _Delivery:
 class _Batch:
     """The changes of one claim, in order."""
 
-    def __init__(self, projection: Projection, telemetry: Telemetry, failures: dict[str, str]) -> None:
-        self._projection, self._telemetry, self._failures = projection, telemetry, failures
+    def __init__(
+        self, projection: Projection, telemetry: Telemetry, failures: dict[str, str], log: ProjectionLog
+    ) -> None:
+        self._projection, self._telemetry, self._failures, self._log = projection, telemetry, failures, log
         self._delayed = set[str]()
         """Threads of which a change has failed."""
         self._in_a_row = 0
@@ -253,4 +260,5 @@ class _Batch:
         self._failures[change.thread_id] = (
             f"projection {name!r}: change {change.seq} of run {run_id!r} failed: {why}"
         )
+        self._log.failed(change, error, waiting=len(self._failures))
         self._telemetry.emit(ChangeFailed(name, run_id, change.seq, change.attempt, why, retry_in))

@@ -4,6 +4,7 @@ and runs do not wait for it."""
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from coordinator import InvalidArgument, Projection, RunChange, RunManager, Settings, open_coordinator
 from coordinator.schemas import User
+from coordinator.telemetry.log import LoggingHook
 from stores.states import RunStatus
 from tests.support.agents import launched, running
 from tests.support.postgres import Database
@@ -161,6 +163,41 @@ async def test_failing_projection_is_retried_and_delays_its_thread_alone(
 
 async def _healthy(team: list[RunManager]) -> bool:
     return not any([(await each.worker.health()).failing_projections for each in team])
+
+
+async def test_failing_projection_is_logged_once_and_when_it_works_again(
+    tmp_path: Path, table: Table, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    threads = [f"t{number}" for number in range(5)]
+    table.broken.update(threads)
+    settings = Settings(store=f"sqlite:///{tmp_path / 'runs.db'}", **QUICK)
+    async with open_coordinator(
+        settings=settings, projections=[Projection("table", table.apply)], hooks=[LoggingHook()]
+    ) as manager:
+        for thread in threads:
+            await launched(manager, thread)
+
+        async def all_failing() -> bool:
+            (row,) = await manager.projections.search()
+            return row.failing == len(threads)
+
+        await wait_until(all_failing, description="the changes of each thread have failed")
+        [line] = projection_lines(caplog)
+        assert line.levelno == logging.WARNING
+        assert "projection 'table' could not apply change" in line.getMessage()
+        assert line.exc_info is not None
+        assert isinstance(line.exc_info[1], ConnectionError)
+        table.broken.clear()
+        await equal(manager, table)
+        await wait_until(lambda: len(projection_lines(caplog)) == 2, description="the recovery is logged")
+        recovery = projection_lines(caplog)[1]
+        assert recovery.levelno == logging.INFO
+        assert "projection 'table' works again" in recovery.getMessage()
+
+
+def projection_lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if "projection" in record.getMessage()]
 
 
 async def test_runs_do_not_wait_for_a_projection(team: list[RunManager], table: Table) -> None:
