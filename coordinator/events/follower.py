@@ -164,6 +164,11 @@ class Follower:
         self._row_read_since = 0.0  # earlier reads of the row do not count (s, time.monotonic)
         self._over = False
 
+    @property
+    def position(self) -> EventId | None:
+        """The entry of the log behind which it reads; None = the beginning."""
+        return self._cursor.position
+
     async def __aenter__(self) -> Self:
         """Subscribes: even a follower of the log's tail receives every event that is emitted after this
         returns."""

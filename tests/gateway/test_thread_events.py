@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import Any
 
 import pytest
 
-from coordinator import InvalidArgument, RunContext, RunManager, Settings
+from coordinator import Interrupt, InvalidArgument, Outcome, RunContext, RunManager, Settings
 from coordinator.gateway.protocol.channels import Address, address_of, subscription
 from coordinator.gateway.protocol.events import Missing
 from coordinator.gateway.protocol.places import (
@@ -132,3 +134,94 @@ async def test_run_without_events_has_its_begin_and_its_end() -> None:
             Place(2, BEGIN).seq,
             Place(2, END).seq,
         ]
+
+
+# -- places that the thread has not reached
+
+
+async def silent_run(manager: RunManager) -> None:
+    async def silent(ctx: RunContext) -> None:
+        """Emits nothing."""
+
+    record = await manager.create_or_reject("t")
+    manager.launch(record, silent)
+    await manager.wait(record.run_id)
+
+
+@pytest.mark.parametrize("number", [BEGIN, 3, END])
+async def test_place_beyond_the_newest_run_gets_the_newest_place_and_what_comes(number: int) -> None:
+    beyond = Place(9, number).seq
+    async with RunManager() as manager:
+        await silent_run(manager)
+        await silent_run(manager)
+        async with ThreadEvents(manager, "t", ALL, user_id=None, since=beyond) as events:
+            [missing] = await events.batch(20)
+            assert missing == Missing(beyond, Place(2, END).seq)
+            body = json.loads(missing.body)
+            assert (body["error"], body["since"], body["newest"]) == ("resume_gap", beyond, missing.newest)
+            await silent_run(manager)
+            items = list[Item]()
+            while len(items) < 2:
+                items += await events.batch(20)
+            assert [item.seq for item in items] == [Place(3, BEGIN).seq, Place(3, END).seq]
+
+
+async def test_place_in_a_thread_without_runs_gets_the_beginning() -> None:
+    async with RunManager() as manager:
+        await manager.threads.create("t")
+        beyond = Place(1, 1).seq
+        assert await read(manager, beyond) == [Missing(beyond, 0)]
+        assert await read(manager, 5) == [], "it is before the first run"
+
+
+@pytest.mark.parametrize("place", [Place(1, 50), Place(1, END), Place(2, 1)], ids=str)
+async def test_place_beyond_a_run_in_flight_gets_its_newest_place_and_what_comes(place: Place) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def talks(ctx: RunContext) -> None:
+        for number in range(3):
+            await ctx.emit("custom", number)
+        begun.set()
+        await go_on.wait()
+        await ctx.emit("custom", "new")
+
+    async with RunManager() as manager:
+        record = await manager.create_or_reject("t")
+        manager.launch(record, talks)
+        await begun.wait()
+        async with ThreadEvents(manager, "t", ALL, user_id=None, since=place.seq) as events:
+            [missing] = await events.batch(20)
+            assert isinstance(missing, Missing)
+            newest = Place(1, 3 if place == (1, 50) else BEGIN).seq
+            assert (missing.seq, missing.newest) == (place.seq, newest)
+            go_on.set()
+            seqs = list[int]()
+            while Place(1, END).seq not in seqs:
+                seqs += [item.seq for item in await events.batch(20)]
+            assert seqs[0] == newest + 1
+            assert seqs[-2:] == [seq_of_event(1, 4), Place(1, END).seq]
+
+
+async def test_place_of_an_interrupt_leads_to_the_end_without_a_gap() -> None:
+    """The interrupts of a function are in its row, not in its log."""
+
+    async def pauses(ctx: RunContext) -> Outcome:
+        await ctx.emit("custom", 1)
+        return Outcome(None, paused=True, interrupts=(Interrupt("sure?", "i"),))
+
+    async with RunManager() as manager:
+        record = await manager.create_or_reject("t")
+        manager.launch(record, pauses)
+        await manager.wait(record.run_id)
+        channels = subscription(["input", "lifecycle"], None, None)
+        async with ThreadEvents(manager, "t", channels, user_id=None, since=seq_of_interrupt(1, 0)) as events:
+            assert [item.seq for item in await events.batch(20)] == [Place(1, END).seq]
+
+
+async def test_place_in_a_thread_that_was_removed_is_no_gap() -> None:
+    """Its fences go on where they were."""
+    async with (
+        RunManager() as manager,
+        ThreadEvents(manager, "t", ALL, user_id=None, since=Place(3, 1).seq, may_be_new=True) as events,
+    ):
+        assert await events.batch(0) == []

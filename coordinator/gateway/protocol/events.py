@@ -30,14 +30,19 @@ class ProtocolEvent(NamedTuple):
 
 
 class Missing(NamedTuple):
-    """Events after `seq` existed, and are not available."""
+    """Events after `seq` existed, and are not available. `newest`: the thread has not reached `seq`, but this
+    place; the stream continues behind it."""
 
     seq: int
+    newest: int | None = None
 
     @property
     def body(self) -> bytes:
-        text = "events of the thread are missing: read its state"
-        return error_body(None, "resume_gap", text, since=self.seq)
+        if self.newest is None:
+            text = "events of the thread are missing: read its state"
+            return error_body(None, "resume_gap", text, since=self.seq)
+        text = f"`since` is beyond the newest event of the thread, {self.newest}: read its state"
+        return error_body(None, "resume_gap", text, since=self.seq, newest=self.newest)
 
 
 def error_body(command_id: int | None, code: str, message: str, **fields: Json) -> bytes:

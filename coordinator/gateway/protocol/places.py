@@ -18,7 +18,8 @@ BEGIN = 0
 END = 2**_BITS - 1
 MOST_INTERRUPTS = 7
 """Interrupts of a run that have places of their own; further ones share the last place."""
-_INTERRUPTS = END - MOST_INTERRUPTS
+FIRST_INTERRUPT = END - MOST_INTERRUPTS
+"""From this number on, the places of a run are made from its settled row."""
 
 
 class Place(NamedTuple):
@@ -40,8 +41,8 @@ class Place(NamedTuple):
 
 
 def seq_of_event(fence: int, number: int) -> int:
-    return Place(fence, min(number, _INTERRUPTS - 1)).seq
+    return Place(fence, min(number, FIRST_INTERRUPT - 1)).seq
 
 
 def seq_of_interrupt(fence: int, index: int) -> int:
-    return Place(fence, _INTERRUPTS + min(index, MOST_INTERRUPTS - 1)).seq
+    return Place(fence, FIRST_INTERRUPT + min(index, MOST_INTERRUPTS - 1)).seq

@@ -28,7 +28,7 @@ from coordinator.gateway.protocol.events import (
     method_of,
     seq_in_log,
 )
-from coordinator.gateway.protocol.places import END, Place
+from coordinator.gateway.protocol.places import BEGIN, END, FIRST_INTERRUPT, Place, seq_of_event
 from coordinator.manager import RunManager
 from coordinator.notifier import Wakeup
 from stores.rows import RunRow
@@ -75,6 +75,7 @@ class ThreadEvents:
         self._wakeup: Wakeup | None = None
         self._run: _Run | None = None
         self._polls = 0
+        self._first: list[Item] = []
 
     async def __aenter__(self) -> Self:
         self._changes = self._manager.threads.changes(self._thread_id)
@@ -82,8 +83,34 @@ class ThreadEvents:
         if self._resume is None:
             self._after = await self._fence_before_kept_runs()
         else:
-            self._after = max(0, self._resume.fence - (self._resume.number < END))
+            place = await self._reached(self._resume)
+            self._after = max(0, place.fence - (place.number < END))
         return self
+
+    async def _reached(self, place: Place) -> Place:
+        """Returns `place`, or the newest place of the thread if its runs have not reached `place`: then the
+        client gets a gap, and what comes. Raises ThreadNotFound."""
+        try:
+            thread = await self._manager.threads.get(
+                self._thread_id, with_values=False, user_id=self._user_id
+            )
+        except ThreadNotFound:
+            if self._exists:
+                raise
+            return place  # if the thread existed before, its fences go on where they were
+        fence = thread.fence
+        if place.fence < fence or (place.fence == fence and place.number < FIRST_INTERRUPT):
+            return place  # the log of the run shows whether it has reached the number
+        rows = await self._manager.runs.started(
+            self._thread_id, after=max(0, fence - 1), limit=1, user_id=self._user_id
+        )
+        in_flight = bool(rows) and rows[0].settled_at is None
+        if place.fence == fence and not in_flight:
+            return place
+        newest = Place(fence, BEGIN if in_flight or not fence else END)
+        self._first, self._resume = [Missing(self.seq, newest.seq)], None
+        self.seq = newest.seq
+        return newest
 
     async def __aexit__(self, *error: object) -> None:
         if self._run is not None:
@@ -123,6 +150,9 @@ class ThreadEvents:
                 return items
 
     async def _next(self, left: float) -> list[Item]:
+        if self._first:
+            first, self._first = self._first, []
+            return first
         if self._run is None:
             row = await self._next_row()
             if row is None:
@@ -160,7 +190,10 @@ class ThreadEvents:
             after = str(EventId(resume.fence, resume.number - 1))
         follower = self._manager.follow(row.run_id, after=after, user_id=self._user_id)
         # The row is kept as long as the run lasts, and its request may be large.
-        return _Run(replace(row, kwargs={}, metadata={}), follower, resumed=resume is not None)
+        run = _Run(replace(row, kwargs={}, metadata={}), follower, resumed=resume is not None)
+        if resume is not None and resume.number >= FIRST_INTERRUPT:
+            run.is_over = resume.fence == row.fence  # the client has its whole log
+        return run
 
     async def _follow(self, run: _Run, left: float) -> list[Item]:
         if run.is_over:
@@ -178,10 +211,17 @@ class ThreadEvents:
                 run.is_over = True
                 items += run.unproven(self.seq)
             elif isinstance(one, Gap):
-                items += run.missing(one, self.seq)
+                items += self._missing(run, one)
             else:
                 items += self._of_event(run, one)
         return items
+
+    def _missing(self, run: _Run, gap: Gap) -> list[Item]:
+        newest = run.newest_before(gap)
+        if newest is None or newest >= self.seq:
+            return run.missing(gap, self.seq)
+        since, self.seq = self.seq, newest
+        return [Missing(since, newest)]
 
     def _of_event(self, run: _Run, event: Event) -> list[Item]:
         begin = run.begin_at(event.id.fence)
@@ -255,6 +295,14 @@ class _Run:
         if EventId.parse(gap.before).number == 1 or (gap.after is None and not self._resumed):
             return []
         return [Missing(seq)]
+
+    def newest_before(self, gap: Gap) -> int | None:
+        """Returns the place of the newest event in the log, if the gap is that the log ends before the place
+        from which it is read: that place was never reached, or the log has lost its newest events."""
+        position = self.follower.position
+        if position is None or gap.after is None or gap.before is not None:
+            return None
+        return seq_of_event(*position) if position < EventId.parse(gap.after) else None
 
     def unproven(self, seq: int) -> list[Item]:
         """Called at the end: the log was lost behind events that the client has."""
