@@ -45,6 +45,7 @@ class RunRecord:
     task: RunTask | None = field(default=None, repr=False)
     abort_event: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
     abort_action: str = "interrupt"
+    """Of a cancelled run, see `abort_cause`; the default also of others."""
     error: str | None = None
     model_name: str | None = None
     store_only: bool = False
@@ -63,7 +64,8 @@ class RunRecord:
     abort_cause: Cause | None = None
     abort_reason: str | None = None
     abort_actor: str | None = None
-    """Why the run was cancelled, as its row has it: with cause `superseded`, the reason names the new run."""
+    """Why the run was cancelled, as its row has it; `abort_cause` is None if it was not. With cause
+    `superseded`, the reason names the new run."""
     user: User | None = field(default=None, repr=False)
     """For the run's code, with permissions and attributes. None in system scope, and if `store_only`."""
     extra: JsonObject = field(default_factory=JsonObject)

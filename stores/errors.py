@@ -135,11 +135,13 @@ class TooManyCrons(CoordinatorError):
 
 
 class StaleFence(CoordinatorError):
-    """A newer run holds the thread: the write was refused and must be dropped."""
+    """A newer run holds the thread, or `why`: the write was refused and must be dropped."""
 
-    def __init__(self, thread_id: str, fence: int) -> None:
+    def __init__(self, thread_id: str, fence: int, why: str | None = None) -> None:
         self.thread_id, self.fence = thread_id, fence
-        super().__init__(f"Fence {fence} of thread {thread_id!r} is stale: a newer run holds the thread")
+        super().__init__(
+            why or f"Fence {fence} of thread {thread_id!r} is stale: a newer run holds the thread"
+        )
 
 
 class EpochDead(CoordinatorError):

@@ -55,7 +55,8 @@ class Streams:
         entry, own = self._held(run_id)
         text = self._publisher.encode(event, data)
         if self._publisher.is_closed(own):
-            raise StaleFence(own.thread_id, own.fence)
+            why = f"run {run_id!r} has ended its stream: it publishes nothing more"
+            raise StaleFence(own.thread_id, own.fence, why)
         entry.touch()
         self._telemetry.emit(RunEmitted(own.run_id, own.thread_id, event, text))
         await self._publisher.append(own, event, text)
@@ -73,7 +74,9 @@ class Streams:
         if entry is None or entry.elsewhere:
             raise RunNotFound(run_id)
         if (own := entry.own) is None or entry.settled.is_set():
-            raise StaleFence(entry.record.thread_id, 0 if own is None else own.fence)
+            what = "has settled" if entry.settled.is_set() else "does not hold its thread yet"
+            why = f"run {run_id!r} {what}: it publishes nothing"
+            raise StaleFence(entry.record.thread_id, 0 if own is None else own.fence, why)
         self._worker.check(own.epoch)
         return entry, own
 

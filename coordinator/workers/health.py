@@ -48,6 +48,9 @@ class Health:
     blocked_by: int | None
     """Pid of the process that holds the store's write lock at this moment."""
     connectivity: Connectivity
+    """Of the transport of hints: Redis, or the notifications of PostgreSQL."""
+    redis: Connectivity
+    """The same if that transport is Redis, else `off`."""
     transport_error: str | None
     """Why hints are not delivered, or why event logs cannot be appended to."""
     ticked_ago: float | None
@@ -135,6 +138,7 @@ class Examination:
             store_error=None if error is None else str(error),
             blocked_by=self._store.lock_watch.holder_pid() if isinstance(self._store, LockWatched) else None,
             connectivity=self._notifier.connectivity,
+            redis=Connectivity.off if self._settings.redis is None else self._notifier.connectivity,
             transport_error=self._transport_error(),
             ticked_ago=ticked,
             swept_ago=swept,

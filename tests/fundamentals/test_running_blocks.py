@@ -324,6 +324,18 @@ async def test_task_that_the_caller_attached_stays_attached(manager: RunManager)
     assert record.status is RunStatus.success
 
 
+async def test_invalid_argument_of_a_block_leaves_the_run_as_it_was(manager: RunManager) -> None:
+    """It is refused before the block, so that the caller may call again."""
+    record = await manager.create_or_reject("t")
+    invalid: Any = "notify"
+    with pytest.raises(InvalidArgument, match="on_pending_cancel"):
+        manager.running(record, on_pending_cancel=invalid)
+    assert (record.task, record.status) == (None, RunStatus.pending)
+    async with manager.running(record):
+        pass
+    assert not await manager.has_inflight("t")
+
+
 async def test_block_is_refused_for_a_run_that_has_another_task_or_was_started(manager: RunManager) -> None:
     record, _ = await running(manager, "t")
     with pytest.raises(InvalidArgument, match="another task"):

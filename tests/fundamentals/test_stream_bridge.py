@@ -57,7 +57,7 @@ async def test_subscribers_of_all_workers_get_every_event_and_the_end(team: list
     assert await asyncio.gather(*readers) == [expected, expected]
     assert record.status is RunStatus.running, "the events are complete before the run has settled"
     assert await all_of(peer.streams.subscribe(record.run_id)) == expected
-    with pytest.raises(StaleFence):
+    with pytest.raises(StaleFence, match=f"run '{record.run_id}' has ended its stream"):
         await worker.streams.publish(record.run_id, "messages", "late")
     own.may_end.set()
     await peer.wait(record.run_id, timeout=20)
@@ -123,10 +123,13 @@ async def test_publishing_is_refused_where_the_run_is_not_executed(team: list[Ru
     with pytest.raises(InvalidArgument):
         await worker.streams.publish(record.run_id, "custom", object())
     queued = await worker.create_or_reject("t", multitask_strategy="enqueue")
-    with pytest.raises(StaleFence):
+    with pytest.raises(StaleFence, match=f"run '{queued.run_id}' does not hold its thread yet"):
         await worker.streams.publish(queued.run_id, "custom", 1)
     await worker.cancel(queued.run_id)
     own.may_end.set()
+    await worker.wait(record.run_id, timeout=20)
+    with pytest.raises(StaleFence, match=f"run '{record.run_id}' has settled"):
+        await worker.streams.publish(record.run_id, "custom", 1)
 
 
 async def test_events_of_a_launched_run_are_one_log(team: list[RunManager]) -> None:

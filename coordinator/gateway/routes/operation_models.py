@@ -143,6 +143,9 @@ class HealthSummary(LazyModel):
     state: str
     store_reachable: bool
     redis: str
+    """`off` if hints do not travel by Redis."""
+    hints: str
+    """The same of the transport of hints, which may be PostgreSQL."""
 
     @classmethod
     def of(cls, health: Health) -> HealthSummary:
@@ -150,7 +153,8 @@ class HealthSummary(LazyModel):
             status="ready" if health.ready else "not ready",
             state=health.state,
             store_reachable=health.store_reachable,
-            redis=health.connectivity.value,
+            redis=health.redis.value,
+            hints=health.connectivity.value,
         )
 
 
