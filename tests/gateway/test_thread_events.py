@@ -157,6 +157,7 @@ async def test_place_beyond_the_newest_run_gets_the_newest_place_and_what_comes(
         async with ThreadEvents(manager, "t", ALL, user_id=None, since=beyond) as events:
             [missing] = await events.batch(20)
             assert missing == Missing(beyond, Place(2, END).seq)
+            assert isinstance(missing, Missing)
             body = json.loads(missing.body)
             assert (body["error"], body["since"], body["newest"]) == ("resume_gap", beyond, missing.newest)
             await silent_run(manager)

@@ -108,8 +108,8 @@ class ThreadEvents:
         if place.fence == fence and not in_flight:
             return place
         newest = Place(fence, BEGIN if in_flight or not fence else END)
-        self._first, self._resume = [Missing(self.seq, newest.seq)], None
-        self.seq = newest.seq
+        self._first.append(Missing(self.seq, newest.seq))
+        self._resume, self.seq = None, newest.seq
         return newest
 
     async def __aexit__(self, *error: object) -> None:
