@@ -15,6 +15,7 @@ from typing import Protocol, runtime_checkable
 
 from stores.catalogue import CatalogueStore
 from stores.checkpoints import CheckpointStore
+from stores.claims import Claimable, ClaimableQuery, Unclaimed
 from stores.finding import FindingStore
 from stores.json_values import JsonObject
 from stores.rows import (
@@ -161,6 +162,15 @@ class AdmissionStore(Protocol):
     async def claimants(self, thread_id: str) -> list[int]:
         """Live workers that may claim the free thread for the head of its queue, a few of the newest. []
         where the thread is held, or no run waits. A read."""
+        ...
+
+    async def claimable(self, query: ClaimableQuery, *, epoch: int) -> list[Claimable]:
+        """Free threads whose next run has no live home, and that this worker may claim: the oldest of each
+        user in turn, then the second of each, and so on. A read."""
+        ...
+
+    async def unclaimed(self) -> list[Unclaimed]:
+        """The runs that wait for an assistant that no live worker executes. A read."""
         ...
 
     async def withdraw(self, run_id: str, *, epoch: int) -> Decision | None:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 
 from stores.checkpoints import CheckpointRow
+from stores.claims import Claimable, ClaimableQuery, Unclaimed
 from stores.client_transactions import ClientTransactions
 from stores.events import EventPage, EventsKept, NewEvents, Position
 from stores.finding import IdKind, ListPosition, RunQuery
@@ -54,6 +55,12 @@ class SQLTransactions(ClientTransactions):
 
     async def claimants(self, thread_id: str) -> list[int]:
         return await self._read(self._sql.admission.claimants, thread_id)
+
+    async def claimable(self, query: ClaimableQuery, *, epoch: int) -> list[Claimable]:
+        return await self._read(self._sql.claims.claimable, self._now(), query, epoch)
+
+    async def unclaimed(self) -> list[Unclaimed]:
+        return await self._read(self._sql.claims.unclaimed, self._now())
 
     async def withdraw(self, run_id: str, *, epoch: int) -> Decision | None:
         return await self._write(self._sql.decisions.withdraw, run_id, epoch)

@@ -197,6 +197,7 @@ class Assembly:
         self.shared.queue.take_over = self.reaper.continue_run = self._take_over
         self.watch.sweep_soon = self.loops.sweep_soon
         self.runs.capacity.on_release = self.watch.place_released
+        self.shared.queue.claim_soon = self.watch.claim_soon
         if isinstance(self.shared.store, LockWatched):
             registry = self.shared.registry
             self.shared.store.lock_watch.runs = lambda: (

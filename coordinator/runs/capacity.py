@@ -5,14 +5,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Callable, Generator, Hashable, Iterable
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from coordinator.record import RunRecord
+from stores.claims import ClaimableQuery
 
 Future = asyncio.Future[bool]
 """Whether the run gets a place."""
+
+CLAIMS_AT_ONCE = 20
+"""Runs without a home that are read and then claimed one by one, before the next ones are read: other
+workers claim them at the same time."""
 
 
 class RunningLimits(NamedTuple):
@@ -38,9 +43,13 @@ class Capacity:
         """By user, by assistant, and of the worker."""
         self._waiting: OrderedDict[str | None, dict[str | None, deque[Future]]] = OrderedDict()
         self._movable = set[Future]()
-        self._expected = set[str]()
-        """Runs that were taken over and have not reached `acquire`."""
-        self._claims = 0
+        self._reserved = Counter[Hashable]()
+        """As `_executing`, of runs that are claimed at this moment, or were taken over and have not reached
+        `acquire`."""
+        self._expected = dict[str, tuple[Hashable, ...]]()
+        """What is reserved for runs that were taken over, by run."""
+        self._claimed_last: str | None = None
+        """The user of the run that was claimed last."""
         self._closed = False
         self.on_release: Callable[[], None] = _nothing
         """Called when a run has given its place back."""
@@ -55,32 +64,63 @@ class Capacity:
         """The number of runs that wait for a place."""
         return sum(len(line) for lines in self._waiting.values() for line in lines.values())
 
-    @property
-    def has_room(self) -> bool:
-        """Whether a run that this worker takes over would get a place of the worker at once. Its assistant or
-        user may still have none."""
-        limit = self._limits.worker
-        if limit is None:
-            return True
-        return self._executing[_WORKER] + self.waiting + len(self._expected) + self._claims < limit
+    def fits(self, user: str | None, assistant: str | None) -> bool:
+        """Whether a run that this worker takes over would get a place at once."""
+        limits = zip(_keys(user, assistant), self._limits, strict=True)
+        return all(limit is None or self._taken(key) < limit for key, limit in limits)
+
+    def next_claims(self) -> ClaimableQuery | None:
+        """The runs that this worker can execute beside those that it has; None = it has no place left."""
+        worker, assistant, user = self._limits
+        room = CLAIMS_AT_ONCE if worker is None else worker - self._taken(_WORKER)
+        if room <= 0:
+            return None
+        return ClaimableQuery(
+            limit=min(room, CLAIMS_AT_ONCE),
+            after=self._claimed_last,
+            full_users=self._full("user", user),
+            full_assistants=tuple(name for name in self._full("assistant", assistant) if name is not None),
+        )
 
     @contextmanager
-    def claiming(self) -> Generator[None]:
-        """A place is kept for the run that is claimed within the block."""
-        self._claims += 1
+    def claiming(self, user: str | None, assistant: str | None) -> Generator[None]:
+        """A place is kept for the run that is claimed within the block. Its user is served last from here
+        on."""
+        keys = _keys(user, assistant)
+        self._reserved.update(keys)
+        self._claimed_last = user
         try:
             yield
         finally:
-            self._claims -= 1
+            self._free(keys)
 
     def expect(self, record: RunRecord) -> None:
         """A run that was taken over is about to acquire its place, which counts from now on."""
-        if self._limits.worker is not None and record.parent_run_id is None:
-            self._expected.add(record.run_id)
+        if self.limited and record.parent_run_id is None and record.run_id not in self._expected:
+            keys = self._expected[record.run_id] = _keys(record.user_id, record.assistant_id)
+            self._reserved.update(keys)
 
     def expect_no_more(self, record: RunRecord) -> None:
         """The run acquires its place now, or its task has ended before. Idempotent."""
-        self._expected.discard(record.run_id)
+        self._free(self._expected.pop(record.run_id, ()))
+
+    def _free(self, keys: Iterable[Hashable]) -> None:
+        self._reserved.subtract(keys)
+        self._reserved += Counter()  # drops the keys whose count is 0
+
+    def _taken(self, key: Hashable) -> int:
+        return self._executing[key] + self._reserved[key]
+
+    def _full(self, kind: str, limit: int | None) -> tuple[str | None, ...]:
+        """The users or assistants of whose runs this worker has as many as it may."""
+        if limit is None:
+            return ()
+        keys = dict.fromkeys((*self._executing, *self._reserved))
+        return tuple(
+            key.name
+            for key in keys
+            if isinstance(key, _Named) and key.kind == kind and self._taken(key) >= limit
+        )
 
     def place(self, record: RunRecord) -> Place:
         """Returns the place of a run, which is not acquired yet."""
@@ -184,9 +224,16 @@ _UNLIMITED = RunningLimits()
 _WORKER = "worker"
 
 
+class _Named(NamedTuple):
+    """The key of the count of an assistant or a user."""
+
+    kind: str
+    name: str | None
+
+
 def _keys(user: str | None, assistant: str | None) -> tuple[Hashable, Hashable, Hashable]:
     """The keys of the counts, in the order of RunningLimits."""
-    return _WORKER, ("assistant", assistant), ("user", user)
+    return _WORKER, _Named("assistant", assistant), _Named("user", user)
 
 
 def _nothing() -> None:

@@ -16,6 +16,7 @@ from coordinator.runs.jobs import Jobs
 from coordinator.runs.registry import Registry
 from coordinator.schemas import RunStatus
 from stores.base import AdmissionStore, OwnershipStore
+from stores.claims import Claimable, ClaimableQuery
 from stores.outbox import Outbox
 from stores.rows import ANY_WORKER, Claimed, Outcome, Ownership
 
@@ -48,7 +49,9 @@ class ThreadQueue:
         self.places = Capacity(RunningLimits())
         """Of this worker, for runs that it takes over."""
         self.passed_over = False
-        """A thread was left to other workers, because this one has no place."""
+        """A run may have been left in its queue, because this worker has no place for it."""
+        self.claim_soon: Callable[[], None] = _nothing_to_claim
+        """Triggers `claim_for_others`."""
 
     async def dispatch_next(self, thread_id: str, next_home: int | None) -> None:
         """Dispatches the head of the queue to `next_home`, the worker that admitted it. ANY_WORKER: this
@@ -97,18 +100,42 @@ class ThreadQueue:
 
         entry.call_later("due", seconds + _PAST, due)
 
+    def claims_at_once(self, thread_id: str) -> bool:
+        """Whether `claim` claims: this worker has a run in that queue, or places for any run."""
+        return not self.places.limited or self._registry.has_waiting(thread_id)
+
     async def claim(self, thread_id: str) -> bool:
         """Takes the thread for the head of its queue, if it is free and this worker may execute the head.
-        Returns whether the head holds it now. A worker without a place claims only for runs that it has
-        admitted. Raises StoreUnavailable; then the claim is also queued until it succeeds: it may have been
-        committed, and for a portable run only its response shows that."""
-        if self._registry.has_waiting(thread_id):
-            return await self._claim_or_queue(thread_id)
-        if not self.places.has_room:
+        Returns whether the head holds it now. With limits, a run of which this worker is not the home is
+        left to `claim_for_others`, which is requested. Raises StoreUnavailable; then the claim is also queued
+        until it succeeds: it may have been committed, and for a portable run only its response shows that."""
+        if not self.claims_at_once(thread_id):
+            self.claim_soon()
+            return False
+        return await self._claim_or_queue(thread_id)
+
+    async def claim_for_others(self) -> None:
+        """Claims runs without a home within the limits of this worker, users in turn. What exceeds a limit
+        stays in its queue: another worker may execute it. Raises StoreUnavailable."""
+        vain = 0
+        while vain < 2 and (query := self._next_claims()) is not None:
+            runs = await self._store.claimable(query, epoch=self._worker.epoch)
+            claimed = [await self._claim_if_fits(run) for run in runs]
+            if not runs:
+                return
+            vain = 0 if any(claimed) else vain + 1  # other workers were faster
+
+    def _next_claims(self) -> ClaimableQuery | None:
+        query = self.places.next_claims()
+        self.passed_over |= query is None or bool(query.full_users or query.full_assistants)
+        return query
+
+    async def _claim_if_fits(self, run: Claimable) -> bool:
+        if not self.places.fits(run.user_id, run.assistant_id):
             self.passed_over = True
             return False
-        with self.places.claiming():
-            return await self._claim_or_queue(thread_id)
+        with self.places.claiming(run.user_id, run.assistant_id):
+            return await self._claim_or_queue(run.thread_id)
 
     async def _claim_or_queue(self, thread_id: str) -> bool:
         try:
@@ -154,6 +181,10 @@ class ThreadQueue:
         signal = Signal(kind="settled", thread_id=own.thread_id, run_id=own.run_id)
         self._notifier.notify_thread(own.thread_id, signal)
         await self.dispatch_next(own.thread_id, finish.next_home)
+
+
+def _nothing_to_claim() -> None:
+    """For a process without a tick."""
 
 
 async def _not_taken_over(own: Ownership) -> bool:

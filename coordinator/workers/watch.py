@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from coordinator.clock import boottime
 from coordinator.errors import CoordinatorError
@@ -96,8 +96,17 @@ class Watch:
             end = self._timeouts.end(overdue.run_id, overdue.cause)
             await self._isolated(end, f"run {overdue.run_id!r}")
         await self._isolated(self._timeouts.end_unlaunched(), "runs that were not launched")
-        for thread_id in tick.free_threads:
-            await self._isolated(self._queue.claim(thread_id), f"thread {thread_id!r}")
+        await self._claim(tick.free_threads)
+
+    async def _claim(self, free_threads: Sequence[str]) -> None:
+        left = False
+        for thread_id in free_threads:
+            if self._queue.claims_at_once(thread_id):
+                await self._isolated(self._queue.claim(thread_id), f"thread {thread_id!r}")
+            else:
+                left = True
+        if left:
+            await self._isolated(self._queue.claim_for_others(), "runs that other workers have admitted")
 
     async def _isolated(self, step: Awaitable[object], subject: str) -> None:
         """Awaits one step of a tick. Errors of the coordinator end the tick; any other is logged at its first
@@ -126,11 +135,15 @@ class Watch:
             self._delivery.lose(before[run_id], NOT_HELD)
         self._missing = frozenset(missing)
 
+    def claim_soon(self) -> None:
+        """Triggers a tick, which claims what is free."""
+        self._hinted.everything()
+
     def place_released(self) -> None:
-        """A run of this worker has given its place back: claims what was left to other workers meanwhile."""
+        """A run of this worker has given its place back: claims what was left in its queue meanwhile."""
         if self._queue.passed_over:
             self._queue.passed_over = False
-            self._hinted.everything()
+            self.claim_soon()
 
     def signal(self, signal: Signal) -> None:
         """Handles a hint: refreshes the run or thread that it names, or all runs of this worker. A claim that

@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 
 from stores.catalogue import Heavy, RemovedThread, ThreadQuery
 from stores.checkpoints import CheckpointRow
+from stores.claims import Claimable, ClaimableQuery, Unclaimed
 from stores.events import EventPage, EventsKept, NewEvents, Position
 from stores.finding import ListPosition, RunQuery
 from stores.json_values import JsonMapping
@@ -84,6 +85,15 @@ class CheckpointStatements(Protocol):
     def checkpoints(
         thread_id: str, *, run_id: str | None, before: str | None, limit: int
     ) -> list[CheckpointRow]: ...
+
+
+class ClaimStatements(Protocol):
+    @statement
+    @staticmethod
+    def claimable(now: int, query: ClaimableQuery, epoch: int) -> list[Claimable]: ...
+    @statement
+    @staticmethod
+    def unclaimed(now: int) -> list[Unclaimed]: ...
 
 
 class DecisionStatements(Protocol):
@@ -292,6 +302,7 @@ class Statements(NamedTuple):
     assistants: AssistantStatements
     attempts: AttemptStatements
     checkpoints: CheckpointStatements
+    claims: ClaimStatements
     crons: CronStatements
     decisions: DecisionStatements
     events: EventStatements

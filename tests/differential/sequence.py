@@ -10,6 +10,7 @@ from typing import Any
 
 from stores.assistants import AssistantQuery, AssistantRow
 from stores.catalogue import NewThread, ThreadPatch, ThreadQuery
+from stores.claims import ClaimableQuery
 from stores.crons import CronQuery, CronRow, Firing
 from stores.events import NewEvents
 from stores.finding import ListPosition, RunQuery
@@ -298,10 +299,16 @@ class Sequence:
                 lambda: call("thread", thread_id, user_id=self._user()),
                 lambda: call("holder", thread_id),
                 lambda: call("claimants", thread_id),
+                lambda: call("claimable", self._claimable_query(), epoch=self._epoch()),
+                lambda: call("unclaimed"),
                 lambda: call("standing", run_id),
                 lambda: call("has_expired_threads"),
             )
         )()
+
+    def _claimable_query(self) -> ClaimableQuery:
+        full = tuple(user for user in USERS if self._one_in(4))
+        return ClaimableQuery(self.random.choice((1, 3, 20)), self._user(), full)
 
     async def read_runs(self) -> None:
         statuses = self.random.choice(((), ("pending", "running"), ("error",)))

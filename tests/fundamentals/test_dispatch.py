@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from coordinator import InvalidArgument, RunContext, RunManager, RunStatus, Settings, open_coordinator
+from coordinator import (
+    InvalidArgument,
+    Phase,
+    RunContext,
+    RunManager,
+    RunRecord,
+    RunStatus,
+    Settings,
+    open_coordinator,
+)
 from tests.support.agents import Agent
 from tests.support.held import hold_answers
 from tests.support.inside import assembly_of
@@ -26,25 +35,34 @@ class Deployment:
         self.agent, self.front, self.workers = agent, front, workers
 
 
+class Opener:
+    """Opens workers on one store; they end with the test."""
+
+    def __init__(self, stack: AsyncExitStack, where: dict[str, Any], agent: Agent) -> None:
+        self._stack, self._where, self.agent = stack, where, agent
+
+    async def worker(self, **settings: Any) -> RunManager:
+        given = Settings(**{**self._where, **settings})
+        opened = open_coordinator(settings=given, assistants={"agent": self.agent})
+        return await self._stack.enter_async_context(opened)
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
-async def deployment(
+async def opener(
     request: pytest.FixtureRequest, tmp_path: Path, shared_postgres: Database
-) -> AsyncGenerator[Deployment]:
-    agent = Agent(returns="done")
+) -> AsyncGenerator[Opener]:
     async with AsyncExitStack() as stack:
         where: dict[str, Any] = {**QUICK, "store": f"sqlite:///{tmp_path / 'runs.db'}"}
         if request.param == "postgres":
             url, schema = await stack.enter_async_context(shared_postgres.worker())
             where |= {"store": url, "postgres_schema": schema}
+        yield Opener(stack, where, Agent(returns="done"))
 
-        async def opened(**settings: Any) -> RunManager:
-            given = Settings(**{**where, **settings})
-            return await stack.enter_async_context(
-                open_coordinator(settings=given, assistants={"agent": agent})
-            )
 
-        front = await opened(admit_only=True)
-        yield Deployment(agent, front, [await opened(max_running=1) for _ in range(2)])
+@pytest.fixture
+async def deployment(opener: Opener) -> Deployment:
+    front = await opener.worker(admit_only=True)
+    return Deployment(opener.agent, front, [await opener.worker(max_running=1) for _ in range(2)])
 
 
 async def test_another_worker_executes_the_run(deployment: Deployment) -> None:
@@ -130,6 +148,48 @@ async def test_worker_takes_no_run_without_a_place_for_it(deployment: Deployment
     deployment.agent.may_end.set()
     results = await asyncio.gather(*(front.wait(run.run_id, timeout=20) for run in runs))
     assert results == ["done"] * len(runs)
+
+
+async def phases(front: RunManager, runs: Sequence[RunRecord]) -> list[Phase]:
+    return [(await front.runs.get(run.run_id)).phase for run in runs]
+
+
+async def dispatch(front: RunManager, *users: str | None) -> list[RunRecord]:
+    """A run for each of these users, each on a thread of its own, admitted in this order."""
+    before = len(await front.runs.recent())
+    return [
+        await front.create_or_reject(f"t{number}", "agent", user_id=user)
+        for number, user in enumerate(users, start=before)
+    ]
+
+
+async def test_run_of_a_user_at_its_limit_takes_no_place_while_it_waits(opener: Opener) -> None:
+    front = await opener.worker(admit_only=True)
+    runs = await dispatch(front, "a", "a", "a", "b")
+    worker = await opener.worker(max_running=2, max_running_per_user=1)
+    expected = [Phase.running, Phase.waiting, Phase.waiting, Phase.running]
+
+    async def as_expected() -> bool:
+        return await phases(front, runs) == expected
+
+    await wait_until(as_expected, description="each user has one run, and the others wait")
+    await assembly_of(worker).watch.tick()
+    assert await phases(front, runs) == expected, "no further tick takes what it cannot execute"
+    opener.agent.may_end.set()
+    assert await asyncio.gather(*(front.wait(run.run_id, timeout=20) for run in runs)) == ["done"] * 4
+    started = [(await front.runs.get(run.run_id)).started_at or 0 for run in runs[:3]]
+    assert started == sorted(started), "the oldest one first"
+
+
+async def test_users_of_dispatched_runs_take_turns(opener: Opener) -> None:
+    front = await opener.worker(admit_only=True)
+    runs = await dispatch(front, *["a"] * 6, "b", "c", None)
+    opener.agent.may_end.set()
+    await opener.worker(max_running=1)
+    await asyncio.gather(*(front.wait(run.run_id, timeout=20) for run in runs))
+    rows = [await front.runs.get(run.run_id) for run in runs]
+    rows.sort(key=lambda row: row.started_at or 0)
+    assert [row.user_id for row in rows[4:]] == ["a"] * 5, "after one run of each user"
 
 
 async def test_operations_need_no_other_worker(deployment: Deployment) -> None:

@@ -14,6 +14,7 @@ import pytest
 from bench.fleet import Fleet, make
 from bench.history import HISTORY, THREADS
 from stores.catalogue import ThreadQuery
+from stores.claims import ClaimableQuery
 from stores.postgres import Options, PostgresStore
 from stores.pruning import PruneCursor, Retention
 from stores.rows import Ownership
@@ -224,6 +225,23 @@ async def test_no_transaction_of_a_worker_reads_the_history_to_its_end(scene: Sc
         await store.sweep(by=me, error="lost")
         await store.tick(me)
     assert await scene.rows_read() < 8 * 50  # of 30,000
+
+
+async def test_claimable_runs_are_read_as_far_as_they_are_returned(scene: Scene) -> None:
+    store, me = scene.store, await scene.store.register(new_worker(assistants=("agent",)))
+    await scene.cx.execute(
+        f"INSERT INTO {scene.schema}.runs (run_id, thread_id, status, holds_thread, portable, assistant_id,"
+        " seq, created_at, created_us, updated_at) SELECT 'left' || n, 'left' || n, 'pending', false, true,"
+        " 'agent', n, '2026-01-01T00:00:00+00:00', n, n FROM generate_series(1, 2000) n"
+    )
+    for _ in range(8):
+        runs = await store.claimable(ClaimableQuery(20), epoch=me)
+        assert [run.thread_id for run in runs] == [f"left{number}" for number in range(1, 21)]
+    assert await scene.rows_read() == 0, "no scan of the table"
+    fetched = await scene.cx.fetchval(
+        "SELECT pg_stat_get_tuples_fetched($1::text::regclass)", f"{scene.schema}.runs_claimable"
+    )
+    assert 8 * 20 <= fetched < 8 * 40  # of 8 * 2,000
 
 
 async def test_workers_do_not_read_the_entries_of_runs_that_ended_while_an_old_transaction_is_open(

@@ -134,6 +134,7 @@ _LATER_WAYS = {
     "with_user_of_parent / row": "a family",
     "ThreadQueue.dispatch / claimants": "dispatched",
     "Dispatch.withdraw / decide": "dispatched",
+    "ThreadQueue.claim_for_others / claimable": "dispatched",
 }
 LATER: Mapping[Point, str] = {_point(text): scene for text, scene in _LATER_WAYS.items()}
 """Aimed at after all others, in this order, so that the seeds of a campaign keep their aims."""

@@ -64,6 +64,8 @@ WRITES = frozenset(
 READS = frozenset(
     {
         "claimants",
+        "claimable",
+        "unclaimed",
         "holder",
         "standing",
         "thread",

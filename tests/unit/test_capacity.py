@@ -7,7 +7,10 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coordinator.record import RunRecord, record_of
 from coordinator.runs.capacity import Capacity, RunningLimits
+from stores.claims import ClaimableQuery
+from stores.spec import RunSpec
 
 
 class Line:
@@ -67,6 +70,45 @@ async def test_assistant_at_the_limit_delays_no_other_assistant_of_the_same_user
     assert line.order == ["slow 1", "quick"]
     await line.free("u", "slow")
     assert line.order[-1] == "slow 2"
+
+
+def run_of(user: str | None, run_id: str = "r", parent: str | None = None) -> RunRecord:
+    record = record_of(
+        run_id, RunSpec(thread_id="t", assistant_id="x", user_id=user), "2026-01-01T00:00:00+00:00"
+    )
+    record.parent_run_id = parent
+    return record
+
+
+async def test_runs_of_a_user_at_its_limit_are_not_claimed() -> None:
+    line = Line(RunningLimits(worker=3, user=1))
+    await line.want("a1", "a", "x")
+    assert (line.capacity.fits("a", "x"), line.capacity.fits("b", "x")) == (False, True)
+    assert line.capacity.next_claims() == ClaimableQuery(2, full_users=("a",))
+    await line.want("a2", "a", "x")
+    assert line.capacity.next_claims() == ClaimableQuery(2, full_users=("a",)), "what waits has no place"
+    with line.capacity.claiming("b", "x"):
+        assert not line.capacity.fits("b", "x"), "a claim has its place"
+        assert line.capacity.next_claims() == ClaimableQuery(1, "b", ("a", "b"))
+    assert line.capacity.fits("b", "x")
+    line.tasks["a2"].cancel()
+
+
+async def test_run_that_was_taken_over_has_its_place_before_it_acquires_it() -> None:
+    line = Line(RunningLimits(worker=2, assistant=2))
+    line.capacity.expect(run_of("a", "child", parent="p"))
+    assert line.capacity.next_claims() == ClaimableQuery(2), "a child uses the place of its parent"
+    run = run_of("a")
+    line.capacity.expect(run)
+    line.capacity.expect(run)
+    assert line.capacity.next_claims() == ClaimableQuery(1)
+    line.capacity.expect_no_more(run)
+    line.capacity.expect_no_more(run)
+    await line.want("a1", "a", "x")
+    await line.want("b1", "b", "x")
+    assert line.capacity.next_claims() is None
+    await line.free("a", "x")
+    assert line.capacity.next_claims() == ClaimableQuery(1)
 
 
 async def test_cancelled_waiter_leaves_the_line() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from stores.catalogue import NewThread, ThreadPatch, ThreadQuery
+from stores.claims import ClaimableQuery
 from stores.finding import ListPosition, RunQuery
 from stores.memory import MemoryStore
 from stores.pruning import PruneCursor, Retention
@@ -161,6 +162,13 @@ async def tick(scene: Scene) -> None:
     await scene.watch(scene.store.tick(scene.me))
 
 
+async def claims_for_others(scene: Scene) -> None:
+    epoch = await scene.store.register(new_worker(assistants=("a",)))
+    left_behind(scene.store, 2)
+    await scene.watch(scene.store.claimable(ClaimableQuery(20), epoch=epoch))
+    await scene.watch(scene.store.unclaimed())
+
+
 async def beat(scene: Scene) -> None:
     await scene.watch(scene.store.beat(scene.me))
 
@@ -286,6 +294,7 @@ EVERYTHING: tuple[Doing, ...] = (
     start_save_finish,
     cancel_and_settle,
     tick,
+    claims_for_others,
     beat,
     fence_and_sweep,
     line_holder_thread,
@@ -516,5 +525,17 @@ async def test_a_tick_reads_a_batch_of_what_a_deployment_has_left_behind() -> No
         left_behind(scene.store, count)
         assert len((await scene.store.tick(me)).free_threads) == HOMELESS_AT_ONCE
         await scene.watch(scene.store.tick(me))
+        steps.append(scene.steps)
+    assert steps[1] <= steps[0] * 1.1 + 20
+
+
+async def test_claimable_runs_are_read_as_far_as_they_are_returned() -> None:
+    steps = list[int]()
+    for count in (HOMELESS_AT_ONCE, 4 * HOMELESS_AT_ONCE):
+        scene = Scene(SMALL)
+        await scene.prepare()
+        me = await scene.store.register(new_worker(assistants=("a",)))
+        left_behind(scene.store, count)
+        await scene.watch(scene.store.claimable(ClaimableQuery(20), epoch=me))
         steps.append(scene.steps)
     assert steps[1] <= steps[0] * 1.1 + 20

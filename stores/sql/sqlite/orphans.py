@@ -127,7 +127,7 @@ def orphaned(cx: sqlite3.Connection, now: int, *, before: int | None, only: int 
     if only is not None:
         rows = cx.execute(_ONE, {"before": before, "only": only})
     else:
-        unknown = json.dumps(_unknown_assistants(cx))
+        unknown = json.dumps(unknown_assistants(cx, workers="state <> 'dead'"))
         rows = cx.execute(_ALL, {"before": before, "now": now, "unknown": unknown})
     return [Orphaned(*row) for row in rows.fetchall()]
 
@@ -137,13 +137,13 @@ def handed_over(cx: sqlite3.Connection) -> list[Orphaned]:
     return [Orphaned(*row) for row in cx.execute(_HANDED_OVER).fetchall()]
 
 
-def _unknown_assistants(cx: sqlite3.Connection) -> list[str]:
-    """Assistants of waiting portable runs that no live worker knows; "" = none. From one to the next by
-    index, however many runs wait."""
+def unknown_assistants(cx: sqlite3.Connection, *, workers: str) -> list[str]:
+    """Assistants of waiting portable runs that none of these workers (a condition) knows; "" = none. From one
+    to the next by index, however many runs wait."""
     unknown, named = list[str](), _next_assistant(cx, None)
     while named is not None:
         known = cx.execute(
-            "SELECT 1 FROM workers, json_each(assistants) WHERE state <> 'dead' AND value = ? LIMIT 1",
+            f"SELECT 1 FROM workers, json_each(assistants) WHERE {workers} AND value = ? LIMIT 1",
             (named,),
         )
         if known.fetchone() is None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from stores.base import CoordinationStore
+from stores.claims import ClaimableQuery, Unclaimed
 from stores.errors import ConflictError
 from stores.rows import Admission, Outcome, Ownership
 from stores.states import Phase, RunStatus
@@ -37,7 +38,7 @@ class Dispatch(StoreCase):
         self, store: CoordinationStore, front: int, thread: str = "t", **fields: Any
     ) -> Admission:
         known = {"assistant_id": "agent", "portable": True, "dispatched": True}
-        return await admitted(store, front, thread, **known, **fields)
+        return await admitted(store, front, thread, **(known | fields))
 
     async def test_worker_that_only_admits_is_listed_as_such(
         self, store: CoordinationStore, front: int, executor: int
@@ -153,3 +154,77 @@ class Dispatch(StoreCase):
         again = await self.dispatched(store, front, idempotency_key="k", request_hash="h")
         assert again.run_id == first.run_id
         assert again.existing is not None
+
+    async def test_claimable_runs_are_those_of_each_user_in_turn(
+        self, store: CoordinationStore, front: int, executor: int
+    ) -> None:
+        for thread, user in (("a1", "a"), ("a2", "a"), ("a3", "a"), ("c1", "c"), ("n1", None), ("b1", "b")):
+            await self.dispatched(store, front, thread, user_id=user)
+
+        async def threads(**query: Any) -> list[str]:
+            runs = await store.claimable(ClaimableQuery(**{"limit": 20, **query}), epoch=executor)
+            assert all((run.user_id or "n") == run.thread_id[0] for run in runs)
+            assert all(run.assistant_id == "agent" for run in runs)
+            return [run.thread_id for run in runs]
+
+        assert await threads() == ["a1", "b1", "c1", "n1", "a2", "a3"]
+        assert await threads(after="a") == ["b1", "c1", "n1", "a1", "a2", "a3"]
+        assert await threads(after="bb", limit=2) == ["c1", "n1"]
+        assert await threads(after="c", limit=5) == ["n1", "a1", "b1", "c1", "a2"]
+        assert await threads(full_users=("a", None)) == ["b1", "c1"]
+        assert await threads(full_assistants=("other",), limit=1) == ["a1"]
+        assert await threads(full_assistants=("other", "agent")) == []
+        assert await store.claimable(ClaimableQuery(20), epoch=front) == []
+        assert await store.claim("a1", epoch=executor) is not None
+        assert await threads() == ["a2", "b1", "c1", "n1", "a3"]
+        await store.drain(executor)
+        assert await threads() == []
+
+    async def test_claimable_is_what_a_claim_would_take(
+        self, store: CoordinationStore, front: int, executor: int, clock: StoreClock
+    ) -> None:
+        home = await store.register(new_worker(assistants=("agent",)))
+        own = await running(store, executor, "held")
+        await self.dispatched(store, front, "held", multitask_strategy="enqueue")
+        await self.dispatched(store, front, "delayed", delay_ms=1000)
+        first = await self.dispatched(store, front, "queue")
+        await self.dispatched(store, front, "queue", multitask_strategy="enqueue")
+        known = {"assistant_id": "agent", "portable": True, "multitask_strategy": "enqueue"}
+        await running(store, home, "theirs")
+        await admitted(store, home, "theirs", **known)
+
+        async def threads() -> list[str]:
+            return [run.thread_id for run in await store.claimable(ClaimableQuery(20), epoch=executor)]
+
+        assert await threads() == ["queue"]
+        claimed = await store.claim("queue", epoch=executor)
+        assert claimed is not None
+        assert claimed.run_id == first.run_id
+        assert await threads() == []
+        clock.advance(1)
+        assert await threads() == ["delayed"]
+        await store.finish(own, SUCCESS)
+        assert sorted(await threads()) == ["delayed", "held"]
+        await store.retire(home)
+        assert sorted(await threads()) == ["delayed", "held", "theirs"], "its home is dead"
+
+    async def test_unclaimed_runs_are_counted_by_assistant(
+        self, store: CoordinationStore, front: int, clock: StoreClock
+    ) -> None:
+        assert await store.unclaimed() == []
+        first = await self.dispatched(store, front)
+        clock.advance(1)
+        await self.dispatched(store, front, "u")
+        await self.dispatched(store, front, "v", assistant_id="other")
+        await self.dispatched(store, front, "w", assistant_id="other", delay_ms=1000)
+        since = (await row_of(store, first.run_id)).updated_at
+        assert await store.unclaimed() == [
+            Unclaimed("agent", 2, since),
+            Unclaimed("other", 1, since + 1_000_000),
+        ]
+        clock.advance(1)
+        assert [one.runs for one in await store.unclaimed()] == [2, 2], "one was delayed"
+        executor = await store.register(new_worker(assistants=("agent",)))
+        assert [one.assistant_id for one in await store.unclaimed()] == ["other"]
+        await store.drain(executor)
+        assert [one.runs for one in await store.unclaimed()] == [2, 2], "a draining worker takes none"

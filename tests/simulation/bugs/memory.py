@@ -197,7 +197,7 @@ BUGS = (
     ),
     bug(
         "tick-does-not-claim",
-        (_WATCH + "_tick", "for thread_id in tick.free_threads:", "for thread_id in ():"),
+        (_WATCH + "_tick", "await self._claim(tick.free_threads)", "pass"),
     ),
     bug("tick-forgets-who-waits", (_WATCH + "_tick", "if entry.queued and", "if 0 and")),
     bug(

@@ -82,3 +82,88 @@ BEGIN
         RETURN;
     END LOOP;
 END $$;
+
+-- Users with waiting portable runs, '' = none: those behind `_after`, then the others. From one to the next by index,
+-- however many runs wait.
+CREATE OR REPLACE FUNCTION rc.next_user(_after text) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT COALESCE(user_id, '') FROM rc.runs
+    WHERE status = 'pending' AND NOT holds_thread AND portable AND COALESCE(user_id, '') > _after
+    ORDER BY COALESCE(user_id, '') LIMIT 1
+$$;
+
+-- Free threads whose next run has no live home, and that this worker may claim: of each user in turn, behind `_after`, the
+-- oldest ones, at most `_limit` of each and of as many users. `place`: from 1, among those of the user. Left out are runs
+-- of `_users` ('' = without a user) and `_assistants`. A read.
+CREATE OR REPLACE FUNCTION rc.claimable(
+    _epoch bigint, _limit bigint, _after text, _users text[], _assistants text[], _now bigint
+) RETURNS TABLE (place bigint, thread_id text, user_id text, assistant_id text) LANGUAGE plpgsql STABLE
+SET jit = off SET random_page_cost = 0
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_now bigint := rc.clock(_now);
+    v_known text[] := ARRAY(
+        SELECT unnest(assistants) FROM rc.workers WHERE epoch = _epoch AND state = 'live' EXCEPT SELECT unnest(_assistants));
+    v_user text := rc.next_user(_after);
+    v_wrapped boolean := false;
+    v_users bigint := 0;
+BEGIN
+    WHILE cardinality(v_known) > 0 AND v_users < _limit LOOP
+        IF v_user IS NULL AND NOT v_wrapped THEN
+            v_wrapped := true;
+            v_user := (SELECT COALESCE(r.user_id, '') FROM rc.runs r
+                       WHERE status = 'pending' AND NOT holds_thread AND portable ORDER BY COALESCE(r.user_id, '') LIMIT 1);
+        END IF;
+        EXIT WHEN v_user IS NULL OR (v_wrapped AND v_user > _after);
+        IF v_user <> ALL (_users) THEN
+            RETURN QUERY
+            SELECT row_number() OVER (ORDER BY w.created_us NULLS FIRST, w.run_id), w.thread_id, w.user_id, w.assistant_id
+            FROM (
+                SELECT r.* FROM rc.runs r
+                WHERE status = 'pending' AND NOT holds_thread AND portable AND COALESCE(r.user_id, '') = v_user
+                  AND owner_epoch IS NULL AND (not_before IS NULL OR not_before <= v_now)
+                  AND r.assistant_id = ANY (v_known)
+                  AND NOT EXISTS (SELECT FROM rc.workers WHERE epoch = home_epoch AND state <> 'dead')
+                  AND NOT EXISTS (
+                    SELECT FROM rc.runs o
+                    WHERE o.thread_id = r.thread_id AND (o.holds_thread OR o.status IN ('pending', 'running'))
+                      AND (o.holds_thread
+                           OR o.status = 'pending' AND o.owner_epoch IS NULL AND (o.home_epoch IS NOT NULL OR o.portable)
+                              AND o.not_before IS NULL AND (o.seq < r.seq OR r.not_before IS NOT NULL)))
+                ORDER BY r.created_us NULLS FIRST, r.run_id LIMIT _limit
+            ) w;
+            IF FOUND THEN
+                v_users := v_users + 1;
+            END IF;
+        END IF;
+        v_user := rc.next_user(v_user);
+    END LOOP;
+END $$;
+
+-- By assistant: the number of waiting runs that no live worker can claim, and since when the first of them waits. A
+-- draining worker claims none.
+CREATE OR REPLACE FUNCTION rc.unclaimed(_now bigint)
+RETURNS TABLE (assistant_id text, runs bigint, since bigint) LANGUAGE plpgsql STABLE
+SET jit = off SET random_page_cost = 0
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_now bigint := rc.clock(_now);
+    v_named text;
+BEGIN
+    SELECT COALESCE(r.assistant_id, '') INTO v_named FROM rc.runs r
+        WHERE status = 'pending' AND NOT holds_thread AND portable ORDER BY COALESCE(r.assistant_id, '') LIMIT 1;
+    WHILE v_named IS NOT NULL LOOP
+        IF NOT EXISTS (SELECT FROM rc.workers WHERE state = 'live' AND v_named = ANY (assistants)) THEN
+            RETURN QUERY
+            SELECT NULLIF(v_named, ''), count(*), min(GREATEST(updated_at, COALESCE(not_before, 0))) FROM rc.runs r
+            WHERE status = 'pending' AND NOT holds_thread AND portable AND COALESCE(r.assistant_id, '') = v_named
+              AND owner_epoch IS NULL AND (not_before IS NULL OR not_before <= v_now)
+              AND NOT EXISTS (SELECT FROM rc.workers WHERE epoch = home_epoch AND state <> 'dead')
+            HAVING count(*) > 0;
+        END IF;
+        v_named := (SELECT COALESCE(r.assistant_id, '') FROM rc.runs r
+                    WHERE status = 'pending' AND NOT holds_thread AND portable AND COALESCE(r.assistant_id, '') > v_named
+                    ORDER BY COALESCE(r.assistant_id, '') LIMIT 1);
+    END LOOP;
+END $$;
