@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+UNCLAIMED = "No worker has executed this run: no live worker executed its assistant for 10 minutes."
+"""The error of a run that waited without a live home for longer than a sweep leaves it. Functions of
+PostgreSQL have the same text."""
+
 
 class Claimable(NamedTuple):
     """A free thread, with the user and the assistant of the run that takes it next."""

@@ -31,6 +31,7 @@ from coordinator.workers.pacemaker import pacemaker_for
 from coordinator.workers.projections import Projector
 from coordinator.workers.pruner import Pruner
 from coordinator.workers.reaper import Reaper
+from coordinator.workers.unclaimed import UnclaimedRuns
 from coordinator.workers.watch import Watch
 from stores.base import CoordinationStore
 from stores.lock_watch import LockWatched
@@ -76,6 +77,7 @@ class Assembly:
         self.drain = self._new_drain()
         self.watch = self._new_watch()
         self.projector = self._new_projector()
+        self.unclaimed = UnclaimedRuns(store, admit_only=settings.admit_only, clock=shared.clocks.boottime)
         self.examination = self._new_examination()
         self.expiry = self._new_expiry()
         self.pruner = self._new_pruner()
@@ -151,6 +153,7 @@ class Assembly:
             refusals=self.runs.settlement.refusals,
             overdue=self.runs.settlement.overdue,
             projector=self.projector,
+            unclaimed=self.unclaimed,
             clock=shared.clocks.boottime,
         )
 
@@ -184,6 +187,7 @@ class Assembly:
             worker=shared.worker,
             watch=self.watch,
             reaper=self.reaper,
+            unclaimed=self.unclaimed,
             notifier=shared.notifier,
             telemetry=shared.telemetry,
         )

@@ -47,6 +47,7 @@ async def explain(settings: Settings, run_id: str, *, as_json: bool) -> int:
             {
                 "run": run_document(explanation.run, explanation.position),
                 "holder": explanation.holder,
+                "waits_for": explanation.waits_for,
                 "receipt": receipt_document(receipt) if explanation.run.cancel_action is not None else None,
                 "traceback": traceback,
                 "timeline": [transition_document(step) for step in explanation.transitions],
@@ -98,7 +99,8 @@ def _headline(explanation: Explanation) -> str:
         )
     if explanation.position is not None:
         behind = f" behind run {holder!r}" if holder is not None else ""
-        return f"{text}; position {explanation.position} in the queue{behind}"
+        waits = f"; waits for {explanation.waits_for}" if explanation.waits_for is not None else ""
+        return f"{text}; position {explanation.position} in the queue of its thread{behind}{waits}"
     if run.attempt > 1:
         text = f"{text}, attempt {run.attempt}"
     if run.between_attempts:

@@ -18,6 +18,7 @@ from coordinator.cli.text import age, clock, pretty, short, span
 from coordinator.cli.tracebacks import traceback_location
 from coordinator.errors import InvalidArgument
 from coordinator.runs.positions import positions
+from coordinator.runs.unclaimed import waits_for
 from coordinator.settings import Settings
 from stores.base import CoordinationStore
 from stores.finding import ListPosition, RunQuery
@@ -136,15 +137,30 @@ async def show_run(settings: Settings, run_id: str, *, as_json: bool) -> int:
     async with observing(settings) as observer:
         row = await run_or_fail(observer.store, settings, run_id)
         position = (await positions(observer.store, [row])).get(row.run_id)
+        waits = await waits_for(observer.store, row)
         history = await observer.store.transitions(row.run_id)
         traceback = await traceback_location(observer.store, history)
     end = ended_by(row, history)
     if as_json:
         screen.show_document(
-            {"run": {**run_in_full(row, position), "traceback": traceback, "ended_by": end and end.value}}
+            {
+                "run": {
+                    **run_in_full(row, position),
+                    "waits_for": waits,
+                    "traceback": traceback,
+                    "ended_by": end and end.value,
+                }
+            }
         )
         return DONE
-    screen.show_pairs([*_pairs(row, position), ("ended by", sentence(end)), ("traceback", traceback)])
+    screen.show_pairs(
+        [
+            *_pairs(row, position),
+            ("waits for", waits),
+            ("ended by", sentence(end)),
+            ("traceback", traceback),
+        ]
+    )
     for name, value in (
         ("metadata", row.metadata),
         ("kwargs", row.kwargs),

@@ -11,7 +11,8 @@ from coordinator.cli import screen
 from coordinator.cli.access import observing
 from coordinator.cli.documents import worker_document
 from coordinator.cli.failures import DONE, USAGE, CommandFailed, warn
-from coordinator.cli.text import counted, span
+from coordinator.cli.text import counted, iso, span
+from coordinator.runs.unclaimed import reason_of
 from coordinator.settings import Settings
 from coordinator.workers.identity import slot_of
 from stores.rows import WorkerRow
@@ -25,6 +26,7 @@ COLUMNS = (
 async def list_workers(settings: Settings, *, everyone: bool, as_json: bool) -> int:
     async with observing(settings) as observer:
         rows = await observer.store.workers(alive_only=not everyone)
+        unclaimed = await observer.store.unclaimed()
         exited = {row.epoch for row in rows if has_exited(row, proven=observer.store.proven_dead(row))}
     versions = sorted({row.version for row in rows if row.state is not WorkerState.dead})
     if len(versions) > 1:
@@ -32,8 +34,18 @@ async def list_workers(settings: Settings, *, everyone: bool, as_json: bool) -> 
     alive = [row for row in rows if row.state is not WorkerState.dead]
     if draining := sum(row.state is WorkerState.draining for row in alive):
         warn(draining_warning(draining, len(alive)))
+    for waiting in unclaimed:
+        warn(reason_of(waiting))
     if as_json:
-        screen.show_document({"workers": [worker_document(row, exited=row.epoch in exited) for row in rows]})
+        screen.show_document(
+            {
+                "workers": [worker_document(row, exited=row.epoch in exited) for row in rows],
+                "unclaimed": [
+                    {"assistant_id": one.assistant_id, "runs": one.runs, "since": iso(one.since)}
+                    for one in unclaimed
+                ],
+            }
+        )
     else:
         lines = [worker_line(row, exited=row.epoch in exited) for row in rows]
         screen.show_table(

@@ -15,6 +15,7 @@ from coordinator.runs.cancellation import Cancellations
 from coordinator.runs.extras import Extras
 from coordinator.runs.positions import positions
 from coordinator.runs.registry import Registry
+from coordinator.runs.unclaimed import waits_for
 from coordinator.schemas import CancelAnswer, Cause, Phase, Receipt
 from stores.base import AdmissionStore, ReadStore
 from stores.catalogue import CatalogueStore, Heavy
@@ -44,10 +45,14 @@ class Explanation:
     run: RunRow
     phase: Phase
     position: int | None
-    """Position in the queue of its thread, or of its worker if it holds its thread; None = not queued."""
+    """Position in the queue of its thread, in which no run of another thread counts; if it holds its thread,
+    among the runs that wait for a place of its worker. None = it does not wait."""
     holder: str | None
     """The run that holds the thread, if it is another one."""
     transitions: tuple[Transition, ...]
+    waits_for: str | None = None
+    """What the run waits for if it is queued and its thread is free: a worker with a place, any worker that
+    executes its assistant, or the run before it."""
     pending_changes: tuple[PendingChange, ...] = ()
     """Changes of the run that projections do not have yet."""
 
@@ -105,6 +110,7 @@ class Runs:
             position=await self.position(row),
             holder=holder if holder != run_id else None,
             transitions=tuple(await self._store.transitions(run_id)),
+            waits_for=await waits_for(self._store, row),
             pending_changes=await self._pending_changes(run_id),
         )
 
@@ -113,8 +119,9 @@ class Runs:
         return tuple(await store.pending_changes(run_id)) if isinstance(store, ProjectionStore) else ()
 
     async def position(self, run: RunRow) -> int | None:
-        """The position, from 1, in the queue of the run's thread; if it holds its thread and waits for a
-        place of its worker, among the older runs that wait there. None = it does not wait. One read."""
+        """The position, from 1, in the queue of the run's thread, in which no run of another thread counts;
+        if it holds its thread and waits for a place of its worker, among the older runs that wait there.
+        None = it does not wait. One read."""
         self._home.check()
         return (await positions(self._store, [run])).get(run.run_id)
 

@@ -20,6 +20,7 @@ from coordinator.workers.lease import Pacemaker
 from coordinator.workers.projections import Projector
 from coordinator.workers.reaper import Reaper
 from coordinator.workers.stall import STALLED_AFTER
+from coordinator.workers.unclaimed import UnclaimedRuns
 from coordinator.workers.watch import Watch
 from coordinator.workers.worker import Worker
 from stores.base import WorkerStore
@@ -68,6 +69,9 @@ class Health:
     """Rows of the store that this process could not decode, and omitted from lists."""
     failing_projections: tuple[str, ...]
     """A sentence for each projection that could not apply a change. It makes no worker unready."""
+    unclaimed_runs: tuple[str, ...]
+    """On a worker that only admits: a sentence for each assistant whose runs no live worker executes. It
+    makes no worker unready."""
     ready: bool
     why_not: tuple[str, ...]
 
@@ -100,6 +104,7 @@ class Examination:
         refusals: Refusals,
         overdue: Overdue,
         projector: Projector,
+        unclaimed: UnclaimedRuns,
         clock: Callable[[], float] = boottime,
     ) -> None:
         self._store, self._settings, self._worker, self._pacemaker = store, settings, worker, pacemaker
@@ -107,6 +112,7 @@ class Examination:
         self._event_log = event_log
         self._outbox, self._refusals, self._projector = outbox, refusals, projector
         self._overdue = overdue
+        self._unclaimed = unclaimed
         self.executor: TrackingExecutor | None = None
         """The event loop's default executor, where it is one that tracks thread jobs."""
         self.checks: dict[str, Check] = {
@@ -148,6 +154,7 @@ class Examination:
             overdue=self._overdue.sentences,
             unreadable_rows=unreadable_rows(),
             failing_projections=self._projector.failures,
+            unclaimed_runs=self._unclaimed.reasons,
             ready=not why_not,
             why_not=why_not,
         )

@@ -15,6 +15,7 @@ from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import ConnectivityChanged
 from coordinator.telemetry.repeated import Repeated
 from coordinator.workers.reaper import Reaper
+from coordinator.workers.unclaimed import UnclaimedRuns
 from coordinator.workers.watch import Watch
 from coordinator.workers.worker import Worker
 from stores.tasks import begin_soon
@@ -36,10 +37,12 @@ class Loops:
         worker: Worker,
         watch: Watch,
         reaper: Reaper,
+        unclaimed: UnclaimedRuns,
         notifier: Notifier,
         telemetry: Telemetry,
     ) -> None:
         self._settings, self._worker, self._watch, self._reaper = settings, worker, watch, reaper
+        self._unclaimed = unclaimed
         self._notifier, self._telemetry = notifier, telemetry
         self._tasks: list[asyncio.Task[None]] = []
         self._first_sweep: asyncio.TimerHandle | None = None
@@ -65,10 +68,12 @@ class Loops:
         self._tasks = [
             begin_soon(every(self._pace, jitter, self._watch.tick, self._kick_tick, what=TICK)),
             begin_soon(every(lambda: settings.renew, jitter, self._worker.stay, self._kick_anew, what=STAY)),
-            begin_soon(
-                every(lambda: settings.sweep, jitter, self._reaper.sweep, self._kick_sweep, what=SWEEP)
-            ),
+            begin_soon(every(lambda: settings.sweep, jitter, self._sweep, self._kick_sweep, what=SWEEP)),
         ]
+
+    async def _sweep(self) -> None:
+        await self._reaper.sweep()
+        await self._unclaimed.examine()
 
     def sweep_soon(self) -> None:
         """Triggers a sweep at once."""

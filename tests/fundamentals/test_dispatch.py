@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -190,6 +191,48 @@ async def test_users_of_dispatched_runs_take_turns(opener: Opener) -> None:
     rows = [await front.runs.get(run.run_id) for run in runs]
     rows.sort(key=lambda row: row.started_at or 0)
     assert [row.user_id for row in rows[4:]] == ["a"] * 5, "after one run of each user"
+
+
+async def test_runs_that_no_worker_executes_are_reported(
+    opener: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    front = await opener.worker(admit_only=True)
+    run, _ = await dispatch(front, "a", "b")
+    behind = await front.create_or_reject("t0", "agent", multitask_strategy="enqueue")
+    why = "3 runs wait since .* no live worker executes assistant 'agent'"
+
+    async def reported() -> bool:
+        (reason,) = (await front.worker.health()).unclaimed_runs or ("",)
+        return re.search(why, reason) is not None
+
+    await wait_until(reported, description="the front reports the runs")
+    await assembly_of(front).unclaimed.examine()
+    logged = [record for record in caplog.records if record.name == "coordinator.workers.unclaimed"]
+    assert [record.levelname for record in logged] == ["WARNING"], "once, although it was examined again"
+    assert "since" in logged[0].getMessage()
+    explained = (await front.runs.explain(run.run_id)).waits_for
+    assert explained is not None
+    assert "no live worker executes assistant 'agent'" in explained
+    assert "admit_only" in explained, "what can be done"
+    explained = (await front.runs.explain(behind.run_id)).waits_for
+    assert explained is not None
+    assert run.run_id in explained
+
+    await opener.worker(max_running=1)
+    async with asyncio.timeout(20):
+        await opener.agent.started.wait()
+
+    async def over() -> bool:
+        return not (await front.worker.health()).unclaimed_runs
+
+    await wait_until(over, description="the front reports that a worker executes them")
+    assert "No run waits for a worker that executes assistant 'agent' any more" in caplog.text
+    waits = [(await front.runs.explain(one.run_id)).waits_for for one in (run, behind)]
+    waits += [(await front.runs.explain(one.run_id)).waits_for for one in await front.list_by_thread("t1")]
+    assert waits == [None, None, "a worker that has a place for it"]
+    opener.agent.may_end.set()
+    assert await front.wait(behind.run_id, timeout=20) == "done"
 
 
 async def test_operations_need_no_other_worker(deployment: Deployment) -> None:

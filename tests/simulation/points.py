@@ -135,6 +135,10 @@ _LATER_WAYS = {
     "ThreadQueue.dispatch / claimants": "dispatched",
     "Dispatch.withdraw / decide": "dispatched",
     "ThreadQueue.claim_for_others / claimable": "dispatched",
+    "UnclaimedRuns.examine / unclaimed": "dispatched",
+    "waits_for / holder": "the curious",
+    "waits_for / row": "the curious",
+    "waits_for / claimants": "the curious",
 }
 LATER: Mapping[Point, str] = {_point(text): scene for text, scene in _LATER_WAYS.items()}
 """Aimed at after all others, in this order, so that the seeds of a campaign keep their aims."""
@@ -179,6 +183,8 @@ _NO_CALLER_WAITS = {
     "Outbox._attempt / start": _OWN,
     "Outbox._attempt / thread": _OWN,
     "Outbox._attempt / withdraw": _OWN,
+    "ThreadQueue.claim_for_others / claimable": _OWN,
+    "UnclaimedRuns.examine / unclaimed": _OWN,
     "Reaper._examine / fence_worker": _JOB,
     "Reaper._sweep / sweep": _JOB,
     "Reaper._sweep / workers": _JOB,

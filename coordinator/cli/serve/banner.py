@@ -45,6 +45,8 @@ class Banner:
             ("access", up.access),
             ("docs", f"{self.listening.url}/docs"),
         ]
+        if up.admit_only:
+            facts.append(("executes", "no runs: other workers on this store execute them (--admit-only)"))
         if up.page:
             facts.append(("page", f"{self.listening.url}/page/"))
         if up.pages:

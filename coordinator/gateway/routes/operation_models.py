@@ -88,7 +88,10 @@ class Explained(LazyModel):
     status: str
     phase: str
     position: int | None
-    """Position in the queue of the thread, from 1; None = the run is not queued."""
+    """Position in the queue of the thread, from 1, whatever other threads wait for; of a run that holds its
+    thread, among those that wait for a place of its worker. None = the run does not wait."""
+    waits_for: str | None
+    """Of a queued run whose thread is free: the worker or the run that it waits for."""
     holder: str | None
     """The run that holds the thread, if it is another one."""
     error: str | None
@@ -102,6 +105,7 @@ class Explained(LazyModel):
             status=explanation.run.status.value,
             phase=explanation.phase.value,
             position=explanation.position,
+            waits_for=explanation.waits_for,
             holder=explanation.holder,
             error=explanation.run.error,
             timeline=[Step.of(step) for step in explanation.transitions],
@@ -182,6 +186,8 @@ class HealthDetails(HealthSummary):
     """Rows of the store that this worker could not read and left out of lists."""
     failing_projections: list[str]
     """Projections to which this worker could not deliver a change, and why."""
+    unclaimed_runs: list[str]
+    """Of a worker that only admits: assistants whose runs no live worker executes, with their number."""
 
     @classmethod
     def of(cls, health: Health) -> HealthDetails:
@@ -201,4 +207,5 @@ class HealthDetails(HealthSummary):
             overdue=list(health.overdue),
             unreadable_rows=health.unreadable_rows,
             failing_projections=list(health.failing_projections),
+            unclaimed_runs=list(health.unclaimed_runs),
         )

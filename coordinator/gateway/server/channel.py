@@ -71,6 +71,8 @@ class Ready:
     """Origins of the web pages that may call."""
     page: bool = False
     """The gateway serves a web page."""
+    admit_only: bool = False
+    """The worker executes no runs."""
 
 
 Fields = TypeVar("Fields", Orders, Ready)

@@ -246,6 +246,7 @@ async def _describe(
         example=await example_for(manager.assistants, names),
         pages=gateway.cors_origins,
         page=gateway.page is not None,
+        admit_only=settings.admit_only,
     )
 
 

@@ -61,7 +61,8 @@ class Run(LazyModel):
     cancelling: bool = Field(description="The cancel is committed, but the task has not stopped yet")
     error: str | None
     position: int | None = Field(
-        description="Of a pending run that is read alone: in the queue of its thread, or of its worker"
+        description="Of a pending run that is read alone: from 1, in the queue of its thread, without runs of"
+        " other threads; or among the runs that wait for a place of its worker"
     )
 
 

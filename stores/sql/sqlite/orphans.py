@@ -52,6 +52,11 @@ class Orphaned(NamedTuple):
         )
 
     @property
+    def unclaimed(self) -> bool:
+        """It has waited in a queue for a worker that executes its assistant."""
+        return bool(self.status == "pending" and not self.holds_thread and self.portable)
+
+    @property
     def ordinal(self) -> str:
         """The beginning of its error: which attempt has ended, if it is not the first one."""
         if self.deaths >= DEATHS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
+from stores.claims import UNCLAIMED
 from stores.errors import StoreInUse
 from stores.rows import Decision, DrainRequested, HandedOver, NewWorker, Orphan, Ownership, WorkerRow
 from stores.sql.codec import OPEN_STATUSES, dumps, storable
@@ -192,7 +193,7 @@ def _end_all(
                     Orphan(run.run_id, run.thread_id, status, run.epoch, own, ref[0], decided=True)
                 )
         else:
-            text = f"{run.ordinal}{error}"
+            text = UNCLAIMED if run.unclaimed else f"{run.ordinal}{error}"
             final, children = _end(cx, run.run_id, text, run.epoch, undo=run.undo, now=now)
             noted = None if ref is None else ref[0]
             orphans.append(

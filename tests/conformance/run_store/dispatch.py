@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stores.base import CoordinationStore
-from stores.claims import ClaimableQuery, Unclaimed
+from stores.claims import UNCLAIMED, ClaimableQuery, Unclaimed
 from stores.errors import ConflictError
 from stores.rows import Admission, Outcome, Ownership
 from stores.states import Phase, RunStatus
@@ -17,6 +17,7 @@ from tests.support.builders import (
     StoreClock,
     admitted,
     cancel,
+    fence_epoch,
     new_worker,
     row_of,
     running,
@@ -162,7 +163,7 @@ class Dispatch(StoreCase):
             await self.dispatched(store, front, thread, user_id=user)
 
         async def threads(**query: Any) -> list[str]:
-            runs = await store.claimable(ClaimableQuery(**{"limit": 20, **query}), epoch=executor)
+            runs = await store.claimable(ClaimableQuery(query.pop("limit", 20), **query), epoch=executor)
             assert all((run.user_id or "n") == run.thread_id[0] for run in runs)
             assert all(run.assistant_id == "agent" for run in runs)
             return [run.thread_id for run in runs]
@@ -228,3 +229,15 @@ class Dispatch(StoreCase):
         assert [one.assistant_id for one in await store.unclaimed()] == ["other"]
         await store.drain(executor)
         assert [one.runs for one in await store.unclaimed()] == [2, 2], "a draining worker takes none"
+
+    async def test_error_of_an_unclaimed_run_states_that_no_worker_has_executed_it(
+        self, store: CoordinationStore, front: int, executor: int, clock: StoreClock
+    ) -> None:
+        run = await self.dispatched(store, front)
+        own = await running(store, executor, "u")
+        await fence_epoch(store, executor, by=front)
+        clock.advance(601)
+        ended = {orphan.run_id for orphan in await store.sweep(by=front, error="its worker is dead")}
+        assert ended == {run.run_id, own.run_id}
+        assert (await row_of(store, run.run_id)).error == UNCLAIMED
+        assert (await row_of(store, own.run_id)).error == "its worker is dead"

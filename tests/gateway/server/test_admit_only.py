@@ -27,6 +27,14 @@ async def test_runs_of_clients_of_one_server_are_executed_by_another(tmp_path: P
         thread = (await client.post("/threads", json={})).json()["thread_id"]
         created = (await client.post(f"/threads/{thread}/runs", json=RUN)).json()
         assert created["status"] == "pending"
+        await front.wait_for_line("executes +no runs")
+        shown = await cli("explain", created["run_id"], "--store", store)
+        assert "no live worker executes assistant 'agent'" in shown.out
+        shown = await cli("runs", "show", created["run_id"], "--store", store)
+        assert "no live worker executes assistant 'agent'" in shown.out
+        workers = await cli("workers", "list", "--store", store, "--json")
+        assert [one["runs"] for one in workers.document["unclaimed"]] == [1]
+        assert "1 run waits since" in workers.err
         async with served("serve", *options, folder=tmp_path) as back:
             await back.up()
             joined = await client.get(f"/threads/{thread}/runs/{created['run_id']}/join")

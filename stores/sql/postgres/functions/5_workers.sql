@@ -263,6 +263,8 @@ BEGIN
                      WHEN decided THEN error
                      WHEN rc.deaths_before_start(v_run) >= 3
                      THEN rc.deaths_before_start(v_run) || ' workers have died before they started it. ' || _error
+                     WHEN r.status = 'pending' AND NOT holds_thread AND portable AND owner_epoch IS NULL
+                         THEN 'No worker has executed this run: no live worker executed its assistant for 10 minutes.'
                      WHEN attempt > 1 THEN 'Attempt ' || attempt || ' of ' || attempt + retries || ': ' || _error
                      ELSE _error END,
         rollback_state = CASE WHEN v_undo THEN 'failed' ELSE rollback_state END,
