@@ -71,8 +71,7 @@ class Decision(NamedTuple):
         return self.owner_epoch if self.owner_epoch is not None else self.home_epoch
 
     def elsewhere(self, epoch: int) -> bool:
-        """Another worker than that of `epoch` executes the run, has executed it, or will: it was handed
-        over. A run that was ended while it was queued belongs to no worker."""
+        """Another worker than that of `epoch` executes the run, has executed it, or will (after a hand-over)."""
         return self.worker != epoch and (self.status in OPEN or self.owner_epoch is not None)
 
 
@@ -197,8 +196,7 @@ class WorkerRow:
     expired: bool
     proof: str | None = None
     admits_only: bool = False
-    stopping: int = 0
-    """Its runs that were cancelled and have not stopped."""
+    stopping: int = 0  # runs that were cancelled and have not stopped
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,8 +69,6 @@ class Assembly:
         )
         self.storages = OpenStorages(self._kinds)
         self.pacemaker = pacemaker or pacemaker_for(store, settings)
-        if self.pacemaker.stall is not None:
-            self.pacemaker.stall.run_of_task = shared.registry.run_of_task
         self.reaper = self._new_reaper()
         self.runs = RunParts(shared, swept=self.reaper.first_sweep)
         self.recovery = Recovery(store, self.reaper, shared.worker)
@@ -196,6 +194,8 @@ class Assembly:
 
     def _bind(self) -> None:
         worker = self.shared.worker
+        if self.pacemaker.stall is not None:
+            self.pacemaker.stall.run_of_task = self.shared.registry.run_of_task
         worker.on_registered, worker.on_fenced = self._registered, self._fenced
         worker.on_ended, worker.dropped_runs_stopped = self._ended, self._dropped_runs_stopped
         self.shared.queue.take_over = self.reaper.continue_run = self._take_over

@@ -75,6 +75,18 @@ _WORKER_GAUGES = {
     "overdue_runs": "Runs that were force-settled and whose work still executes",
     "unreadable_rows": "Rows of the store that the worker could not read and left out of lists",
 }
+_EVENT_COUNTERS: dict[type[Event], tuple[str, str]] = {
+    RunRefused: ("runs_refused", "Admissions refused because the thread was busy"),
+    RunStarted: ("runs_started", "Runs started"),
+    RunForced: ("runs_forced", "Runs that did not stop in time and were force-settled"),
+    RunLost: ("runs_lost", "Runs taken over by another worker"),
+    RunContinued: ("runs_continued", "Runs of dead or draining workers continued here"),
+    RunHandedOver: ("runs_handed_over", "Runs handed over by this worker's drain"),
+    RunRecovered: ("runs_recovered", "Runs of dead workers ended by a sweep"),
+    RunEmitted: ("events_emitted", "Events emitted by runs"),
+    WorkerFenced: ("worker_fenced", "Times that a worker lost its lease"),
+    PeerBuried: ("peers_buried", "Workers declared dead"),
+}
 
 
 class Metrics:
@@ -105,18 +117,7 @@ class Metrics:
         self._changes = self._counter(
             "projected_changes", "Changes of runs that were passed to a projection", "projection", "outcome"
         )
-        self._event_counters: dict[type[Event], Counter] = {
-            RunRefused: self._counter("runs_refused", "Admissions refused because the thread was busy"),
-            RunStarted: self._counter("runs_started", "Runs started"),
-            RunForced: self._counter("runs_forced", "Runs that did not stop in time and were force-settled"),
-            RunLost: self._counter("runs_lost", "Runs taken over by another worker"),
-            RunContinued: self._counter("runs_continued", "Runs of dead or draining workers continued here"),
-            RunHandedOver: self._counter("runs_handed_over", "Runs handed over by this worker's drain"),
-            RunRecovered: self._counter("runs_recovered", "Runs of dead workers ended by a sweep"),
-            RunEmitted: self._counter("events_emitted", "Events emitted by runs"),
-            WorkerFenced: self._counter("worker_fenced", "Times that a worker lost its lease"),
-            PeerBuried: self._counter("peers_buried", "Workers declared dead"),
-        }
+        self._event_counters = {kind: self._counter(*named) for kind, named in _EVENT_COUNTERS.items()}
         self._worker_gauges = {name: self._gauge(name, text) for name, text in _WORKER_GAUGES.items()}
         # `labels` takes 3 us. The values are few, see above.
         self._of_request = cache(self._children_of_request)

@@ -1,4 +1,4 @@
-"""Health and metrics tell Redis from the notifications of PostgreSQL."""
+"""Health and metrics distinguish Redis and the notifications of PostgreSQL."""
 
 from __future__ import annotations
 
