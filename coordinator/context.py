@@ -90,6 +90,7 @@ class RunContext:
     def __post_init__(self) -> None:
         self.closed = False
         self.saved = False
+        self.emitted_updates = False
         self.input: Json = self.request.input
         """The input of the request: an instance of the assistant's input model, if it has one."""
 
@@ -146,6 +147,8 @@ class RunContext:
         its mode and size. Allowed while the run unwinds, not after it has stopped. Raises as `check`, and
         InvalidArgument for data that is not JSON, and for a mode that is empty or has control characters."""
         self.check()
+        if mode == "updates":
+            self.emitted_updates = True
         await self.services.emit(mode, data)
 
     async def emit_encoded(self, mode: str, data: bytes) -> None:

@@ -71,7 +71,7 @@ class Decision(NamedTuple):
         return self.owner_epoch if self.owner_epoch is not None else self.home_epoch
 
     def elsewhere(self, epoch: int) -> bool:
-        """Another worker than that of `epoch` executes the run, has executed it, or will (after a hand-over)."""
+        """Another worker than that of `epoch` executes the run, has executed it, or will."""
         return self.worker != epoch and (self.status in OPEN or self.owner_epoch is not None)
 
 

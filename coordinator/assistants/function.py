@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import getdoc, isasyncgenfunction, iscoroutinefunction, isfunction, signature
 from typing import Any, NamedTuple, TypeAlias, cast
@@ -25,6 +25,9 @@ from coordinator.schemas import (
     User,
 )
 
+INTERRUPT = "__interrupt__"
+"""The key of the questions of a paused run, in its updates and values."""
+
 AgentFunction: TypeAlias = Callable[[RunContext], Awaitable[Any]]  # Any: a result of the user's
 
 
@@ -42,11 +45,13 @@ class FunctionAssistant:
     """Wraps an async function. A returned dict replaces the thread's values: it is the last save of the run.
     A returned `Outcome` is used unchanged.
 
-    If the request streams `values`, returned values that were not saved are emitted as well. Checkpoints of
-    its threads: see `coordinator.assistants.checkpoints`.
+    Its outcome is emitted as graphs emit theirs: to requests that stream `values` the values, unless they
+    were saved last, to those that stream `updates` the values under its name, and to both the questions of a
+    run that has paused. Code that emits `updates` itself does that instead. Checkpoints of its threads: see
+    `coordinator.assistants.checkpoints`.
     """
 
-    features = frozenset({"values", "custom", "command", "checkpoint", "history"})
+    features = frozenset({"values", "updates", "custom", "command", "checkpoint", "history"})
     graph_id: str | None = None
 
     def __init__(self, function: AgentFunction, states: StoredValues, *, name: str | None = None) -> None:
@@ -81,9 +86,24 @@ class FunctionAssistant:
         else:
             values = cast("Json", result) if isinstance(result, dict) else None
             outcome = Outcome(values=values, result=result)
-        if outcome.values is not None and "values" in request.stream_mode:
-            await ctx.show(outcome.values)
+        await self._emit(ctx, outcome, request.stream_mode)
         return outcome
+
+    async def _emit(self, ctx: RunContext, outcome: Outcome, modes: Collection[str]) -> None:
+        """Emit the outcome in the requested modes. The questions come last: to clients, an update after them
+        means that they are answered."""
+        values, questions = outcome.values, [one.stored for one in outcome.interrupts if outcome.paused]
+        if "updates" in modes and values is not None and not ctx.emitted_updates:
+            await ctx.emit("updates", {self.name: values})
+        if "updates" in modes and questions:
+            await ctx.emit("updates", {INTERRUPT: questions})
+        if "values" not in modes:
+            return
+        shown = ctx.values if values is None else values
+        if questions and isinstance(shown or {}, dict):
+            await ctx.show({**(shown or {}), INTERRUPT: questions})
+        elif values is not None:
+            await ctx.show(values)
 
     async def _resume_from(self, ctx: RunContext, request: RunRequest, ref: CheckpointRef) -> RunRequest:
         """Set the context's values to those of the checkpoint. From an input checkpoint, a request without

@@ -1,6 +1,6 @@
 """Reports stream modes that a client requested and of which the run emitted no event.
 
-A function emits only values and the events of its own code, so a client that requests `updates` of it
+A function emits only values, updates and the events of its own code, so a client that requests `tasks` of it
 receives none. The stream ends with a comment about that, which parsers skip, and the log has one warning for
 each assistant and mode."""
 
@@ -51,7 +51,8 @@ class SilentModes:
                 _logged.add((name, mode))
                 logger.warning(
                     "a client requested stream_mode %r of assistant %r, and the run emitted no such event:"
-                    " a function has the modes values and custom, and those that its code passes to ctx.emit",
+                    " a function has the modes values, updates and custom, and those that its code passes to"
+                    " ctx.emit",
                     mode,
                     name,
                 )

@@ -31,17 +31,19 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_mode_without_events_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     async with one_gateway() as served:
-        text = await streamed(served.raw, "echo", ["values", "updates", "debug"], a=1)
-        assert text.endswith(": no event of stream_mode updates, debug: assistant echo emits none\r\n\r\n")
+        text = await streamed(served.raw, "echo", ["values", "tasks", "debug"], a=1)
+        assert text.endswith(": no event of stream_mode tasks, debug: assistant echo emits none\r\n\r\n")
         assert "event: values" in text
-        await streamed(served.raw, "echo", ["updates"], a=1)
+        await streamed(served.raw, "echo", ["tasks"], a=1)
     (line,) = [
-        line for line in warnings_of(caplog) if "'updates'" in line
+        line for line in warnings_of(caplog) if "'tasks'" in line
     ]  # one line for each assistant and mode
     assert line.startswith(
-        "a client requested stream_mode 'updates' of assistant 'echo', and the run emitted no"
+        "a client requested stream_mode 'tasks' of assistant 'echo', and the run emitted no"
     )
-    assert line.endswith("has the modes values and custom, and those that its code passes to ctx.emit")
+    assert line.endswith(
+        "has the modes values, updates and custom, and those that its code passes to ctx.emit"
+    )
 
 
 async def test_mode_with_events_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:

@@ -97,6 +97,25 @@ class TestModes:
         ]
         assert parts == ["metadata", *["values", "updates"] * 2]
 
+    async def test_paused_function_streams_its_question_after_its_update(
+        self, pair: Pair, thread: str
+    ) -> None:
+        modes: list[Any] = ["values", "updates"]
+        local, other = pair
+        parts = [part async for part in local.sdk.runs.stream(thread, "asker", stream_mode=modes)]
+        held, interrupts = {"waits_for_answer": True}, {"__interrupt__": [{"value": "really?", "id": "q1"}]}
+        assert [(part.event, part.data) for part in parts[1:]] == [
+            ("updates", {"asker": held}),
+            ("updates", interrupts),
+            ("values", held | interrupts),
+        ]
+        assert (await other.sdk.threads.get(thread))["values"] == held
+        stream = other.sdk.runs.stream(thread, "asker", command={"resume": "yes"}, stream_mode=modes)
+        assert [(part.event, part.data) async for part in stream][1:] == [
+            ("updates", {"asker": {"answer": "yes"}}),
+            ("values", {"answer": "yes"}),
+        ]
+
     @pytest.mark.parametrize(
         ("mode", "expected"),
         [

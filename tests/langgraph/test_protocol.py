@@ -190,7 +190,7 @@ async def test_runs_of_a_thread_follow_each_other_in_one_order(team: Team) -> No
         assert seqs(rest) == seqs(whole)[index + 1 :]
 
 
-async def test_function_has_lifecycle_custom_and_values(team: Team) -> None:
+async def test_function_has_lifecycle_custom_updates_and_values(team: Team) -> None:
     a, b, _ = team
     thread = str(uuid4())
     await started(
@@ -202,11 +202,12 @@ async def test_function_has_lifecycle_custom_and_values(team: Team) -> None:
         "custom",
         "custom",
         "messages",
+        "updates",
         "values",
         "lifecycle",
     ]
     assert seen[2]["params"]["data"] == {"name": "progress", "payload": 2}
-    assert seen[4]["params"]["data"] == {"done": True}
+    assert seen[4]["params"]["data"] == seen[5]["params"]["data"] == {"done": True}
     only = await until(b.raw, thread, is_end, channels=["custom:progress", "lifecycle"])
     assert [event["method"] for event in only] == ["lifecycle", "custom", "lifecycle"]
 
