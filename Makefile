@@ -206,9 +206,10 @@ format: $(STAMP) ## Format, mend what ruff can mend, and write what is derived f
 	$(BIN)/python tools/langgraph_api.py
 
 .PHONY: page
-page: ## Build the pages of examples/ from their sources; needs node and npm
+page: ## Build the pages of examples/ and of tests from their sources; needs node and npm
 	cd examples/chat/page && npm ci --no-audit --no-fund && node ../../page.mjs
 	cd examples/langgraph/page && npm ci --no-audit --no-fund && node ../../page.mjs
+	cd tests/clients/pages/assistant_ui && npm ci --no-audit --no-fund && node ../../../../examples/page.mjs
 
 .PHONY: clean
 clean: ## Remove all that was installed, built or cached

@@ -1,4 +1,4 @@
-"""The built pages of examples/ belong to their sources."""
+"""The built pages of examples/ and of tests belong to their sources."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ import pytest
 from tests.clients.npm import NPM, installed
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = ROOT / "examples"
-BUILD = EXAMPLES / "page.mjs"
-LARGEST = {"chat": 395 * 1024, "langgraph": 350 * 1024}  # bytes; the half of it is React
+BUILD = ROOT / "examples" / "page.mjs"
+LARGEST = {  # bytes; the half of the examples is React
+    "examples/chat/page": 395 * 1024,
+    "examples/langgraph/page": 350 * 1024,
+    "tests/clients/pages/assistant_ui": 900 * 1024,
+}
 FILES = ("app.js", "app.css", "index.html", "licences.txt")
 
 
 @pytest.fixture(params=LARGEST)
-def example(request: pytest.FixtureRequest) -> str:
+def place(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture
-def folder(example: str) -> Path:
-    return EXAMPLES / example / "page"
+def folder(place: str) -> Path:
+    return ROOT / place
 
 
 def hash_of_sources(folder: Path) -> str:
@@ -43,8 +46,8 @@ def test_built_script_has_the_hash_of_the_sources(folder: Path) -> None:
     assert f"sources: {hash_of_sources(folder)};" in head, "run: make page"
 
 
-def test_built_script_is_small(example: str, folder: Path) -> None:
-    assert (folder / "dist" / "app.js").stat().st_size <= LARGEST[example]
+def test_built_script_is_small(place: str, folder: Path) -> None:
+    assert (folder / "dist" / "app.js").stat().st_size <= LARGEST[place]
 
 
 def test_page_refers_to_no_other_host(folder: Path) -> None:
@@ -57,7 +60,8 @@ def test_guide_shows_how_the_page_finds_its_server(folder: Path) -> None:
     guide = (ROOT / "docs" / "guides" / "chat-ui.md").read_text(encoding="utf-8")
     shown = re.search(r"^```ts\nconst apiUrl = (.*)$", guide, re.MULTILINE)
     assert shown is not None
-    assert shown[1] in (folder / "src" / "api.ts").read_text(encoding="utf-8")
+    (client,) = (folder / "src").glob("*pi.ts")  # api.ts, or chatApi.ts
+    assert shown[1] in client.read_text(encoding="utf-8")
 
 
 def test_licences_of_bundled_packages_are_included(folder: Path) -> None:
