@@ -2,7 +2,7 @@
 wrote its values.
 
 A checkpoint is stored in the row of the run that wrote it. It is removed with that row: when the run or its
-thread is deleted or pruned.
+thread is deleted or pruned; and before that by `keep_latest_checkpoint`.
 
 Errors of every call: StoreUnavailable, StoreRefused.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from stores.json_values import JsonObject
-from stores.rows import Json
+from stores.rows import Json, Ownership
 from stores.states import RunStatus
 
 
@@ -37,6 +37,8 @@ class CheckpointRow:
     written_at: int
     current: bool
     """Whether these are the thread's values at this moment."""
+    base_removed: bool
+    """The state with which the run began was removed by `keep_latest_checkpoint`."""
 
 
 @runtime_checkable
@@ -47,4 +49,9 @@ class CheckpointStore(Protocol):
         """Newest first, without runs that were rolled back or will be. `run_id`: only the checkpoint of this
         run. `before`: only checkpoints that are older than that of this run; none if the thread has no such
         run. A read."""
+        ...
+
+    async def keep_latest_checkpoint(self, own: Ownership) -> None:
+        """Remove all checkpoints of the thread but the newest, and the state with which the run of that one
+        began. As the running holder; the runs keep their results. Raises StaleFence."""
         ...

@@ -241,3 +241,6 @@ class SQLTransactions(ClientTransactions):
         return await self._read(
             self._sql.checkpoints.checkpoints, thread_id, run_id=run_id, before=before, limit=limit
         )
+
+    async def keep_latest_checkpoint(self, own: Ownership) -> None:
+        await self._write(self._sql.checkpoints.keep_latest, own)

@@ -173,7 +173,10 @@ def _parsed(checkpoint_id: str) -> tuple[str, bool]:
 
 
 def _base_of(row: CheckpointRow) -> str | None:
-    """The checkpoint from which the run was resumed: the requested one, else the previous one."""
+    """The checkpoint from which the run was resumed: the requested one, else the previous one. None: it began
+    without a state, or that was removed."""
+    if row.base_removed:
+        return None
     ref = row.kwargs.get("checkpoint")
     checkpoint_id = cast("JsonObject", ref).get("checkpoint_id") if isinstance(ref, dict) else None
     return checkpoint_id if isinstance(checkpoint_id, str) else row.previous
@@ -182,7 +185,7 @@ def _base_of(row: CheckpointRow) -> str | None:
 def _has_input(row: CheckpointRow) -> bool:
     """Return True if the run has an input checkpoint. Operations and runs resumed without input have none."""
     input_ = row.kwargs.get("input", row.kwargs)
-    return row.kind == "run" and (input_ is not None or _base_of(row) is None)
+    return row.kind == "run" and not row.base_removed and (input_ is not None or _base_of(row) is None)
 
 
 def _head(thread: ThreadRow, newest: list[CheckpointRow], name: str) -> StateView:

@@ -151,6 +151,17 @@ def retries_of(assistant: Assistant) -> int:
 
 
 @runtime_checkable
+class PrunableStates(Protocol):
+    """A storage of thread state that can remove former states. Optional."""
+
+    async def keep_latest(self, thread_id: str, run_id: str, fence: int) -> None:
+        """Remove all former states of the thread, which the operation `run_id` holds with `fence`, atomically
+        with the check of the fence. The current state keeps its id. Idempotent. Raises StaleFence;
+        InvalidArgument if the current state needs former ones, before anything is removed."""
+        ...
+
+
+@runtime_checkable
 class ThreadStates(Protocol):
     """Storage of thread state; several assistants may share one. `kind` is stored in every rollback_ref, so
     that any worker can select the storage without the assistant."""

@@ -96,6 +96,9 @@ class StoredValues:
     async def delete(self, thread_id: str, run_id: str, fence: int) -> None:
         await self._store.save(self._own(thread_id, run_id, fence), None)
 
+    async def keep_latest(self, thread_id: str, run_id: str, fence: int) -> None:
+        await self._store.keep_latest_checkpoint(self._own(thread_id, run_id, fence))
+
     def _own(self, thread_id: str, run_id: str, fence: int) -> Ownership:
         return Ownership(run_id, thread_id, self._epoch(), fence)
 

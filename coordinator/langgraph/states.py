@@ -115,6 +115,12 @@ class GraphStates:
         self._fences.heads.drop(thread_id, fence)
         await self._storage.delete(thread_id, fence)
 
+    async def keep_latest(self, thread_id: str, run_id: str, fence: int) -> None:
+        """Keeps the newest checkpoint of the graph and of each subgraph that keeps its state; those of calls
+        of subgraphs go with the step that they belong to."""
+        self._fences.heads.drop(thread_id, fence)
+        await self._storage.keep_latest(thread_id, fence)
+
     async def _forget_later(self) -> None:
         try:
             while self._settled:

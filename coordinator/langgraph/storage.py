@@ -73,6 +73,9 @@ class GraphStorage:
     async def delete(self, thread_id: str, run_id: str, fence: int) -> None:
         await self._states.delete(thread_id, run_id, fence)
 
+    async def keep_latest(self, thread_id: str, run_id: str, fence: int) -> None:
+        await self._states.keep_latest(thread_id, run_id, fence)
+
 
 def store_of(states: GraphStates) -> BaseStore | None:
     return states.store if isinstance(states, GraphStorage) else None

@@ -148,6 +148,14 @@ class Threads:
             check.check_id("thread_id", thread_id), check.check_optional_id("user_id", user_id)
         )
 
+    async def keep_latest(self, thread_id: str, *, user_id: str | None = None) -> None:
+        """Remove the thread's former states; its current state, its runs and their results stay. Raises
+        ThreadNotFound, InvalidArgument if its assistant cannot; ConflictError while a run is in flight."""
+        self._home.check()
+        await self._operations.keep_latest(
+            check.check_id("thread_id", thread_id), check.check_optional_id("user_id", user_id)
+        )
+
     # -- changes
 
     def changes(self, thread_id: str) -> AbstractAsyncContextManager[Wakeup]:

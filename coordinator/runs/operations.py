@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import Protocol
 
 from coordinator.assistants.left import LeftState
-from coordinator.assistants.ports import Assistant, ThreadStates
+from coordinator.assistants.ports import Assistant, PrunableStates, ThreadStates
 from coordinator.assistants.registry import Assistants
 from coordinator.assistants.removal import StateRemoval
 from coordinator.assistants.values import StoredValues
@@ -241,6 +241,22 @@ class Operations:
             await self._remove(held)
         for record in self._registry.of_thread(thread_id):
             self._registry.removed(record.run_id)
+
+    async def keep_latest(self, thread_id: str, user_id: str | None) -> None:
+        """Removes the former states of the thread; the current one stays. Raises ThreadNotFound,
+        ConflictError, InvalidArgument."""
+        assistant_id = self._assistants.of_thread(await self._visible(thread_id, user_id))
+        states = self._assistants.reading(assistant_id).states
+        if not isinstance(states, PrunableStates):
+            raise InvalidArgument("thread", f"{thread_id!r}: its storage cannot remove former states")
+        async with self._held(
+            thread_id, "keep latest", user_id, states=states, assistant_id=assistant_id
+        ) as held:
+            own = held.own
+            with _as(held.context):
+                await states.keep_latest(thread_id, own.run_id, own.fence)
+                if states is not self._values:  # rows of runs have copies of the values
+                    await self._values.keep_latest(thread_id, own.run_id, own.fence)
 
     async def _remove(self, held: HeldThread) -> None:
         await self._store.delete_thread(held.own)

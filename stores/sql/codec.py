@@ -317,9 +317,14 @@ def thread_row(columns: Columns) -> ThreadRow:
     )
 
 
+BASE_REMOVED = '{"base":"removed"}'
+"""In `rollback_ref` of the settled run whose state is the only one that its thread has kept."""
+
+
 def checkpoint_row(columns: Columns) -> CheckpointRow:
     """Map run_id, kind, assistant_id, status, paused, settled, interrupts, metadata, kwargs, fence, values,
-    the run before, the moment, and whether the thread holds these values. Raises ValueError."""
+    the run before, the moment, whether the thread holds these values, and whether the state was removed with
+    which the run began. Raises ValueError."""
     return CheckpointRow(
         run_id=columns[0],
         kind=columns[1],
@@ -335,6 +340,7 @@ def checkpoint_row(columns: Columns) -> CheckpointRow:
         previous=columns[11],
         written_at=columns[12],
         current=bool(columns[13]),
+        base_removed=bool(columns[14]),
     )
 
 

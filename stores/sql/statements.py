@@ -85,6 +85,9 @@ class CheckpointStatements(Protocol):
     def checkpoints(
         thread_id: str, *, run_id: str | None, before: str | None, limit: int
     ) -> list[CheckpointRow]: ...
+    @statement
+    @staticmethod
+    def keep_latest(now: int, own: Ownership) -> None: ...
 
 
 class ClaimStatements(Protocol):

@@ -232,6 +232,9 @@ class Sequence:
     async def restore(self) -> None:
         await self._engines.call("restore", self._own())
 
+    async def keep_latest_checkpoint(self) -> None:
+        await self._engines.call("keep_latest_checkpoint", self._own())
+
     async def renew_fence(self) -> None:
         if own := await self._engines.call(
             self.random.choice(("refence", "readopt", "readopt")), self._own()
@@ -709,6 +712,7 @@ WEIGHTS = {
     "settle": 4,
     "save": 3,
     "restore": 2,
+    "keep_latest_checkpoint": 1,
     "renew_fence": 3,
     "hand_over": 2,
     "delete_thread": 1,

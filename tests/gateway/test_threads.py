@@ -111,11 +111,44 @@ class TestPrune:
         assert await remote.sdk.threads.prune(gone) == {"pruned_count": 2}
         assert [one["thread_id"] for one in await local.sdk.threads.search()] == [threads[2]]
 
-    async def test_keep_latest_is_refused_and_removes_nothing(self, one: Served) -> None:
-        thread = await new_thread(one.sdk)
-        with pytest.raises(UnprocessableEntityError, match="keep_latest is not supported"):
-            await one.sdk.threads.prune([thread], strategy="keep_latest")
-        await one.sdk.threads.get(thread)
+    async def test_keep_latest_removes_former_states_on_any_worker(self, plain: Pair) -> None:
+        local, remote = plain
+        thread, other = await new_thread(local.sdk), await new_thread(local.sdk)
+        for each in (thread, other):
+            for tag in "ab":
+                await local.sdk.runs.wait(each, "agent", input=demo(steps=1, tag=tag))
+        head = (await local.sdk.threads.get_history(thread))[0]
+        pruned = await remote.sdk.threads.prune([thread, str(uuid4())], strategy="keep_latest")
+        assert pruned == {"pruned_count": 1}
+        (kept,) = await remote.sdk.threads.get_history(thread)
+        assert kept == {**head, "parent_checkpoint": None, "parent_checkpoint_id": None}
+        assert len(await remote.sdk.threads.get_history(other)) == 4
+        runs = await remote.sdk.runs.list(thread)
+        assert [run["status"] for run in runs] == ["success"] * 2
+        await remote.sdk.runs.wait(thread, "agent", input=demo(steps=1, tag="c"))
+        latest, before, *_ = await local.sdk.threads.get_history(thread)
+        assert latest["values"]["log"] == ["a:1", "b:1", "c:1"]
+        assert before["values"] == kept["values"]
+
+    async def test_keep_latest_leaves_the_question_of_a_paused_run(self, plain: Pair) -> None:
+        local, remote = plain
+        thread = await new_thread(local.sdk)
+        await local.sdk.runs.wait(thread, "asker")
+        state = await local.sdk.threads.get_state(thread)
+        await remote.sdk.threads.prune([thread], strategy="keep_latest")
+        kept = await local.sdk.threads.get_state(thread)
+        assert kept == {**state, "parent_checkpoint": None, "parent_checkpoint_id": None}
+        assert (await local.sdk.threads.get(thread))["status"] == "interrupted"
+        assert await remote.sdk.runs.wait(thread, "asker", command={"resume": "yes"}) == {"answer": "yes"}
+
+    async def test_keep_latest_of_a_busy_thread_is_a_conflict(self, plain: Pair) -> None:
+        local, remote = plain
+        thread = await new_thread(local.sdk)
+        await local.sdk.runs.wait(thread, "agent", input=demo(steps=1, tag="a"))
+        await start_running(local.sdk, thread, sleep=60)
+        with pytest.raises(ConflictError):
+            await remote.sdk.threads.prune([thread], strategy="keep_latest")
+        assert len(await local.sdk.threads.get_history(thread)) >= 2
 
 
 async def test_runs_write_their_assistant_into_the_metadata(plain: Pair) -> None:

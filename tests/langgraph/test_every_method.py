@@ -151,6 +151,28 @@ async def prune(a: Sdk, b: Sdk, c: Sdk) -> None:
     assert await b.threads.prune(known) == {"pruned_count": 2}
     with pytest.raises(NotFoundError):
         await c.threads.get(known[0])
+    kept, paused = [await thread(a) for _ in range(2)]
+    for log in (["x"], ["y"]):
+        await a.runs.wait(kept, "chain", input={"log": log})
+    await a.runs.wait(paused, "asking", input=INPUT)
+    states = [await a.threads.get_state(one) for one in (kept, paused)]
+    assert await b.threads.prune([kept, paused], strategy="keep_latest") == {"pruned_count": 2}
+    no_parent = {"parent_checkpoint": None, "parent_checkpoint_id": None}
+    for one, state in zip((kept, paused), states, strict=True):
+        assert await c.threads.get_history(one) == [{**state, **no_parent}]
+        assert (await c.threads.get(one))["status"] == ("idle" if one == kept else "interrupted")
+    assert (await c.runs.wait(kept, "chain", input={"log": ["z"]}))["log"] == [
+        "x",
+        "a",
+        "b",
+        "y",
+        "a",
+        "b",
+        "z",
+        "a",
+        "b",
+    ]
+    assert "__interrupt__" not in await a.runs.wait(paused, "asking", command={"resume": "yes"})
 
 
 @drives("threads.join_stream")

@@ -50,6 +50,7 @@ class Callers:
             "reconcile": self._reconcile,
             "update": self._update,
             "copy": self._copy,
+            "keep latest": self._keep_latest,
             "delete": self._delete,
             "completion": self._completion,
             "counters": self._counters,
@@ -390,6 +391,9 @@ class Callers:
     async def _copy(self, process: Process) -> None:
         target = self._chance.choice((*self._threads, "copy"))
         await process.manager.threads.copy(self._threads[0], target, user_id=self._user)
+
+    async def _keep_latest(self, process: Process) -> None:
+        await process.manager.threads.keep_latest(self._chance.choice(self._threads), user_id=self._user)
 
     async def _delete(self, process: Process) -> None:
         await process.manager.threads.delete(self._chance.choice(self._threads), user_id=self._user)

@@ -139,6 +139,7 @@ _LATER_WAYS = {
     "waits_for / holder": "the curious",
     "waits_for / row": "the curious",
     "waits_for / claimants": "the curious",
+    "StoredValues.keep_latest / keep_latest_checkpoint": "former states",
 }
 LATER: Mapping[Point, str] = {_point(text): scene for text, scene in _LATER_WAYS.items()}
 """Aimed at after all others, in this order, so that the seeds of a campaign keep their aims."""

@@ -530,6 +530,12 @@ SCENES: Mapping[str, Scene] = {
         "0 reject, 0.1 counters, 0.2 counters, 0.2 completion, 0.4 completion, 0.5 counters",
         habits={"ends": "hangs", "steps": 3, "pace": 0.1},
     ),
+    "former states": Scene(
+        "0 reject, 0.3 update, 0.4 keep latest, 0.5 keep latest, 0.6 reject, 0.9 keep latest, 1 update,"
+        " 1.1 keep latest, 1.2 cancel, 1.3 keep latest",
+        habits=SHORT,
+        aimed=True,
+    ),
 }
 
 OF_ATTEMPTS = tuple(name for name, scene in SCENES.items() if scene.features.get("retries"))

@@ -34,6 +34,7 @@ WRITES = frozenset(
         "save",
         "restore",
         "delete_thread",
+        "keep_latest_checkpoint",
         "readopt",
         "hand_over",
         "register",

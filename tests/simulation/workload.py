@@ -34,7 +34,7 @@ WEIGHTS = {
     "remove": 1,
     "leave": 1,
 }
-IN_SCENES = ("request drain", "forget")
+IN_SCENES = ("request drain", "forget", "keep latest")
 """Calls that occur only in scenes."""
 
 

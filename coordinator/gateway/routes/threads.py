@@ -106,12 +106,16 @@ async def delete_thread(services: ServicesIn, caller: CallerIn, thread_id: Threa
 
 @router.post("/threads/prune", dependencies=acting())
 async def prune_threads(services: ServicesIn, caller: CallerIn, body: ThreadPrune) -> PrunedThreads:
-    """Remove threads, each as `DELETE /threads/{thread_id}` does. Unknown ones are left out. If a thread
-    cannot be removed, those before it are: repeat the request."""
-    pruned = 0
+    """Remove threads, each as `DELETE /threads/{thread_id}` does, or with `keep_latest` their former states;
+    then a thread with a run in flight is a conflict. Unknown threads are left out. If a thread cannot be
+    pruned, those before it are: repeat the request."""
+    manager, pruned = services.manager, 0
     for thread_id in body.thread_ids:
         with suppress(ThreadNotFound):
-            await stopping.delete_thread(services.manager, thread_id, caller)
+            if body.strategy == "keep_latest":
+                await manager.threads.keep_latest(thread_id, user_id=caller.user_id)
+            else:
+                await stopping.delete_thread(manager, thread_id, caller)
             pruned += 1
     return PrunedThreads(pruned_count=pruned)
 

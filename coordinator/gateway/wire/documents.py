@@ -119,7 +119,7 @@ class ThreadWithTtl(Thread):
 
 
 class PrunedThreads(LazyModel):
-    pruned_count: int = Field(description="Threads that were removed")
+    pruned_count: int = Field(description="Threads that were removed, or lost their former states")
 
 
 class CheckpointDocument(LazyModel):

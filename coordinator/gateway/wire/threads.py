@@ -120,20 +120,10 @@ class ThreadPatch(ActingBody):
 
 class ThreadPrune(ActingBody):
     thread_ids: Annotated[list[Id], Long, AfterValidator(deduplicate)]
-    strategy: Literal["delete"] = Field(default="delete", description="`delete`: the threads are removed")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _explain_strategy(cls, document: object) -> object:
-        if not isinstance(document, dict):
-            return document
-        fields = cast("dict[object, object]", document)
-        if fields.get("strategy") == "keep_latest":
-            raise ValueError(
-                "strategy keep_latest is not supported: former states go with their run"
-                " (`coordinator prune`), or with the thread. Nothing was done"
-            )
-        return fields
+    strategy: Literal["delete", "keep_latest"] = Field(
+        default="delete",
+        description="`delete`: the threads are removed. `keep_latest`: their former states are",
+    )
 
 
 class ThreadCount(Body):

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
+from coordinator.errors import InvalidArgument
 from coordinator.langgraph.savers.fences import OpenFences
 from coordinator.langgraph.savers.records import StoredCheckpoint
 from coordinator.langgraph.savers.saver import FencedSaver
@@ -15,6 +16,15 @@ from coordinator.langgraph.savers.saver import FencedSaver
 TOMBSTONES_KEPT = 7 * 86_400
 """s. A process that was paused for longer could begin to write a thread that was deleted meanwhile."""
 PURGED_AT_ONCE = 100
+DELTA_MARKS = ("counters_since_delta_snapshot", "delta_writes_versioned")
+"""Keys of the metadata of checkpoints with a DeltaChannel."""
+
+
+def with_delta_channel(thread_id: str) -> InvalidArgument:
+    why = (
+        f"keep_latest: the values of thread {thread_id!r} are in former checkpoints, because its graph has a"
+    )
+    return InvalidArgument("strategy", f"{why} DeltaChannel. Nothing of it was removed")
 
 
 class Head(NamedTuple):
@@ -55,6 +65,13 @@ class Storage(Protocol):
         ...
 
     async def copy(self, source: str, target: str, fence: int) -> None: ...
+
+    async def keep_latest(self, thread_id: str, fence: int) -> None:
+        """Remove all checkpoints but the newest of each namespace, as LangGraph's own savers do. The
+        namespace of a call of a subgraph (it has a `:`) is removed with the checkpoint of the root graph that
+        the call began at. Raises InvalidArgument for a thread with a DeltaChannel, whose values are in former
+        checkpoints."""
+        ...
 
     async def delete(self, thread_id: str, fence: int) -> None:
         """Remove the thread and its undo data; from then on, lower fences are refused, and writes with this

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from stores.checkpoints import CheckpointRow
-from stores.sql.codec import checkpoint_row
-from stores.sql.postgres.calls import Call, Query, Rows
+from stores.errors import StaleFence
+from stores.rows import Ownership
+from stores.sql.codec import BASE_REMOVED, checkpoint_row
+from stores.sql.postgres.calls import Call, Function, Query, Rows
 from stores.sql.postgres.codec import plain
 from stores.sql.readable import readable
 
@@ -17,7 +19,8 @@ _SELECT = (
     "SELECT r.run_id, r.kind, r.assistant_id, r.status, r.paused, r.settled_at IS NOT NULL, r.interrupts,"
     f" r.metadata, r.kwargs, r.fence, {_VALUES}, p.run_id,"
     " COALESCE(r.settled_at, t.state_updated_at, r.updated_at),"
-    f" {_VALUES} IS NOT DISTINCT FROM NULLIF(t.\"values\", 'null')"
+    f" {_VALUES} IS NOT DISTINCT FROM NULLIF(t.\"values\", 'null'),"
+    f" r.rollback_ref IS NOT DISTINCT FROM '{BASE_REMOVED}'"
     " FROM rc.runs r JOIN rc.threads t ON t.thread_id = r.thread_id"
     " LEFT JOIN LATERAL (SELECT p.run_id FROM rc.runs p WHERE p.thread_id = r.thread_id"
     f" AND {_KEPT.format('p')} AND p.fence < r.fence ORDER BY p.fence DESC LIMIT 1) p ON true"
@@ -40,3 +43,14 @@ def checkpoints(
     if run_id is not None:
         return Call(_ONE, (thread_id, run_id), answer)
     return Call(_PAGE, (thread_id, before, limit), answer)
+
+
+_KEEP_LATEST = Function("keep_latest", ("text", "text", "bigint", "bigint", "text", "bigint"))
+
+
+def keep_latest(now: int | None, own: Ownership) -> Call[None]:
+    def answer(rows: Rows) -> None:
+        if not rows[0][0]:
+            raise StaleFence(own.thread_id, own.fence)
+
+    return Call(_KEEP_LATEST, (own.run_id, own.thread_id, own.epoch, own.fence, BASE_REMOVED, now), answer)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import sqlite3
 
 from stores.checkpoints import CheckpointRow
-from stores.sql.codec import checkpoint_row
+from stores.errors import StaleFence
+from stores.rows import Ownership
+from stores.sql.codec import BASE_REMOVED, checkpoint_row
 from stores.sql.readable import readable
+from stores.sql.sqlite.guards import GUARD, guard
 
 _KEPT = "{0}.checkpointed AND {0}.cancel_action IS NOT 'rollback'"
 _VALUES = (
@@ -21,7 +24,7 @@ _SELECT = (
     "SELECT r.run_id, r.kind, r.assistant_id, r.status, r.paused, r.settled_at IS NOT NULL, r.interrupts,"
     f" r.metadata, r.kwargs, r.fence, {_VALUES}, {_PREVIOUS},"
     " COALESCE(r.settled_at, t.state_updated_at, r.updated_at),"
-    f" {_VALUES} IS NULLIF(t.\"values\", 'null')"
+    f" {_VALUES} IS NULLIF(t.\"values\", 'null'), r.rollback_ref IS '{BASE_REMOVED}'"
 )
 _PAGE = (
     f"{_SELECT} FROM runs r INDEXED BY runs_checkpoints JOIN threads t ON t.thread_id = r.thread_id"
@@ -43,3 +46,29 @@ def checkpoints(
     else:
         rows = cx.execute(_PAGE, {"thread": thread_id, "before": before, "limit": limit})
     return readable("checkpoint", rows, checkpoint_row)
+
+
+_OTHERS = (
+    "UPDATE runs SET checkpointed = 0, checkpoint_values = NULL, rollback_ref = NULL"
+    " WHERE thread_id = :thread AND checkpointed AND settled_at IS NOT NULL AND run_id IS NOT :newest"
+)
+_NEWEST = (
+    "SELECT r.run_id FROM runs r INDEXED BY runs_checkpoints"
+    f" WHERE r.thread_id = :thread AND {_KEPT.format('r')} ORDER BY r.fence DESC LIMIT 1"
+)
+
+
+def keep_latest(cx: sqlite3.Connection, now: int, own: Ownership) -> None:
+    """Raises StaleFence. A settled run has nothing to restore: its `rollback_ref` is free for the mark."""
+    del now
+    holds = f"SELECT 1 FROM runs WHERE {GUARD} AND holds_thread AND status = 'running'"
+    if cx.execute(holds, guard(own)).fetchone() is None:
+        raise StaleFence(own.thread_id, own.fence)
+    newest = cx.execute(_NEWEST, {"thread": own.thread_id}).fetchone()
+    if newest is None:
+        return
+    cx.execute(_OTHERS, {"thread": own.thread_id, "newest": newest[0]})
+    cx.execute(
+        "UPDATE runs SET rollback_ref = ? WHERE run_id = ? AND settled_at IS NOT NULL",
+        (BASE_REMOVED, newest[0]),
+    )

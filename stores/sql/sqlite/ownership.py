@@ -165,7 +165,7 @@ def _finish(cx: sqlite3.Connection, now: int, own: Ownership, outcome: Outcome, 
     if decision.won and decision.status is RunStatus.success and own.fence:  # 0: beside the slot
         if values is not None:  # a success replaces the interrupts too
             _write_values(cx, own.thread_id, values, interrupts, now)
-        elif interrupted or interrupts is not None:
+        elif interrupts is not None or (interrupted and _answers(cx, own.run_id)):
             cx.execute(
                 "UPDATE threads SET interrupts = ?, updated_at = ? WHERE thread_id = ?",
                 (interrupts, now, own.thread_id),
@@ -175,6 +175,12 @@ def _finish(cx: sqlite3.Connection, now: int, own: Ownership, outcome: Outcome, 
     elif _left(own, decision, outcome, hold=hold):
         _write_values(cx, own.thread_id, values, dumps_or_null(outcome.interrupts), now)
     return Finish(decision.status, next_home=home, decision=decision)
+
+
+def _answers(cx: sqlite3.Connection, run_id: str) -> bool:
+    """A run answers the interrupts of its thread. An operation does if it has left a state."""
+    row = cx.execute("SELECT kind = 'run' OR checkpointed FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+    return bool(row[0])
 
 
 def _written(outcome: Outcome) -> dict[str, Column]:

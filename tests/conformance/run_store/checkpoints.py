@@ -8,6 +8,7 @@ import pytest
 
 from stores.base import CoordinationStore
 from stores.checkpoints import CheckpointRow
+from stores.errors import StaleFence
 from stores.rows import Outcome, Ownership
 from stores.states import CancelAction, RunStatus
 from tests.conformance.run_store.case import StoreCase
@@ -135,3 +136,41 @@ class Checkpoints(StoreCase):
         assert await states(store) == [(first.run_id, {"n": 1}, False)], (
             "the thread holds what no row explains"
         )
+
+    async def test_only_the_latest_one_is_kept(self, store: CoordinationStore, me: int) -> None:
+        await returned(store, me, {"n": 1})
+        saves = await running(store, me)
+        await store.save(saves, {"n": 2})
+        await store.finish(saves, SUCCESS)
+        last = await returned(store, me, {"n": 3})
+        elsewhere = await running(store, me, thread_id="u")
+        await store.finish(elsewhere, SUCCESS._replace(values={"n": 9}, result={"n": 9}))
+        holder = await running(store, me, kind="op")
+        for _ in range(2):
+            await store.keep_latest_checkpoint(holder)
+            assert await states(store) == [(last.run_id, {"n": 3}, True)]
+        kept = await head(store)
+        assert (kept.previous, kept.base_removed) == (None, True)
+        with pytest.raises(StaleFence):
+            await store.keep_latest_checkpoint(holder._replace(fence=holder.fence - 1))
+        await store.finish(holder, SUCCESS)
+        with pytest.raises(StaleFence):
+            await store.keep_latest_checkpoint(holder)
+        following = await returned(store, me, {"n": 4})
+        assert [row.run_id for row in await store.checkpoints("t")] == [following.run_id, last.run_id]
+        assert [row.base_removed for row in await store.checkpoints("t")] == [False, True]
+        (other,) = await store.checkpoints("u")
+        assert (other.values, other.base_removed) == ({"n": 9}, False)
+
+    async def test_operation_without_a_state_leaves_the_interrupts(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        await returned(store, me, {"n": 1}, paused=True, interrupts=[{"value": "?"}])
+        await store.finish(await running(store, me, kind="op"), SUCCESS)
+        thread = await store.thread("t")
+        assert thread is not None
+        assert (thread.status, thread.interrupts) == ("interrupted", [{"value": "?"}])
+        await store.finish(await running(store, me, kind="op"), SUCCESS._replace(values={"n": 2}))
+        thread = await store.thread("t")
+        assert thread is not None
+        assert (thread.status, thread.interrupts) == ("idle", None)

@@ -75,6 +75,14 @@ class Both(BaseCheckpointSaver[str]):
         async with self.writing(thread_id):
             await self._inner.adelete_thread(thread_id)
 
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """The conformance suite prunes with the saver, the coordinator with the states."""
+        for thread_id in thread_ids:
+            await self._prune(thread_id, strategy)
+
+    async def _prune(self, thread_id: str, strategy: str) -> None:
+        raise NotImplementedError
+
 
 class AnyThread(Both):
     """Makes each write a run of its own: the conformance suite knows no runs."""
@@ -87,8 +95,16 @@ class AnyThread(Both):
         fence = next(self._fences)
         return run_of(self._states, thread_id, f"run-{fence}", fence)
 
+    async def _prune(self, thread_id: str, strategy: str) -> None:
+        if strategy == "delete":
+            await self.adelete_thread(thread_id)
+            return
+        fence = next(self._fences)
+        async with run_of(self._states, thread_id, f"run-{fence}", fence):
+            await self._states.keep_latest(thread_id, f"run-{fence}", fence)
 
-@pytest.mark.parametrize("capability", ["put", "put_writes", "get_tuple", "list", "delete_thread"])
+
+@pytest.mark.parametrize("capability", ["put", "put_writes", "get_tuple", "list", "delete_thread", "prune"])
 async def test_conformance(states: GraphStates, capability: str) -> None:
     async def factory() -> Any:
         yield AnyThread(states)
@@ -100,14 +116,19 @@ async def test_conformance(states: GraphStates, capability: str) -> None:
     assert result.tests_passed
 
 
-@pytest.fixture
-def twin(database: CheckpointDatabase, tmp_path: Path) -> CheckpointDatabase:
+def twin_of(database: CheckpointDatabase, path: Path | None) -> CheckpointDatabase:
     """Another database of the same kind."""
     if isinstance(database, SQLiteDatabase):
-        return SQLiteDatabase(tmp_path / "twin.db")
+        assert path is not None
+        return SQLiteDatabase(path / "twin.db")
     assert isinstance(database, PostgresDatabase)
     url = urlsplit(database.url)
     return PostgresDatabase(urlunsplit(url._replace(path=f"{url.path}_twin")))
+
+
+@pytest.fixture
+def twin(database: CheckpointDatabase, tmp_path: Path) -> CheckpointDatabase:
+    return twin_of(database, tmp_path)
 
 
 @pytest.mark.parametrize("durability", get_args(Durability))

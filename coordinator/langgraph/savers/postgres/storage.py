@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from coordinator.langgraph.savers.fences import OpenFences
-from coordinator.langgraph.savers.postgres import schema, writing
+from coordinator.langgraph.savers.postgres import pruning, schema, writing
 from coordinator.langgraph.savers.postgres.saver import PostgresSaver
 from coordinator.langgraph.savers.saver import FencedSaver
 from coordinator.langgraph.savers.storage import Head
@@ -85,6 +85,11 @@ class PostgresStorage:
     async def copy(self, source: str, target: str, fence: int) -> None:
         await self._connections.run(writing.advance(target, fence))
         await self._connections.run(writing.copy(source, target, fence))
+
+    async def keep_latest(self, thread_id: str, fence: int) -> None:
+        await self._connections.run(writing.advance(thread_id, fence))
+        await self._connections.run(pruning.check(thread_id))
+        await self._connections.run(pruning.keep_latest(thread_id, fence))
 
     async def delete(self, thread_id: str, fence: int) -> None:
         await self._connections.run(writing.advance(thread_id, fence, sealed=True))

@@ -18,7 +18,7 @@ from coordinator.langgraph.savers.records import CheckpointKey, Write
 from coordinator.langgraph.savers.storage import PURGED_AT_ONCE, TOMBSTONES_KEPT, Head
 from stores.sql.postgres.calls import Call, Query, Rows, nothing
 
-_OPEN = """allowed AS (
+OPEN = """allowed AS (
     SELECT FROM coordinator_fences WHERE thread_id = $1 AND fence = $2 AND NOT sealed FOR SHARE
 )"""
 _TOUCHED = """touched AS (
@@ -37,7 +37,7 @@ _TOUCHED = """touched AS (
 """The first write of a run to a checkpoint records it and copies the writes that are there."""
 
 _PUT_CHECKPOINT = Query(f"""
-WITH {_OPEN}, {_TOUCHED}, copied AS (
+WITH {OPEN}, {_TOUCHED}, copied AS (
     INSERT INTO coordinator_undo_checkpoints (
         thread_id, run_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata
     )
@@ -68,7 +68,7 @@ SELECT FROM allowed
 
 def _put_writes(on_conflict: str) -> Query:
     return Query(f"""
-WITH {_OPEN}, {_TOUCHED}, written AS (
+WITH {OPEN}, {_TOUCHED}, written AS (
     INSERT INTO checkpoint_writes (
         thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob
     )
@@ -91,7 +91,7 @@ def put_checkpoint(writer: Writer, row: CheckpointRow, blobs: Sequence[Blob]) ->
     columns = tuple([blob[at] for blob in blobs] for at in range(4))
     key, parent_id, checkpoint, metadata = row
     args = (*_guard(writer), *key[1:], parent_id, checkpoint, metadata, *columns)
-    return _fenced(_PUT_CHECKPOINT, args, writer.thread_id, writer.fence)
+    return fenced(_PUT_CHECKPOINT, args, writer.thread_id, writer.fence)
 
 
 def put_writes(
@@ -100,14 +100,14 @@ def put_writes(
     """`task`: its id and its path. The answer raises StaleFence."""
     columns = tuple([write[at] for write in writes] for at in range(2, 6))
     statement = _REPLACE_WRITES if replace else _KEEP_WRITES
-    return _fenced(statement, (*_guard(writer), *key[1:], *task, *columns), writer.thread_id, writer.fence)
+    return fenced(statement, (*_guard(writer), *key[1:], *task, *columns), writer.thread_id, writer.fence)
 
 
 def _guard(writer: Writer) -> tuple[str, int, str]:
     return writer.thread_id, writer.fence, writer.run_id
 
 
-def _fenced(query: Query, args: tuple[object, ...], thread_id: str, fence: int) -> Call[None]:
+def fenced(query: Query, args: tuple[object, ...], thread_id: str, fence: int) -> Call[None]:
     """A statement that returns a row if the fence permits it."""
 
     def answer(rows: Rows) -> None:
@@ -118,7 +118,7 @@ def _fenced(query: Query, args: tuple[object, ...], thread_id: str, fence: int) 
 
 
 _REMOVE = Query(f"""
-WITH {_OPEN}, here AS (
+WITH {OPEN}, here AS (
     SELECT checkpoint_ns, checkpoint_id FROM checkpoints, allowed WHERE thread_id = $1
     UNION SELECT checkpoint_ns, checkpoint_id FROM checkpoint_writes, allowed WHERE thread_id = $1
 ), touched AS (
@@ -161,7 +161,7 @@ SELECT FROM allowed
 def remove_thread(writer: Writer) -> Call[None]:
     """Removes all checkpoints of the thread as a part of the run, which can be undone. The answer raises
     StaleFence."""
-    return _fenced(_REMOVE, _guard(writer), writer.thread_id, writer.fence)
+    return fenced(_REMOVE, _guard(writer), writer.thread_id, writer.fence)
 
 
 _ADVANCE = Query("""
@@ -175,11 +175,11 @@ RETURNING true
 def advance(thread_id: str, fence: int, *, sealed: bool = False) -> Call[None]:
     """From the answer on, lower fences are refused, and this one if it is `sealed`. The answer raises
     StaleFence if this one is lower than the newest, or was sealed."""
-    return _fenced(_ADVANCE, (thread_id, fence, sealed), thread_id, fence)
+    return fenced(_ADVANCE, (thread_id, fence, sealed), thread_id, fence)
 
 
 _BEGIN = Query(f"""
-WITH RECURSIVE {_OPEN}, {
+WITH RECURSIVE {OPEN}, {
     ", ".join(
         f"{table}_ AS (DELETE FROM {table} USING allowed WHERE thread_id = $1 AND run_id <> $3)"
         for table in UNDO
@@ -266,7 +266,7 @@ SELECT FROM allowed
 
 def undo(thread_id: str, run_id: str, fence: int) -> Call[None]:
     """After `advance` with `sealed`. The answer raises StaleFence."""
-    return _fenced(_UNDO, (thread_id, fence, run_id), thread_id, fence)
+    return fenced(_UNDO, (thread_id, fence, run_id), thread_id, fence)
 
 
 _FORGET = Query(
@@ -293,7 +293,7 @@ def _copied(table: str, key: str, columns: str) -> str:
 
 
 _COPY = Query(f"""
-WITH {_OPEN},
+WITH {OPEN},
 {_copied("checkpoints", "checkpoint_ns, checkpoint_id", "parent_checkpoint_id, type, checkpoint, metadata")},
 {_copied("checkpoint_blobs", "checkpoint_ns, channel, version", "type, blob")},
 {
@@ -309,7 +309,7 @@ SELECT FROM allowed
 
 def copy(source: str, target: str, fence: int) -> Call[None]:
     """After `advance` of the target. The answer raises StaleFence."""
-    return _fenced(_COPY, (target, fence, source), target, fence)
+    return fenced(_COPY, (target, fence, source), target, fence)
 
 
 _TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes", *UNDO)
@@ -330,4 +330,4 @@ SELECT FROM allowed
 
 def delete(thread_id: str, fence: int) -> Call[None]:
     """After `advance` with `sealed`. The answer raises StaleFence."""
-    return _fenced(_DELETE, (thread_id, fence, TOMBSTONES_KEPT), thread_id, fence)
+    return fenced(_DELETE, (thread_id, fence, TOMBSTONES_KEPT), thread_id, fence)

@@ -10,7 +10,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from coordinator.langgraph.savers.fences import OpenFences
 from coordinator.langgraph.savers.saver import FencedSaver
-from coordinator.langgraph.savers.sqlite import writing
+from coordinator.langgraph.savers.sqlite import pruning, writing
 from coordinator.langgraph.savers.sqlite.file import CheckpointFile
 from coordinator.langgraph.savers.sqlite.saver import SQLiteSaver
 from coordinator.langgraph.savers.storage import Head
@@ -38,6 +38,9 @@ class SQLiteStorage:
 
     async def copy(self, source: str, target: str, fence: int) -> None:
         await self._file.write(writing.copy, source, target, fence)
+
+    async def keep_latest(self, thread_id: str, fence: int) -> None:
+        await self._file.write(pruning.keep_latest, thread_id, fence)
 
     async def delete(self, thread_id: str, fence: int) -> None:
         await self._file.write(writing.delete, thread_id, fence)

@@ -126,7 +126,7 @@ FROM namespaces WHERE ns IS NOT NULL
 def begin(cx: sqlite3.Connection, thread_id: str, run_id: str, fence: int) -> Head:
     """Advances the fence, and removes the undo data of earlier runs, which have settled: this run holds the
     thread. Raises StaleFence."""
-    _advance(cx, thread_id, fence)
+    advance(cx, thread_id, fence)
     for table in UNDO:
         cx.execute(f"DELETE FROM {table} WHERE thread_id = ? AND run_id <> ?", (thread_id, run_id))
     (newest_id,) = cx.execute(_NEWEST, (thread_id,)).fetchone()
@@ -144,7 +144,7 @@ def begin(cx: sqlite3.Connection, thread_id: str, run_id: str, fence: int) -> He
 
 def undo(cx: sqlite3.Connection, thread_id: str, run_id: str, fence: int) -> None:
     """Puts all rows back as they were before the run, and seals the fence. Raises StaleFence."""
-    _advance(cx, thread_id, fence, sealed=True)
+    advance(cx, thread_id, fence, sealed=True)
     run = thread_id, run_id
     touched = cx.execute(f"SELECT {_KEY}, own FROM coordinator_touched WHERE {_RUN}", run).fetchall()
     copied = cx.execute(f"SELECT {_KEY} FROM coordinator_undo_checkpoints WHERE {_RUN}", run).fetchall()
@@ -166,7 +166,7 @@ def forget(cx: sqlite3.Connection, run_ids: Sequence[str]) -> None:
 
 def copy(cx: sqlite3.Connection, source: str, target: str, fence: int) -> None:
     """Raises StaleFence."""
-    _advance(cx, target, fence)
+    advance(cx, target, fence)
     _clear(cx, target)
     for table, columns in (("checkpoints", CHECKPOINT), ("writes", WRITE)):
         rest = f"checkpoint_ns, checkpoint_id, {columns}"
@@ -178,7 +178,7 @@ def copy(cx: sqlite3.Connection, source: str, target: str, fence: int) -> None:
 
 def delete(cx: sqlite3.Connection, thread_id: str, fence: int) -> None:
     """Raises StaleFence if a newer run has opened the thread."""
-    _advance(cx, thread_id, fence, sealed=True)
+    advance(cx, thread_id, fence, sealed=True)
     _clear(cx, thread_id)
     for table in UNDO:
         cx.execute(f"DELETE FROM {table} WHERE thread_id = ?", (thread_id,))
@@ -199,7 +199,7 @@ def _clear(cx: sqlite3.Connection, thread_id: str) -> None:
         cx.execute(f"DELETE FROM {table} WHERE thread_id = ?", (thread_id,))
 
 
-def _advance(cx: sqlite3.Connection, thread_id: str, fence: int, *, sealed: bool = False) -> None:
+def advance(cx: sqlite3.Connection, thread_id: str, fence: int, *, sealed: bool = False) -> None:
     """From here on, lower fences are refused. Raises StaleFence if this one is lower, or was sealed."""
     _check_not_newer(cx, thread_id, fence)
     row = cx.execute(

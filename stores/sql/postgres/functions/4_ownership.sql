@@ -110,6 +110,39 @@ BEGIN
     vals := (SELECT t."values" FROM rc.threads t WHERE thread_id = _thread_id);
 END $$;
 
+-- Of the states that the thread has had, keep the newest, and mark its run: the state with which it began is gone. Of a
+-- settled run nothing is restored, so its `rollback_ref` is free for the mark.
+CREATE OR REPLACE FUNCTION rc.keep_latest(
+    _run_id text, _thread_id text, _epoch bigint, _fence bigint, _mark text, _now bigint
+) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    v_state text;
+    v_newest text;
+BEGIN
+    PERFORM FROM rc.threads WHERE thread_id = _thread_id FOR NO KEY UPDATE;
+    v_state := rc.lock_worker(_epoch);
+    IF v_state IS NULL OR v_state = 'dead' THEN
+        RETURN false;
+    END IF;
+    PERFORM FROM rc.runs WHERE run_id = _run_id AND owner_epoch = _epoch AND fence = _fence AND settled_at IS NULL
+        AND holds_thread AND status = 'running';
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    SELECT run_id INTO v_newest FROM rc.runs
+        WHERE thread_id = _thread_id AND checkpointed AND cancel_action IS DISTINCT FROM 'rollback'
+        ORDER BY fence DESC LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN true;
+    END IF;
+    UPDATE rc.runs SET checkpointed = run_id = v_newest,
+        checkpoint_values = CASE WHEN run_id = v_newest THEN checkpoint_values END,
+        rollback_ref = CASE WHEN run_id = v_newest THEN _mark END,
+        saved = false, saved_values = NULL, saved_interrupts = NULL
+    WHERE thread_id = _thread_id AND checkpointed AND settled_at IS NOT NULL;
+    RETURN true;
+END $$;
+
 -- Decide, unless that was done, and settle; `hold` only decides. `reply`: 'written', with how it stands; 'stands' = the
 -- caller owns the run and nothing was written: a rollback was decided first and waits for `settle`, or it was settled
 -- before; 'lost'. `next_home`: see `next_worker`. A batch answers successes of runs over which nothing was decided; of
@@ -208,7 +241,9 @@ BEGIN
       AND CASE WHEN call.status <> 'success'
                THEN call."values" IS NOT NULL AND NOT call.hold AND (stood).cancel_action IS DISTINCT FROM 'rollback'
                WHEN (stood).status = 'success' AND (stood).cancel_action IS NULL
+               -- A run answers the interrupts of its thread. An operation does if it has left a state.
                THEN call."values" IS NOT NULL OR call.interrupts IS NOT NULL OR t.interrupts IS NOT NULL
+                    AND EXISTS (SELECT FROM rc.runs r WHERE r.run_id = call.run_id AND (r.kind = 'run' OR r.checkpointed))
                ELSE (stood).status IN ('interrupted', 'timeout') AND (stood).cancel_action = 'interrupt'
                     AND call."values" IS NOT NULL AND NOT call.hold END;
     RETURN QUERY
