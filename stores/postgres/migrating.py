@@ -20,7 +20,9 @@ from stores.tasks import begin_soon
 Connect = Callable[[], AbstractAsyncContextManager[Connection]]
 Report = Callable[[str], None]
 
-_LOOK_EVERY = 0.2  # s, between two reads of the blocking sessions
+LOOK_EVERY = 0.2
+"""Seconds between two reads of the blocking sessions."""
+
 _PAUSE = 2.0  # s, between two attempts: what has queued behind one continues
 _TAKE_AWAY = 5.0  # s, for a read that is under way when its attempt ends
 _BLOCKERS = (
@@ -87,12 +89,12 @@ class Watched:
             await asyncio.wait((self._task,), timeout=_TAKE_AWAY)
 
     async def _watch(self, pid: int) -> None:
-        await asyncio.sleep(_LOOK_EVERY)  # usually no session blocks it
+        await asyncio.sleep(LOOK_EVERY)  # usually no session blocks it
         with suppress(Exception):  # it only reports, and the server may have no connection to spare
             async with self._connect() as eye:
                 while True:
                     self._saw(await eye.fetch(_BLOCKERS, pid))
-                    await asyncio.sleep(_LOOK_EVERY)
+                    await asyncio.sleep(LOOK_EVERY)
 
     def _saw(self, rows: Rows) -> None:
         if not rows:

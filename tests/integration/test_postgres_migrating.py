@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from stores.errors import StoreUnavailable
-from stores.postgres import Options, PostgresStore
+from stores.postgres import Options, PostgresStore, migrating
 from stores.sql.migration import Migration
 from stores.sql.postgres import schema, scripts
 from tests.support.builders import new_worker
@@ -103,3 +103,32 @@ async def test_names_of_those_in_the_way_are_escaped(
         await wait_until(lambda: bool(lines), description="the session in the way is reported")
     await migrating
     assert lines[0].isprintable()
+
+
+async def test_blocking_sessions_are_read_at_intervals(
+    shared_postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A migration that waits does not keep the server busy."""
+    monkeypatch.setattr(migrating, "LOOK_EVERY", 0.01)
+    reads = list[str]()
+
+    def read(query: asyncpg.connection.LoggedQuery) -> None:
+        reads.append(query.query)
+        monkeypatch.setattr(migrating, "LOOK_EVERY", 3600)  # this read may be the last but one
+
+    @asynccontextmanager
+    async def counted() -> AsyncGenerator[asyncpg.Connection[Any]]:
+        async with shared_postgres.connection() as cx:
+            cx.add_query_logger(read)
+            yield cx
+
+    watched = migrating.Watched(counted, print)
+    watched.begin(0)
+    try:
+        async with shared_postgres.connection() as cx:
+            await wait_until(lambda: reads, description="the sessions are read")
+            for _ in range(20):
+                await cx.execute("SELECT 1")
+        assert len(reads) <= 2
+    finally:
+        await watched.end()

@@ -237,6 +237,14 @@ def put_another_program_s_in_its_place(database: Path) -> None:
     database.write_bytes(other.read_bytes())
 
 
+async def test_gate_that_cannot_be_opened_is_an_error_of_the_store(tmp_path: Path) -> None:
+    (tmp_path / "runs.db-gate").mkdir()
+    store = SQLiteStore(tmp_path / "runs.db")
+    with pytest.raises(StoreUnavailable, match=r"runs\.db-gate"):
+        await store.open()
+    await store.aclose()
+
+
 @pytest.mark.parametrize("change", [fill_with_noise, cut_off, put_another_program_s_in_its_place])
 async def test_a_worker_whose_file_was_written_over_is_not_ready(
     manager: RunManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]

@@ -496,7 +496,7 @@ class Interrupted:
 
 @pytest.mark.parametrize("what", ["next", "claim", "report"])
 async def test_store_outage_delays_webhooks_but_loses_none(
-    manager: RunManager, what: str, monkeypatch: pytest.MonkeyPatch
+    manager: RunManager, what: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "_REPORT_BACKOFF", 0.01)
     outbox = Interrupted(manager.webhooks)
@@ -508,6 +508,7 @@ async def test_store_outage_delays_webhooks_but_loses_none(
         row = await ended(manager, run_id)
     assert (row.state, row.attempts) == (WebhookState.delivered, 1)
     assert len(receiver.received) == 1
+    assert "Traceback" not in caplog.text, "an outage is no fault of the program"
 
 
 async def test_unreported_webhook_is_delivered_again(
