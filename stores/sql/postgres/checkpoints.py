@@ -5,10 +5,10 @@ from __future__ import annotations
 from stores.checkpoints import CheckpointRow
 from stores.errors import StaleFence
 from stores.rows import Ownership
-from stores.sql.codec import BASE_REMOVED, checkpoint_row
 from stores.sql.postgres.calls import Call, Function, Query, Rows
 from stores.sql.postgres.codec import plain
 from stores.sql.readable import readable
+from stores.sql.thread_codec import BASE_REMOVED, checkpoint_row
 
 _KEPT = "{0}.checkpointed AND {0}.cancel_action IS DISTINCT FROM 'rollback'"
 _VALUES = (

@@ -6,11 +6,12 @@ import json
 from collections.abc import Collection
 
 from stores.rows import Overdue, ThreadRow, Tick
-from stores.sql.codec import drain_wish, thread_row
+from stores.sql.codec import drain_wish
 from stores.sql.columns import Columns
 from stores.sql.conditions import IN_FLIGHT
 from stores.sql.postgres.calls import Call, Function, Query, Rows
 from stores.sql.postgres.codec import plain
+from stores.sql.thread_codec import thread_row
 from stores.states import Cause
 
 _TICK = Function("worker_tick", ("bigint", "text[]", "bigint"))

@@ -7,9 +7,9 @@ import sqlite3
 from stores.checkpoints import CheckpointRow
 from stores.errors import StaleFence
 from stores.rows import Ownership
-from stores.sql.codec import BASE_REMOVED, checkpoint_row
 from stores.sql.readable import readable
 from stores.sql.sqlite.guards import GUARD, guard
+from stores.sql.thread_codec import BASE_REMOVED, checkpoint_row
 
 _KEPT = "{0}.checkpointed AND {0}.cancel_action IS NOT 'rollback'"
 _VALUES = (

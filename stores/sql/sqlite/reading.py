@@ -7,9 +7,10 @@ import sqlite3
 from collections.abc import Collection
 
 from stores.rows import HOMELESS_AT_ONCE, Overdue, ThreadRow, Tick
-from stores.sql.codec import drain_wish, thread_row
+from stores.sql.codec import drain_wish
 from stores.sql.conditions import IN_FLIGHT, QUEUED
 from stores.sql.sqlite.codec import GONE, HOMELESS, IN_FLIGHT_RUNS, KNOWN
+from stores.sql.thread_codec import thread_row
 from stores.states import Cause
 
 

@@ -11,7 +11,7 @@ from stores.json_values import JsonObject
 from stores.pages import Cutter, Page
 from stores.rows import ThreadRow
 from stores.spec import AdmissionRequest
-from stores.sql.codec import THREAD_TEXTS, dumps, dumps_or_null, thread_row
+from stores.sql.codec import dumps, dumps_or_null
 from stores.sql.columns import Columns
 from stores.sql.conditions import IN_FLIGHT
 from stores.sql.readable import readable
@@ -19,6 +19,7 @@ from stores.sql.sqlite.codec import IN_FLIGHT_RUNS
 from stores.sql.sqlite.contains import containing
 from stores.sql.sqlite.reading import STATUS, THREAD_COLUMNS, WITH_LAST, thread
 from stores.sql.sqlite.thread_states import leave
+from stores.sql.thread_codec import THREAD_TEXTS, thread_row
 
 _SECOND = 1_000_000
 _FENCE_KEPT = 86_400 * _SECOND
