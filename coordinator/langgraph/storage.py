@@ -8,12 +8,12 @@ from typing import Protocol
 
 from langgraph.store.base import BaseStore
 
-from coordinator.assistants.ports import ThreadStates
+from coordinator.assistants.ports import PrunableStates, ThreadStates
 from coordinator.langgraph.loading import Saver
 from coordinator.schemas import Json
 
 
-class GraphStates(ThreadStates, Protocol):
+class GraphStates(ThreadStates, PrunableStates, Protocol):
     """Thread states whose checkpoints a graph writes through `saver`."""
 
     @property

@@ -246,7 +246,10 @@ class Operations:
         """Removes the former states of the thread; the current one stays. Raises ThreadNotFound,
         ConflictError, InvalidArgument."""
         assistant_id = self._assistants.of_thread(await self._visible(thread_id, user_id))
+        if assistant_id is not None:
+            self._check_assistant(thread_id, assistant_id)
         states = self._assistants.reading(assistant_id).states
+        elsewhere = states is not self._values
         if not isinstance(states, PrunableStates):
             raise InvalidArgument("thread", f"{thread_id!r}: its storage cannot remove former states")
         async with self._held(
@@ -255,7 +258,7 @@ class Operations:
             own = held.own
             with _as(held.context):
                 await states.keep_latest(thread_id, own.run_id, own.fence)
-                if states is not self._values:  # rows of runs have copies of the values
+                if elsewhere:  # rows of runs have copies of the values
                     await self._values.keep_latest(thread_id, own.run_id, own.fence)
 
     async def _remove(self, held: HeldThread) -> None:

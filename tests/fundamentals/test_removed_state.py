@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from coordinator import RunManager, StaleFence, open_coordinator
+from coordinator import InvalidArgument, RunManager, StaleFence, open_coordinator
 from stores.thread_states import RemovedState
 from tests.graphlike import CheckpointStates, GraphLikeAssistant
 from tests.support.held import hold_answers
@@ -280,3 +280,20 @@ async def test_state_of_many_threads_is_removed_in_one_sweep(
             ["graphlike"], limit=10
         )
         assert claimed == []
+
+
+async def test_former_states_stay_where_the_storage_cannot_remove_them(
+    storage: Callable[[], Storage], tmp_path: Path, no_task_left: None
+) -> None:
+    """The worker does not know the assistant, or the storage has no such method."""
+    async with worker(tmp_path, storage()) as manager:
+        for tag in "ab":
+            await done(manager, tag=tag)
+        state = storage_of(manager).dump()
+        with pytest.raises(InvalidArgument, match="cannot remove former states"):
+            await manager.threads.keep_latest("t")
+        async with worker(tmp_path) as other:
+            with pytest.raises(InvalidArgument, match="is not known to this worker"):
+                await other.threads.keep_latest("t")
+        assert storage_of(manager).dump() == state
+        assert len(await manager.store.checkpoints("t")) == 2

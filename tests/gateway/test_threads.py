@@ -141,6 +141,11 @@ class TestPrune:
         assert (await local.sdk.threads.get(thread))["status"] == "interrupted"
         assert await remote.sdk.runs.wait(thread, "asker", command={"resume": "yes"}) == {"answer": "yes"}
 
+    async def test_keep_latest_of_a_thread_without_runs_changes_nothing(self, one: Served) -> None:
+        thread = await new_thread(one.sdk)
+        assert await one.sdk.threads.prune([thread], strategy="keep_latest") == {"pruned_count": 1}
+        assert await one.sdk.threads.get_history(thread) == []
+
     async def test_keep_latest_of_a_busy_thread_is_a_conflict(self, plain: Pair) -> None:
         local, remote = plain
         thread = await new_thread(local.sdk)

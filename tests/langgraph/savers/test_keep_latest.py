@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Annotated, TypedDict, cast, get_args
+from typing import Annotated, Any, TypedDict, cast, get_args
 
 import pytest
 from langgraph.channels.delta import DeltaChannel
@@ -24,6 +24,10 @@ def extended(held: list[str], updates: Sequence[list[str]]) -> list[str]:
 
 class Deltas(TypedDict):
     log: Annotated[list[str], DeltaChannel(extended)]
+
+
+def noted(state: Deltas) -> dict[str, list[str]]:
+    return {"log": [f"after {len(state['log'])}"]}
 
 
 async def keep_latest(driver: Driver) -> None:
@@ -120,9 +124,9 @@ async def test_older_fence_removes_nothing(states: GraphStates) -> None:
 
 async def test_thread_with_a_delta_channel_is_refused(states: GraphStates) -> None:
     """Its values are in former checkpoints."""
-    builder = StateGraph(Deltas)
+    builder: Any = StateGraph(Deltas)
     for name in ("one", "two"):
-        builder.add_node(name, lambda _, name=name: {"log": [name]})
+        builder.add_node(name, noted)
     builder.add_edge(START, "one")
     builder.add_edge("one", "two")
     builder.add_edge("two", END)
