@@ -291,8 +291,9 @@ class WorkerStore(Protocol):
         ...
 
     async def sweep(self, *, by: int, error: str, before: str | None = None) -> list[Orphan]:
-        """End orphaned runs; adopt half-done rollbacks and, for their next `attempt`, portable holders with
-        `retries` or handed over. Those whose assistant `by` does not know wait for another worker."""
+        """End orphaned runs; adopt half-done rollbacks and, for their next `attempt`, portable holders that
+        have `retries`, have not started, or were handed over. Those whose assistant `by` does not know wait
+        for another worker."""
         ...
 
     async def workers(self, *, alive_only: bool = True, counted: bool = True) -> list[WorkerRow]:

@@ -64,7 +64,7 @@ def _explore(
         if (violation := invariants.of_state(s, scene)) is not None:
             return violated(violation, s)
         for step in steps(s, scene, weak, spare=s.faults < faults):
-            if (violation := invariants.of_step(s, step)) is not None:
+            if (violation := invariants.of_step(s, step, scene)) is not None:
                 return violated(violation, s, step.name)
             t = named(step.after if step.fair else step.after._replace(faults=s.faults + 1))
             if step.fair and step.certain:

@@ -12,6 +12,9 @@ I8   a save or restore is refused once a newer fence has opened the values, and 
 I9   a worker that has drained has no task, owns no run that holds the thread, and admits no run
 I10  a rollback is adopted at most `attempts` times
 I11  a run has at most `retries` further attempts after deaths of its worker
+I12  a worker that only admits owns no run and has no task
+I13  a run that was dispatched and has not begun is not ended by the death of a worker while another one
+     can execute it, also if a worker has taken it (and by L, it is executed or cancelled in the end)
 L    from every state, steps without faults lead to "every run settled" (see `exploration`)
 """
 
@@ -42,11 +45,14 @@ def _of_state(s: State, scene: Scenario) -> Iterator[str]:
         yield "I9: a worker left while its tasks execute"
     if any(run.deaths > scene.retries for run in s.runs):
         yield "I11: a run is continued again and again"
+    for i in scene.admit_only:
+        if s.workers[i].tasks or any(run.holds and run.owner == s.workers[i].epoch for run in s.runs):
+            yield "I12: a worker that only admits executes a run"
     if any(run.attempts > scene.attempts for run in s.runs):
         yield "I10: a rollback is adopted again and again"
 
 
-def of_step(before: State, step: Step) -> str | None:
+def of_step(before: State, step: Step, scene: Scenario) -> str | None:
     after = step.after
     for r, (old, new) in enumerate(zip(before.runs, after.runs, strict=True)):
         if old is new and not old.acknowledged:
@@ -55,6 +61,12 @@ def of_step(before: State, step: Step) -> str | None:
             return f"I2: run {r} went from {old.status} to {new.status}"
         if old.acknowledged and new.status in TERMINAL - {"interrupted"}:
             return f"I2: the cancel of run {r} was acknowledged, and it ended in {new.status}"
+        if (
+            (old.status, new.status) == ("pending", "error")
+            and scene.admit_only
+            and scene.can_execute(before)
+        ):
+            return f"I13: run {r} ended before it began, although a worker can execute it"
         if new.started and not old.started and any(run.must_undo for run in after.runs):
             return f"I6: run {r} started before a restore was complete"
         undone = new.rollback and new.started and not new.failed and new.status in TERMINAL

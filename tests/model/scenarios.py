@@ -61,8 +61,19 @@ SCENARIOS = {
         attempts=2,
         drains=True,
     ),
+    # Worker 0 admits and executes none; workers 1 and 2 take its runs.
+    "dispatch": Scenario(
+        strategies=("reject", "enqueue"),
+        homes=(0, 0),
+        portable=(True, True),
+        cancels=frozenset({0}),
+        pauses=0,
+        workers=3,
+        admit_only=frozenset({0}),
+    ),
 }
 
 
 def first_state(scene: Scenario) -> State:
-    return State(tuple(Run() for _ in scene.strategies), (Worker(epoch=0), Worker(epoch=1)))
+    workers = tuple(Worker(epoch=epoch) for epoch in range(scene.workers))
+    return State(tuple(Run() for _ in scene.strategies), workers, epochs=scene.workers - 1)

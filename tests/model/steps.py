@@ -42,6 +42,13 @@ class Scenario(NamedTuple):
     drains: bool = False
     outages: bool = False
     deafness: bool = False
+    admit_only: frozenset[int] = frozenset()
+    """Workers that admit runs and execute none."""
+    workers: int = 2
+
+    def can_execute(self, s: State) -> bool:
+        """Whether a worker that executes runs was not declared dead, and has a process."""
+        return any(not s.dead(w.epoch) for i, w in enumerate(s.workers) if i not in self.admit_only)
 
 
 def steps(s: State, scene: Scenario, weak: Weak, *, spare: bool) -> Iterator[Step]:
@@ -191,13 +198,15 @@ def _outbox(s: State, i: int, w: Worker, weak: Weak) -> Iterator[Step]:
 
 def _coordinates(s: State, i: int, w: Worker, scene: Scenario, weak: Weak, *, spare: bool) -> Iterator[Step]:
     """The transactions that the coordinator on a worker starts."""
+    takes = i not in scene.admit_only or "admitting_worker_takes" in weak
     for r, run in enumerate(s.runs):
         home = scene.homes[r] == i and (not w.draining or "drain_admits" in weak)
         if run.status == "-" and home:
-            after = store.admit(s, r, scene.strategies[r], w.epoch, weak)
+            front = i in scene.admit_only
+            after = store.admit(s, r, scene.strategies[r], w.epoch, weak, dispatched=front)
             if after is not None:
                 yield Step(f"admit {r} ({scene.strategies[r]}) by {i}", True, after)
-        if not w.has_task(r) and (after := store.start(s, r, w.epoch, weak)) is not None:
+        if takes and not w.has_task(r) and (after := store.start(s, r, w.epoch, weak)) is not None:
             task = Task(r, run.fence)
             yield Step(f"start {r} by {i}", True, after.with_worker(i, tasks=w.tasks | {task}))
         if run.status in TERMINAL and store.owned(s, r, w.epoch, run.fence):
@@ -205,7 +214,7 @@ def _coordinates(s: State, i: int, w: Worker, scene: Scenario, weak: Weak, *, sp
         if r in scene.cancels and run.status in OPEN and w.epoch not in s.declared_dead:
             after = store.decide(s, r, weak)
             yield Step(f"cancel {r}", True, after.with_run(r, acknowledged=True))
-    if (after := store.claim(s, w.epoch, scene.portable, weak)) is not None:
+    if takes and (after := store.claim(s, w.epoch, scene.portable, weak)) is not None:
         yield Step(f"claim by {i}", True, after)
     yield from _reaps(s, i, w, scene, weak, spare=spare)
     yield from _zombie_restores(s, w, weak)
@@ -254,10 +263,20 @@ def _reaps(s: State, i: int, w: Worker, scene: Scenario, weak: Weak, *, spare: b
         if j != i and peer.epoch not in s.declared_dead and peer.mode != "gone" and (fair or spare):
             yield Step(f"{i} declares {j} dead", fair, store.declare_dead(s, peer.epoch))
     if "no_sweep" not in weak:
-        if not w.draining:
+        if i not in scene.admit_only and not w.draining:
             after = store.adopt_attempts(s, w.epoch, scene.portable, scene.retries, weak)
             if after != s:
                 yield Step(f"{i} adopts", True, after)
+        yield from _gives_up(s, i, scene)
         after = store.sweep(s, w.epoch, scene.portable, scene.attempts, weak, scene.retries)
         if after != s:
             yield Step(f"sweep by {i}", True, after)
+
+
+def _gives_up(s: State, i: int, scene: Scenario) -> Iterator[Step]:
+    """Dispatched runs wait for a worker that executes them only for a while."""
+    if not scene.admit_only or scene.can_execute(s):
+        return
+    for r, run in enumerate(s.runs):
+        if run.status == "pending" and (run.waiting or s.dead(run.owner)):
+            yield Step(f"sweep by {i} gives {r} up", True, store.give_up(s, r))

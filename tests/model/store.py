@@ -21,17 +21,23 @@ def next_fence(s: State, weak: Weak) -> int:
     return max(1, s.fence) if "no_new_fence" in weak else s.fence + 1
 
 
-def admit(s: State, r: int, strategy: str, epoch: int, weak: Weak) -> State | None:
+def admit(
+    s: State, r: int, strategy: str, epoch: int, weak: Weak, *, dispatched: bool = False
+) -> State | None:
+    """`dispatched`: the worker executes none. The run waits without a home, also if the thread is free."""
     if not live(s, epoch, weak):
         return None
     if strategy in ("interrupt", "rollback"):
         for other in range(len(s.runs)):
             s = decide(s, other, weak, rollback=strategy == "rollback")
     busy = any(run.in_flight for run in s.runs) and "no_single_holder" not in weak
-    if not busy:
+    if not busy and not dispatched:
         fence = next_fence(s, weak)
         return s.with_run(r, status="pending", holds=True, owner=epoch, fence=fence)._replace(fence=fence)
-    return None if strategy == "reject" else s.with_run(r, status="pending", home=epoch)
+    if busy and strategy == "reject":
+        return None
+    keeps = not dispatched or "dispatched_keeps_home" in weak
+    return s.with_run(r, status="pending", home=epoch if keeps else NONE)
 
 
 def claim(s: State, epoch: int, portable: tuple[bool, ...], weak: Weak) -> State | None:
@@ -50,7 +56,8 @@ def claim(s: State, epoch: int, portable: tuple[bool, ...], weak: Weak) -> State
 def start(s: State, r: int, epoch: int, weak: Weak) -> State | None:
     """Start a run, after opening its fence: from then on the thread's values refuse older fences."""
     run = s.runs[r]
-    if not run.holds or run.owner != epoch or not live(s, epoch, weak):
+    mine = run.owner == epoch or "lost_run_starts" in weak
+    if not run.holds or not mine or not live(s, epoch, weak):
         return None
     opened = s._replace(opened=max(s.opened, run.fence))
     if run.status == "running" and run.stopped:  # a further attempt: the first start stands
@@ -68,22 +75,23 @@ def hand_over(s: State, r: int, epoch: int, fence: int) -> State | None:
     return s.with_run(r, stopped=True)
 
 
-def _may_continue(run: Run, portable: bool, retries: int) -> bool:
-    left = run.stopped or run.deaths < retries or run.status == "pending"
-    return portable and run.holds and run.status in OPEN and left
-
-
 def adopt_attempts(s: State, by: int, portable: tuple[bool, ...], retries: int, weak: Weak) -> State:
-    """Become the owner of portable runs of dead workers that have retries or have not started, and of those
-    that were handed over."""
+    """Become the owner of runs of dead workers that have not started or have retries, and of those that were
+    handed over."""
     for r, run in enumerate(s.runs):
         leaves = run.stopped and any(w.epoch == run.owner and w.draining for w in s.workers)
         orphan = s.dead(run.owner) or leaves or "adopt_alive" in weak
-        if _may_continue(run, portable[r], retries) and orphan and run.owner != by:
+        left = portable[r] and may_continue(run, retries, weak)
+        if run.holds and run.status in OPEN and orphan and left and run.owner != by:
             fence = s.fence if "attempt_without_fence" in weak else s.fence + 1
             deaths = run.deaths + (not run.stopped and run.status == "running")
             s = s.with_run(r, owner=by, fence=fence, deaths=deaths, stopped=True)._replace(fence=fence)
     return s
+
+
+def may_continue(run: Run, retries: int, weak: Weak) -> bool:
+    waits = run.status == "pending" and "taken_ends_with_taker" not in weak
+    return run.stopped or waits or run.deaths < retries
 
 
 def decide(s: State, r: int, weak: Weak, *, rollback: bool = False) -> State:
@@ -154,12 +162,17 @@ def sweep(
         responsible = run.owner if run.owner != NONE else run.home
         if not run.in_flight or not s.dead(responsible) or (run.waiting and portable[r]):
             continue
-        if _may_continue(run, portable[r], retries):
+        if run.holds and run.status in OPEN and portable[r] and may_continue(run, retries, weak):
             continue
         if run.waiting and "drain_keeps_queue" in weak:
             continue
         s = _end_or_adopt(s, r, run, by, attempts, weak)
     return s
+
+
+def give_up(s: State, r: int) -> State:
+    """End a run that no live worker can execute. The product waits for a while: one may start."""
+    return s.with_run(r, status="error", holds=False)
 
 
 def _end_or_adopt(s: State, r: int, run: Run, by: int, attempts: int, weak: Weak) -> State:

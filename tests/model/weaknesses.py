@@ -42,6 +42,12 @@ WEAKNESSES = {
     "attempt_without_fence": Weakness("attempts", "a run is continued with the fence of its dead worker"),
     "attempt_forgets_base": Weakness("attempts", "the undo reference is that of the last attempt"),
     "adopt_alive": Weakness("attempts", "a run whose worker lives is adopted"),
+    "dispatched_keeps_home": Weakness("dispatch", "a dispatched run has the worker that admits as its home"),
+    "admitting_worker_takes": Weakness("dispatch", "a worker that only admits takes runs"),
+    "lost_run_starts": Weakness("dispatch", "a worker starts a run that another one has taken"),
+    "taken_ends_with_taker": Weakness(
+        "dispatch", "a run that was taken and has not begun ends with the worker that took it"
+    ),
     "no_force": Weakness("force", "a task that does not stop keeps its thread for ever"),
     "force_without_fence": Weakness("force", "a forced run settles with the fence of its task"),
     "force_without_close": Weakness("force", "a forced run's process still lets its writes out"),

@@ -241,3 +241,24 @@ class Dispatch(StoreCase):
         assert ended == {run.run_id, own.run_id}
         assert (await row_of(store, run.run_id)).error == UNCLAIMED
         assert (await row_of(store, own.run_id)).error == "its worker is dead"
+
+    async def test_claimed_run_that_has_not_begun_is_continued_by_another_worker(
+        self, store: CoordinationStore, front: int, executor: int
+    ) -> None:
+        other = await store.register(new_worker(assistants=("agent",)))
+        run = await self.dispatched(store, front)
+        claimed = await store.claim("t", epoch=executor)
+        assert claimed is not None
+        await fence_epoch(store, executor, by=front)
+        assert await store.sweep(by=front, error="dead") == [], "the front executes none"
+        (orphan,) = await store.sweep(by=other, error="dead")
+        assert orphan.adopted is not None
+        assert (orphan.run_id, orphan.attempt, orphan.adopted.epoch) == (run.run_id, 1, other)
+        assert orphan.adopted.fence > claimed.fence
+        late = Ownership(run.run_id, "t", executor, claimed.fence)
+        assert await store.start(late, {"kind": "values"}) is None, "its first worker has lost it"
+        assert await store.start(orphan.adopted, {"kind": "values"}) is not None
+        await fence_epoch(store, other, by=front)
+        ended = await store.sweep(by=front, error="dead")
+        assert [one.run_id for one in ended] == [run.run_id], "it has begun, and has no retries"
+        assert (await row_of(store, run.run_id)).error == "dead"
