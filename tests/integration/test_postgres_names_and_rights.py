@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from coordinator import open_coordinator
 from stores.errors import StoreUnavailable
 from stores.postgres import Options, PostgresStore
+from stores.postgres.faults import fault_of
 from tests.support.agents import quick
 from tests.support.command_line import DONE, FAILED, USAGE, cli
 from tests.support.postgres import PASSWORD, Database
@@ -68,3 +70,11 @@ async def test_missing_function_is_reported_with_what_finds_and_recreates_it(
     finally:
         await store.aclose()
         await shared_postgres.execute(f"DROP SCHEMA {name} CASCADE")
+
+
+async def test_error_of_the_server_keeps_its_own_words(shared_postgres: Database) -> None:
+    async with shared_postgres.connection() as cx:
+        with pytest.raises(asyncpg.UndefinedTableError) as raised:
+            await cx.execute("SELECT FROM missing")
+    fault = fault_of(raised.value)
+    assert fault.what == 'a table of the schema does not exist: relation "missing" does not exist'
