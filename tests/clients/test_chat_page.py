@@ -8,17 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
 
 from coordinator.servers.process import free_port
 from tests.support.browser import needs_chromium
+from tests.support.pages import LONG, answers, growing_to, numbers, questions, send, stop
 from tests.support.served import _MAIN, environment
 from tests.support.serving import started
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSISTANT = "examples.chat.app:chat"
 PAGE = ROOT / "examples" / "chat" / "page" / "dist"
-LONG = 30_000  # ms
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120), needs_chromium]
 
@@ -48,31 +48,10 @@ def desk() -> Generator[str]:
         yield base
 
 
-def numbers(last: int) -> str:
-    return " ".join(map(str, range(1, last + 1)))
-
-
-def send(page: Page, text: str) -> None:
-    page.get_by_label("Your message").fill(text)
-    page.keyboard.press("Enter")
-
-
-def stop(page: Page) -> Locator:
-    return page.get_by_role("button", name="Stop", exact=True)
-
-
 def finished(page: Page) -> None:
     """The run has ended, and the history of the thread is read."""
     expect(stop(page)).to_have_count(0, timeout=LONG)
     expect(page.get_by_role("button", name="Again").last).to_be_visible()
-
-
-def questions(page: Page) -> Locator:
-    return page.locator("li.human .text")
-
-
-def answers(page: Page) -> Locator:
-    return page.locator("li.ai .text")
 
 
 def complete_run(page: Page, text: str, last: int) -> None:
@@ -81,30 +60,6 @@ def complete_run(page: Page, text: str, last: int) -> None:
     expect(answers(page)).to_have_count(before + 1)
     expect(answers(page).last).to_have_text(numbers(last), timeout=LONG)
     finished(page)
-
-
-OBSERVE = """() => {
-  window.seen = [];
-  const note = () => {
-    const answer = [...document.querySelectorAll("li.ai .text")].at(-1);
-    if (answer) window.seen.push(answer.textContent);
-  };
-  new MutationObserver(note).observe(document.body, { childList: true, subtree: true, characterData: true });
-}"""
-
-
-@contextmanager
-def growing_to(page: Page, whole: str) -> Generator[None]:
-    """Whatever is shown of the last answer meanwhile is a beginning of `whole`, and it grows."""
-    page.evaluate(OBSERVE)
-    yield
-    expect(answers(page).last).to_have_text(whole, timeout=LONG)
-    finished(page)
-    seen: list[str] = page.evaluate("window.seen")
-    assert [text for text in seen if not whole.startswith(text.strip())] == []
-    lengths = [len(text.strip()) for text in seen]
-    assert lengths == sorted(lengths)
-    assert len(set(lengths)) > 5
 
 
 @pytest.fixture
@@ -119,7 +74,7 @@ def test_readme_names_the_command() -> None:
 
 
 def test_tokens_are_shown_as_they_are_emitted(page: Page) -> None:
-    with growing_to(page, numbers(60)):
+    with growing_to(page, numbers(60), finished):
         send(page, "count to 60")
         expect(stop(page)).to_be_visible()
     expect(questions(page)).to_have_text(["count to 60"])
@@ -147,7 +102,7 @@ def test_reload_joins_the_running_answer_without_losing_or_doubling_tokens(page:
     expect(answers(page)).to_contain_text("7 8")
     page.reload()
     expect(stop(page)).to_be_visible()
-    with growing_to(page, numbers(200)):
+    with growing_to(page, numbers(200), finished):
         expect(answers(page)).to_contain_text("1 2 3")
     expect(answers(page)).to_have_count(1)
     expect(questions(page)).to_have_text(["count to 200"])

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from playwright.async_api import async_playwright, expect
 
-from tests.clients.test_chat_page import ASSISTANT, OBSERVE, PAGE, ROOT, numbers
+from tests.clients.test_chat_page import ASSISTANT, PAGE, ROOT
 from tests.support.browser import CHROMIUM, QUIET, needs_chromium
+from tests.support.pages import OBSERVE, numbers
 from tests.support.served import Served, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), needs_chromium]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,6 +13,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from coordinator.servers.process import free_port
 from tests.support.browser import needs_chromium
+from tests.support.pages import LONG, answers, growing_to, numbers, questions, send, stop
 from tests.support.served import _MAIN, environment
 from tests.support.serving import started
 
@@ -23,7 +23,6 @@ COMMANDS = {
     "postgresql": [str(EXAMPLE / "cluster.py"), "--grace", "0"],
 }
 """One worker, and three behind one port."""
-LONG = 30_000  # ms
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120), needs_chromium]
 
@@ -34,19 +33,6 @@ def site(request: pytest.FixtureRequest) -> Generator[str]:
     command = [sys.executable, *COMMANDS[request.param], "--port", str(port)]
     with started(command, f"http://127.0.0.1:{port}", "/ok", environment(DESK_PAUSE="0.01")) as base:
         yield base
-
-
-def numbers(last: int) -> str:
-    return " ".join(map(str, range(1, last + 1)))
-
-
-def send(page: Page, text: str) -> None:
-    page.get_by_label("Your message").fill(text)
-    page.keyboard.press("Enter")
-
-
-def stop(page: Page) -> Locator:
-    return page.get_by_role("button", name="Stop", exact=True)
 
 
 def finished(page: Page) -> None:
@@ -63,40 +49,8 @@ def complete_run(page: Page, text: str) -> None:
     finished(page)
 
 
-def questions(page: Page) -> Locator:
-    return page.locator("li.human .text")
-
-
-def answers(page: Page) -> Locator:
-    return page.locator("li.ai .text")
-
-
-OBSERVE = """() => {
-  window.seen = [];
-  const note = () => {
-    const answer = [...document.querySelectorAll("li.ai .text")].at(-1);
-    if (answer) window.seen.push(answer.textContent);
-  };
-  new MutationObserver(note).observe(document.body, { childList: true, subtree: true, characterData: true });
-}"""
-
-
-@contextmanager
-def growing_to(page: Page, whole: str) -> Generator[None]:
-    """Whatever is shown of the last answer meanwhile is a beginning of `whole`, and it grows."""
-    page.evaluate(OBSERVE)
-    yield
-    expect(answers(page).last).to_have_text(whole, timeout=LONG)
-    finished(page)
-    seen: list[str] = page.evaluate("window.seen")
-    assert [text for text in seen if not whole.startswith(text.strip())] == []
-    lengths = [len(text.strip()) for text in seen]
-    assert lengths == sorted(lengths)
-    assert len(set(lengths)) > 5
-
-
 def test_tokens_are_shown_as_they_are_emitted(page: Page) -> None:
-    with growing_to(page, numbers(60)):
+    with growing_to(page, numbers(60), finished):
         send(page, "count to 60")
         expect(stop(page)).to_be_visible()
     expect(questions(page)).to_have_text(["count to 60"])
@@ -136,7 +90,7 @@ def test_reload_joins_the_running_stream_without_losing_or_doubling_tokens(page:
     expect(answers(page)).to_contain_text("7 8")
     page.reload()
     expect(stop(page)).to_be_visible()
-    with growing_to(page, numbers(300)):
+    with growing_to(page, numbers(300), finished):
         expect(answers(page)).to_contain_text("1 2 3")
     expect(answers(page)).to_have_count(1)
     expect(questions(page)).to_have_text(["count to 300"])
