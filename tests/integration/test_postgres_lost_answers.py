@@ -401,6 +401,19 @@ async def update_extra(s: Stage) -> Act:
 
 
 @scenario
+async def keep_latest_checkpoint(s: Stage) -> Act:
+    for number in range(2):
+        await s.store.finish(await running(s.store, s.epoch, s.thread), _with({"n": number}))
+    own = await running(s.store, s.epoch, s.thread, kind="op")
+
+    async def act() -> Any:
+        await s.store.keep_latest_checkpoint(own)
+        return [one.values for one in await s.store.checkpoints(s.thread, before=None, limit=9)]
+
+    return act
+
+
+@scenario
 async def patch_thread(s: Stage) -> Act:
     await s.store.create_thread(NewThread(s.thread, metadata={"a": 1}))
 

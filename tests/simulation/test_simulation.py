@@ -35,7 +35,7 @@ def test_no_seed_breaks_a_property() -> None:
     assert not total.failed, f"replay: make simulate SEED={min(total.failed)}; {total.failed}"
     tally = Tally(total.met)
     assert not tally.wrong()
-    assert len(tally.unmet) < len(POSSIBLE) / 3, f"most are met, even in the short form: {tally.unmet}"
+    assert len(tally.unmet) < len(POSSIBLE) / 2, f"most are met, even in the short form: {tally.unmet}"
 
 
 @pytest.mark.parametrize("seed", [3, 62, 106])

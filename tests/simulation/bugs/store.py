@@ -19,7 +19,7 @@ _STARTS = "stores.sql.sqlite.starts:"
 BUGS = (
     # -- further attempts
     bug("an-attempt-keeps-the-fence", (_ATTEMPTS + "_adopt", "SET fence = fence + 1", "SET fence = fence")),
-    bug("an-attempt-of-a-decided-run", (_ORPHANS + "Orphaned.may_continue", "not self.decided and ", "")),
+    bug("an-attempt-of-a-decided-run", (_ORPHANS + "Orphaned.may_continue", "self.decided or ", "")),
     bug(
         "an-attempt-under-a-live-owner",
         (_ORPHANS + "_HANDED_OVER", "WHERE state = 'draining'", "WHERE state <> 'dead'"),
