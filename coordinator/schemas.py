@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, TypeAlias, cast
 
 from stores.json_values import JsonMapping
 from stores.retry import PersistenceRetryPolicy
@@ -199,11 +199,16 @@ class Description:
     """`{"nodes": […], "edges": […]}`."""
 
 
+Output: TypeAlias = str | tuple[str, ...] | None
+"""Which values of a thread a run returns: one of them, those with these names, or None = all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """The result of an attempt. `values`: the thread's new values, None = as saved. `result`: returned by
-    `wait`, None = `values`. `paused`: the run stopped with work left (status success, thread interrupted).
-    `checkpoint`: the state after the run, None = the thread's current one; see the feature "state"."""
+    `wait`, None = `values`, or what `output` names of them. `paused`: the run stopped with work left (status
+    success, thread interrupted). `checkpoint`: the state after the run, None = the thread's current one; see
+    the feature "state"."""
 
     values: Json = None
     result: Json = None
@@ -211,6 +216,7 @@ class Outcome:
     interrupts: tuple[Interrupt, ...] = ()
     drained: bool = False
     checkpoint: CheckpointRef | None = None
+    output: Output = None
 
 
 class Ended(NamedTuple):

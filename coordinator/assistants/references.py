@@ -7,38 +7,68 @@ the row has a reference to the checkpoint, and the values are read through `Assi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, cast
 
 from coordinator.assistants.ports import Assistant
 from coordinator.assistants.registry import Assistants
 from coordinator.assistants.sizes import size_of
-from coordinator.schemas import CheckpointRef, Json, User
+from coordinator.schemas import CheckpointRef, Json, Output, User
 
 _KEY = "__state__"
 _FIELDS = ("checkpoint_id", "checkpoint_ns")
+_OUTPUT = "output"
 
 
-def copied(assistant: Assistant, values: Json, at: CheckpointRef | None, *, limit: int) -> Json:
-    """Return what rows keep of `values`: the values, or a reference to checkpoint `at` (None = the current
-    state) if they occupy more than `limit` bytes in memory and the assistant has the feature "state"."""
-    if "state" not in assistant.features or size_of(values, limit=limit) <= limit:
-        return values
+class Reference(NamedTuple):
+    """The values, or the `output` of them, of a checkpoint."""
+
+    at: CheckpointRef
+    output: Output
+
+
+def copied(
+    assistant: Assistant, values: Json, at: CheckpointRef | None, output: Output = None, *, limit: int
+) -> Json:
+    """Return what rows keep of the `output` of `values`: it, or a reference to checkpoint `at` (None = the
+    current state) if it occupies more than `limit` bytes in memory and the assistant has the feature
+    "state"."""
+    returned = _output_of(values, output)
+    if "state" not in assistant.features or size_of(returned, limit=limit) <= limit:
+        return returned
     ref = at or CheckpointRef()
-    return {_KEY: {"checkpoint_id": ref.checkpoint_id, "checkpoint_ns": ref.checkpoint_ns}}
+    held: dict[str, Json] = {"checkpoint_id": ref.checkpoint_id, "checkpoint_ns": ref.checkpoint_ns}
+    if output is not None:
+        held[_OUTPUT] = output if isinstance(output, str) else list(output)
+    return {_KEY: held}
 
 
-def referenced(stored: Json) -> CheckpointRef | None:
-    """Return the checkpoint that a row refers to in place of values; None if it has the values themselves."""
+def _output_of(values: Json, output: Output) -> Json:
+    if output is None or not isinstance(values, Mapping):
+        return values
+    fields = cast("Mapping[str, Json]", values)
+    if isinstance(output, str):
+        return fields.get(output)
+    return {name: fields[name] for name in output if name in fields}
+
+
+def referenced(stored: Json) -> Reference | None:
+    """Return what a row refers to in place of values; None if it has the values themselves."""
     fields = _only(stored, _KEY)
     if fields is None or not isinstance(held := fields[_KEY], Mapping):
         return None
-    if (named := _only(held, *_FIELDS)) is None:
+    named = _only(held, *_FIELDS) or _only(held, *_FIELDS, _OUTPUT)
+    if named is None:
         return None
     checkpoint_id, namespace = (named[name] for name in _FIELDS)
     if not isinstance(namespace, str) or not isinstance(checkpoint_id, (str, type(None))):
         return None
-    return CheckpointRef(checkpoint_id, namespace)
+    output: Json = named.get(_OUTPUT)
+    if isinstance(output, Sequence) and not isinstance(output, str):
+        output = tuple(map(str, cast("Sequence[Json]", output)))
+    elif not isinstance(output, (str, type(None))):
+        return None
+    return Reference(CheckpointRef(checkpoint_id, namespace), output)
 
 
 def _only(value: Json, *names: str) -> Mapping[str, Json] | None:
@@ -66,6 +96,6 @@ async def dereferenced(
     assistant = assistants.get(assistant_id)
     if assistant is None or "state" not in assistant.features:
         return None
-    at = None if current or ref == CheckpointRef() else ref
+    at = None if current or ref.at == CheckpointRef() else ref.at
     view = await assistant.state(thread_id, at, user=None if user_id is None else User(user_id))
-    return None if view is None else view.values
+    return None if view is None else _output_of(view.values, ref.output)

@@ -110,7 +110,7 @@ class GraphAssistant:
             if ctx.attempt > 1 and given is None:
                 snapshot = await self._snapshot(graph, ctx.run.thread_id)
                 if await attempts.stands_at_breakpoint(graph, snapshot, request):
-                    return await self._outcome(snapshot, ctx.run.thread_id, paused=True)
+                    return await self._outcome(graph, snapshot, ctx.run.thread_id, paused=True)
             events = _events(ctx, request)
             options = _options(request, context.for_graph(graph))
             if self.retries and ctx.portable:
@@ -121,14 +121,17 @@ class GraphAssistant:
                 except GraphDrained:
                     return Outcome(drained=True)
                 snapshot = await self._snapshot(graph, ctx.run.thread_id)
-            return await self._outcome(snapshot, ctx.run.thread_id, paused=events.paused)
+            return await self._outcome(graph, snapshot, ctx.run.thread_id, paused=events.paused)
 
-    async def _outcome(self, snapshot: StateSnapshot, thread_id: str, *, paused: bool) -> Outcome:
+    async def _outcome(
+        self, graph: Graph, snapshot: StateSnapshot, thread_id: str, *, paused: bool
+    ) -> Outcome:
         return Outcome(
             values=as_json(snapshot.values),
             paused=paused,
             interrupts=await self._interrupts(snapshot, thread_id) if paused else (),
             checkpoint=views.ref_of(cast("JsonMapping", snapshot.config)),
+            output=views.output_of(graph),
         )
 
     async def _given(

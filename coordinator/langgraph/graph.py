@@ -24,9 +24,12 @@ class Graph(Protocol):
     checkpointer: object
     interrupt_before_nodes: Json
     interrupt_after_nodes: Json
+    output_channels: str | Sequence[str]
 
     @property
     def context_schema(self) -> object: ...
+    @property
+    def stream_channels_asis(self) -> str | Sequence[str]: ...
     @property
     def stream_channels_list(self) -> Sequence[str]: ...
 

@@ -48,7 +48,12 @@ class EventStream:
 
     async def follow(self, graph: Graph, given: Json, config: JsonObject, options: JsonObject) -> None:
         """Run the graph and emit what it streams. When this returns or raises, it has stopped."""
-        options = {**options, "stream_mode": self.modes, "subgraphs": self._subgraphs}
+        options = {
+            **options,
+            "stream_mode": self.modes,
+            "subgraphs": self._subgraphs,
+            "output_keys": graph.output_channels,
+        }
         if "events" in self._requested:
             run_id: UUID = config.get("run_id") or uuid4()
             config = {**config, "run_id": run_id}

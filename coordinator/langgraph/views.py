@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, create_model
 
 from coordinator.langgraph.encoding import as_json, interrupt_fields
 from coordinator.langgraph.graph import Graph
-from coordinator.schemas import CheckpointRef, Description, Interrupt, Json, StateView
+from coordinator.schemas import CheckpointRef, Description, Interrupt, Json, Output, StateView
 from stores.json_values import JsonMapping, JsonObject
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,16 @@ def view_of(snapshot: StateSnapshot, thread_id: str) -> StateView:
         tasks=tuple(_task(task, thread_id) for task in snapshot.tasks),
         interrupts=interrupts_of(snapshot),
     )
+
+
+def output_of(graph: Graph) -> Output:
+    """Return the names of the values that the graph returns; None if these are all of its state."""
+    state, output = graph.stream_channels_asis, graph.output_channels
+    if isinstance(state, str) or output == state:
+        return None
+    if isinstance(output, str):
+        return output
+    return None if set(state) <= set(output) else tuple(output)
 
 
 def interrupts_of(snapshot: StateSnapshot) -> tuple[Interrupt, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Protocol, TypeVar
@@ -22,12 +21,12 @@ from coordinator.runs.exits import RunExited
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.lifecycle import Lifecycle
 from coordinator.runs.message_blocks import MessageBlocks
-from coordinator.runs.outcomes import success_of, text_of, unreadable
+from coordinator.runs.outcomes import Copies, success_of, text_of, unreadable
 from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
 from coordinator.runs.states import Hold, Holding, Waiting
 from coordinator.runs.timeouts import Timeouts
-from coordinator.schemas import PROTOCOL, Abort, Cause, CheckpointRef, Json, Outcome, RunStatus, User
+from coordinator.schemas import PROTOCOL, Abort, Cause, Json, Outcome, RunStatus, User
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunEmitted
 from stores.event_loop import HomeLoop
@@ -320,9 +319,7 @@ def take_warning(entry: Entry) -> None:
         entry.set_unwritten(warned)
 
 
-def outcome_of(
-    entry: Entry, task: asyncio.Task[Outcome | None], copies: Callable[[Json, CheckpointRef | None], Json]
-) -> StoredOutcome | None:
+def outcome_of(entry: Entry, task: asyncio.Task[Outcome | None], copies: Copies) -> StoredOutcome | None:
     """Returns the outcome of the task for the store; None if the run was decided otherwise. `copies`: see
     `success_of`. Raises nothing: a run whose outcome cannot be read ends as an error with that reason."""
     record = entry.record

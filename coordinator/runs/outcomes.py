@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable
-from typing import cast
+from typing import Protocol, cast
 
 from coordinator.runs.entry import Entry
-from coordinator.schemas import CheckpointRef, Interrupt, Json, RunStatus
+from coordinator.schemas import CheckpointRef, Interrupt, Json, Output, RunStatus
 from coordinator.schemas import Outcome as Reported
 from stores.errors import StoreFull
 from stores.json_faults import json_fault
@@ -27,16 +26,25 @@ def text_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}".encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def success_of(reported: object, copied: Callable[[Json, CheckpointRef | None], Json]) -> Outcome:
+class Copies(Protocol):
+    """Returns what rows keep of values: see `references.copied`."""
+
+    def __call__(self, values: Json, at: CheckpointRef | None, output: Output = None, /) -> Json: ...
+
+
+def success_of(reported: object, copied: Copies) -> Outcome:
     """Returns the outcome that an assistant's `run` has returned. `copied` returns what rows keep of values.
     Raises TypeError if it is no Outcome, and any error of reading its attributes."""
     if not isinstance(reported, Reported):
         raise TypeError(f"an assistant's run() must return an Outcome, not {type(reported).__name__}")
     values = copied(reported.values, reported.checkpoint)
-    is_values = reported.result is None or reported.result is reported.values
+    result = reported.result
+    if result is None or result is reported.values:
+        at, output = reported.checkpoint, reported.output
+        result = values if output is None else copied(reported.values, at, output)
     return Outcome(
         RunStatus.success,
-        result=values if is_values else reported.result,
+        result=result,
         values=values,
         paused=reported.paused or reported.drained,
         interrupts=[_interrupt(interrupt) for interrupt in reported.interrupts] or None,

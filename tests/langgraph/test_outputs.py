@@ -1,0 +1,128 @@
+"""What a run of a graph returns and streams: the output of the graph, not its private state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, StateGraph
+from langgraph.types import interrupt
+from typing_extensions import TypedDict
+
+from coordinator import RunManager
+from coordinator.assistants.references import referenced
+from tests.langgraph import graphs
+from tests.langgraph.lab import begun, done, past, view, workers
+from tests.langgraph.test_streams import comparable, emitted
+
+LARGE = "x" * 20_000
+
+
+class Given(TypedDict):
+    q: str
+
+
+class Returned(TypedDict):
+    a: str
+
+
+class Whole(Given, Returned):
+    secret: str
+
+
+async def answer(state: Whole) -> dict[str, str]:
+    return {"a": state["q"], "secret": "private"} if state["q"] else {"secret": "private"}
+
+
+async def hide(state: Whole) -> dict[str, str]:
+    if state["q"] == "ask":
+        interrupt("?")
+    return {"secret": "more private"}
+
+
+def private() -> Any:
+    """Returns `a`; `q` and `secret` are private."""
+    builder: Any = StateGraph(Whole, input_schema=Given, output_schema=Returned)
+    builder.add_node("answer", answer)
+    builder.add_node("hide", hide)
+    builder.add_edge(START, "answer")
+    builder.add_edge("answer", "hide")
+    return builder
+
+
+async def row_of(manager: RunManager, run_id: str) -> Any:
+    row = await manager.store.row(run_id)
+    assert row is not None
+    return row
+
+
+async def test_run_returns_the_output_and_the_thread_keeps_the_state(tmp_path: Path) -> None:
+    stock = await private().compile().ainvoke({"q": "x"})
+    async with workers(tmp_path, {"g": private()}) as (a, b):
+        run = await begun(a, "g", input={"q": "x"})
+        whole = {"q": "x", "a": "x", "secret": "more private"}
+        assert await a.wait(run.run_id, timeout=20) == await b.wait(run.run_id, timeout=20) == stock
+        assert stock == {"a": "x"}
+        assert (await view(b)).values == whole
+        assert (await past(b))[0].values == whole
+        assert (await b.threads.get("t")).values == whole
+
+
+@pytest.mark.parametrize("modes", [["values", "updates"], ["values", "events"]])
+async def test_values_and_updates_are_streamed_as_the_output(tmp_path: Path, modes: list[str]) -> None:
+    graph = private().compile(checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "t"}}
+    keys = graph.output_channels
+    stream = graph.astream({"q": "x"}, config, stream_mode=["updates", "values"], output_keys=keys)
+    stock = [[mode, data] async for mode, data in stream if mode in modes]
+    async with workers(tmp_path, {"g": private()}, 1) as (manager,):
+        events = await emitted(manager, "g", {"q": "x"}, modes)
+    seen = [[mode, data] for mode, data in events if mode in {"values", "updates"}]
+    assert comparable(seen) == comparable(stock)
+    assert ["values", {"a": "x"}] in seen
+
+
+async def test_run_that_writes_no_output_returns_none_of_the_state(tmp_path: Path) -> None:
+    async with workers(tmp_path, {"g": private()}, 1) as (manager,):
+        assert await done(manager, "g", input={"q": ""}) == {}
+
+
+async def test_paused_run_returns_the_output(tmp_path: Path) -> None:
+    async with workers(tmp_path, {"g": private()}, 1) as (manager,):
+        assert await done(manager, "g", input={"q": "ask"}) == {"a": "ask"}
+        assert (await view(manager)).interrupts[0].value == "?"
+        assert await done(manager, "g", command={"resume": 1}) == {"a": "ask"}
+
+
+async def test_large_output_is_in_no_row(tmp_path: Path) -> None:
+    async with workers(tmp_path, {"g": private()}) as (a, b):
+        run = await begun(a, "g", input={"q": LARGE})
+        for manager in (a, b):
+            assert await manager.wait(run.run_id, timeout=20) == {"a": LARGE}
+        assert referenced((await row_of(a, run.run_id)).result)
+        await done(a, "g", input={"q": "later"})
+        assert await b.wait(run.run_id) == {"a": LARGE}
+
+
+async def test_small_output_of_a_large_state_is_copied(tmp_path: Path) -> None:
+    async with workers(tmp_path, {"g": private()}, 1) as (manager,):
+        await done(manager, "g", input={"q": "first"})
+        run = await begun(manager, "g", input={"q": ""})
+        await manager.wait(run.run_id, timeout=20)
+        await manager.threads.update_state("t", {"secret": LARGE}, as_node="answer")
+        run = await begun(manager, "g", input={"q": ""}, interrupt_before=["answer"])
+        assert await manager.wait(run.run_id, timeout=20) == {"a": "first"}
+        assert (await row_of(manager, run.run_id)).result == {"a": "first"}
+        thread = await manager.store.thread("t")
+        assert thread is not None
+        assert referenced(thread.values)
+
+
+async def test_one_of_two_answers_gives_what_the_graph_itself_returns(tmp_path: Path) -> None:
+    graph = graphs.asking_twice_at_once()
+    async with workers(tmp_path, {"g": graph}, 1) as (manager,):
+        await done(manager, "g", input={"log": []})
+        left = next(one for one in (await view(manager)).interrupts if one.value == "left")
+        assert await done(manager, "g", command={"resume": {left.id: "A"}}) == {"log": ["left=A"]}
