@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import cast
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.errors import GraphDrained
 from langgraph.types import StateSnapshot, StateUpdate
 
@@ -129,7 +129,7 @@ class GraphAssistant:
         return Outcome(
             values=as_json(snapshot.values),
             paused=paused,
-            interrupts=await self._interrupts(snapshot, thread_id) if paused else (),
+            interrupts=await _interrupts(graph, snapshot, thread_id) if paused else (),
             checkpoint=views.ref_of(cast("JsonMapping", snapshot.config)),
             output=views.output_of(graph),
         )
@@ -144,13 +144,13 @@ class GraphAssistant:
         if opened.get("head_run_id") == ctx.run.run_id:
             return None, inputs.without_checkpoint(config)
         if request.checkpoint is not None and request.checkpoint.checkpoint_id is not None:
-            await self._check_checkpoint(ctx.run.thread_id, request.checkpoint)
+            await _check_checkpoint(graph, ctx.run.thread_id, request.checkpoint)
         command: Command | None = request.command
         if command is None:
             return request.input, config
         if ctx.attempt > 1 and opened.get("head") is not None:
             head = inputs.at(ctx.run.thread_id, CheckpointRef(opened["head"]))["configurable"]
-            command = await attempts.unanswered(self.states.saver, ctx, head, command)
+            command = await attempts.unanswered(graph.checkpointer, ctx, head, command)
         return None if command is None else await self._command(graph, ctx.run.thread_id, command), config
 
     async def _command(self, graph: Graph, thread_id: str, command: Command) -> Json:
@@ -158,13 +158,10 @@ class GraphAssistant:
         continues the graph. Raises InvalidArgument if several are open."""
         if not inputs.is_null_answer(command):
             return inputs.graph_command(command)
-        interrupts = await self._interrupts(await self._snapshot(graph, thread_id), thread_id)
+        interrupts = await _interrupts(graph, await self._snapshot(graph, thread_id), thread_id)
         if len(interrupts) > 1:
             raise InvalidArgument("command", "several interrupts are open: answer them by their ids")
         return inputs.graph_command(Command(resume={interrupts[0].id: None})) if interrupts else None
-
-    async def _interrupts(self, snapshot: StateSnapshot, thread_id: str) -> tuple[Interrupt, ...]:
-        return views.with_written(views.interrupts_of(snapshot), await self._saved(thread_id, None))
 
     # -- the state of a thread
 
@@ -231,8 +228,6 @@ class GraphAssistant:
         what the engine expects there."""
         several = isinstance(values, list) and as_node != inputs.COPY
         updates: list[Json] = cast("list[Json]", values) if several else [values]
-        if at is not None and at.checkpoint_id is not None:
-            await self._check_checkpoint(ctx.run.thread_id, at)
         return await self._update(ctx, at, [[StateStep(update, as_node)] for update in updates])
 
     async def update_states(
@@ -246,18 +241,12 @@ class GraphAssistant:
         request = RunRequest(checkpoint=at)
         config = inputs.run_config(ctx, request, self._entry.name, self._preset)
         async with self._open(Access("threads.update", ctx.user, config)) as graph:
+            if at is not None and at.checkpoint_id is not None:
+                await _check_checkpoint(graph, ctx.run.thread_id, at)
             written = await graph.abulk_update_state(
                 config, [[_update_of(step) for step in steps] for steps in supersteps]
             )
         return views.ref_of(written)
-
-    async def _check_checkpoint(self, thread_id: str, ref: CheckpointRef | None) -> None:
-        """The engine would begin anew at an unknown checkpoint. Raises InvalidArgument."""
-        if await self._saved(thread_id, ref) is None:
-            raise InvalidArgument("checkpoint", "the thread has no such checkpoint")
-
-    async def _saved(self, thread_id: str, ref: CheckpointRef | None) -> CheckpointTuple | None:
-        return await self.states.saver.aget_tuple(cast("RunnableConfig", inputs.at(thread_id, ref)))
 
     # -- descriptions
 
@@ -289,6 +278,22 @@ class GraphAssistant:
         if thread_id is not None:
             config["configurable"]["thread_id"] = thread_id
         return Access(context, user, config)
+
+
+async def _interrupts(graph: Graph, snapshot: StateSnapshot, thread_id: str) -> tuple[Interrupt, ...]:
+    return views.with_written(views.interrupts_of(snapshot), await _saved(graph, thread_id, None))
+
+
+async def _check_checkpoint(graph: Graph, thread_id: str, ref: CheckpointRef | None) -> None:
+    """The engine would begin anew at an unknown checkpoint. Raises InvalidArgument."""
+    if await _saved(graph, thread_id, ref) is None:
+        raise InvalidArgument("checkpoint", "the thread has no such checkpoint")
+
+
+async def _saved(graph: Graph, thread_id: str, ref: CheckpointRef | None) -> CheckpointTuple | None:
+    """Read with the saver of the graph, which restores the graph's types."""
+    saver = cast("BaseCheckpointSaver[str]", graph.checkpointer)
+    return await saver.aget_tuple(cast("RunnableConfig", inputs.at(thread_id, ref)))
 
 
 def _events(ctx: RunContext, request: RunRequest) -> EventStream | ProtocolStream:

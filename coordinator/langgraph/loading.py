@@ -14,7 +14,6 @@ from contextlib import (
 )
 from typing import Protocol, TypeAlias, cast
 
-from langgraph._internal._serde import build_serde_allowlist
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
@@ -23,6 +22,7 @@ from langgraph.store.base import BaseStore
 from coordinator.errors import InvalidArgument
 from coordinator.langgraph.graph import Graph
 from coordinator.langgraph.runtime import Access
+from coordinator.langgraph.state_types import types_of
 from coordinator.schemas import Json
 
 logger = logging.getLogger(__name__)
@@ -152,17 +152,6 @@ def _kind_of(parameter: inspect.Parameter) -> str | None:
     if "Runtime" in text or parameter.name in ("runtime", "server_runtime"):
         return "runtime"
     return "config" if "Config" in text or parameter.name == "config" else None
-
-
-def types_of(graph: Graph) -> set[tuple[str, ...]]:
-    """Return module and name of all types in the states of the graph and its subgraphs: only these are
-    restored from checkpoints."""
-    types: set[tuple[str, ...]] = set()
-    for one in (graph, *(subgraph for _, subgraph in graph.get_subgraphs(recurse=True))):
-        builder: Json = getattr(one, "builder", None)
-        schemas = [] if builder is None else [*builder.schemas, builder.context_schema]
-        types |= build_serde_allowlist(schemas=schemas, channels=dict(getattr(one, "channels", {})))
-    return types
 
 
 def _report_own_savers(name: str, graph: Graph) -> None:

@@ -37,7 +37,7 @@ async def answer(state: Whole) -> dict[str, str]:
 
 
 async def hide(state: Whole) -> dict[str, str]:
-    if state["q"] == "ask":
+    if state["q"] == "pause":
         interrupt("?")
     return {"secret": "more private"}
 
@@ -91,9 +91,9 @@ async def test_run_that_writes_no_output_returns_none_of_the_state(tmp_path: Pat
 
 async def test_paused_run_returns_the_output(tmp_path: Path) -> None:
     async with workers(tmp_path, {"g": private()}, 1) as (manager,):
-        assert await done(manager, "g", input={"q": "ask"}) == {"a": "ask"}
+        assert await done(manager, "g", input={"q": "pause"}) == {"a": "pause"}
         assert (await view(manager)).interrupts[0].value == "?"
-        assert await done(manager, "g", command={"resume": 1}) == {"a": "ask"}
+        assert await done(manager, "g", command={"resume": 1}) == {"a": "pause"}
 
 
 async def test_large_output_is_in_no_row(tmp_path: Path) -> None:

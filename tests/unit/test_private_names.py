@@ -40,7 +40,7 @@ class Use(NamedTuple):
 
 
 _REDIS, _UVICORN = "coordinator.redis.connections", "coordinator.gateway.server.protocol"
-_GRAPHS, _AUTH = "coordinator.langgraph.loading", "coordinator.langgraph.auth"
+_GRAPHS, _AUTH = "coordinator.langgraph.state_types", "coordinator.langgraph.auth"
 
 PRIVATE = (
     Use(_REDIS, "_connection_arguments", "redis", "connects to an address that was looked up before"),
