@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
@@ -22,7 +23,9 @@ from coordinator.gateway.middleware.bodies import Bodies
 from coordinator.gateway.middleware.rate import MAX_CALLERS, Buckets
 from coordinator.settings import Settings
 from tests.support.asgi import key_for, serving
+from tests.support.gateways import one_gateway
 from tests.support.inside import callers_in
+from tests.support.raw import served_by
 from tests.support.waiting import wait_until
 
 MAX = 4096
@@ -32,9 +35,9 @@ def body_of(size: int) -> bytes:
     return b'{"metadata": {"a": "' + b"x" * (size - 23) + b'"}}'
 
 
-async def in_pieces(body: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(body), 100):
-        yield body[start : start + 100]
+async def in_pieces(body: bytes, size: int = 100) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), size):
+        yield body[start : start + size]
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["with a length", "in chunks"])
@@ -50,6 +53,22 @@ async def test_a_body_that_is_too_large_is_refused(chunked: bool) -> None:
             assert answer.status_code == status, size
             if status == 413:
                 assert answer.json() == {"detail": f"the body is larger than {MAX} bytes"}
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["with a length", "in chunks"])
+async def test_client_of_a_much_larger_body_gets_the_413(chunked: bool) -> None:
+    """Clients read the response when they have sent the body."""
+    body = body_of(20_000_000)
+    async with (
+        one_gateway(max_body_bytes=MAX) as served,
+        served_by(served.gateway) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=15) as client,
+    ):
+        for _ in range(3):
+            content = in_pieces(body, 100_000) if chunked else body
+            answer = await client.post("/threads", content=content)
+            assert answer.status_code == 413
+            assert answer.json() == {"detail": f"the body is larger than {MAX} bytes"}
 
 
 async def test_wrong_content_length_does_not_bypass_the_limit() -> None:

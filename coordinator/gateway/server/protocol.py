@@ -185,11 +185,16 @@ class BoundedProtocol(HttpToolsProtocol):
     def _discard(self, size: int) -> None:
         """Counts discarded bytes of a request that has its response. They are read for a while, because the
         kernel resets a connection that is closed with unread bytes, and the client could lose the
-        response."""
+        response. Of a request that was refused as invalid, not more than `surplus_bytes`."""
         self._surplus += size
-        if self._surplus > self.limits.linger_bytes:
+        if self._surplus > self.limits.surplus_bytes:
             self._linger()
+        bound = self.limits.linger_bytes if self._refusal is None else self.limits.surplus_bytes
+        if self._surplus > bound:
             self.flow.pause_reading()
+        elif self._refusal is None and self._phase is not Phase.closed:
+            longest = self._since + self.limits.linger_longest
+            self._expires_at = min(longest, self.loop.time() + self.limits.linger)
 
     # -- callbacks of the parser
 
@@ -325,9 +330,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if phase is self._phase:
             return
         now = self.loop.time()
-        if phase is not Phase.head:  # in idle and head the wait counts from the end of the last request
-            self._since = now
         if not (phase is Phase.lingering and self._phase is Phase.surplus):
+            if phase is not Phase.head:  # in idle and head the wait counts from the end of the last request
+                self._since = now
             within = self.limits.time_of(phase)
             self._expires_at = None if within is None else now + within
         self._phase = phase

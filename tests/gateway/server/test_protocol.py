@@ -16,7 +16,7 @@ from tests.support.raw import bounded, connected, served_by
 from tests.support.waiting import wait_until
 
 LIMITS = Limits()
-QUICK = Limits(idle=0.3, head=0.3, request=0.3, linger=0.2, write=0.3)
+QUICK = Limits(idle=0.3, head=0.3, request=0.3, linger=0.2, linger_longest=1.5, write=0.3)
 
 
 class App:
@@ -249,6 +249,37 @@ async def test_early_response_reaches_a_client_that_is_still_sending(header: byt
             if not await raw.send(b"x" * 100_000):
                 break
         assert b"0 of /early." in await raw.closed()
+
+
+@pytest.mark.parametrize("header", [b"Connection: close", b"X: a"])
+async def test_early_response_reaches_a_client_that_reads_after_it_has_sent_all(
+    header: bytes, port: int
+) -> None:
+    size = 20_000_000
+
+    def post() -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=15) as client:
+            client.sendall(request(b"/early", b"Content-Length: %d" % size, header, method=b"POST"))
+            for _ in range(size // 100_000):
+                client.sendall(b"x" * 100_000)
+            return client.recv(65_536)
+
+    assert (await asyncio.to_thread(post)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_rest_of_a_request_is_read_while_it_arrives(quick: int) -> None:
+    """For longer than the server waits without a byte."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", quick)
+    writer.write(request(b"/early", b"Content-Length: 1000000", CLOSE, method=b"POST"))
+    assert b"0 of /early." in await reader.read()  # its sending side is closed
+    lost = asyncio.create_task(writer.wait_closed())
+    for _ in range(3 * 4):
+        writer.write(b"x" * 10_000)
+        await writer.drain()
+        await asyncio.wait((lost,), timeout=QUICK.linger / 4)
+        assert not lost.done()
+    writer.close()
+    await lost
 
 
 async def test_invalid_body_gets_no_second_response(port: int) -> None:
