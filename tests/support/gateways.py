@@ -91,14 +91,15 @@ async def gateways(
     **gateway: Any,
 ) -> AsyncGenerator[list[Served]]:
     """Yields gateways on one SQLite file and one Redis, whose workers are subscribed to their abort channels.
-    Without Redis they share the file alone. `agents` makes the assistants of each worker."""
-    chosen: dict[str, Any] = {**QUICK, "event_budget": EVENT_BUDGET, **(settings or {})}
-    given = Settings(
-        store=f"sqlite:///{folder / 'runs.db'}",
-        redis=redis,
-        namespace=namespace,
-        **chosen,
-    )
+    Without Redis they share the file alone. `settings` may name another store. `agents` makes the assistants
+    of each worker."""
+    chosen: dict[str, Any] = {
+        "store": f"sqlite:///{folder / 'runs.db'}",
+        **QUICK,
+        "event_budget": EVENT_BUDGET,
+        **(settings or {}),
+    }
+    given = Settings(redis=redis, namespace=namespace, **chosen)
     async with AsyncExitStack() as stack:
         team: list[Served] = []
         for _ in range(size):

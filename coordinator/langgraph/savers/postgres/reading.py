@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from langgraph.checkpoint.serde.types import TASKS
 
+from coordinator.langgraph.savers.postgres import jsonb
 from coordinator.langgraph.savers.postgres.records import StoredCheckpoint
 from coordinator.langgraph.savers.records import CheckpointKey, Position
 from coordinator.langgraph.savers.traces import INTERRUPT, NULL_TASK, Row
@@ -70,7 +70,7 @@ def filter_of(position: Position | None, metadata: Mapping[str, object], before_
         if position.checkpoint_id is not None:
             terms.append(("c.checkpoint_id =", position.checkpoint_id))
     if metadata:
-        terms.append(("c.metadata @>", json.dumps(dict(metadata))))
+        terms.append(("c.metadata @>", jsonb.dumps(dict(metadata))))
     if before_id is not None:
         terms.append(("c.checkpoint_id <", before_id))
     return Filter(

@@ -1,5 +1,5 @@
 """Checkpoints as the tables of PostgreSQL have them: values of channels are rows of their own, except for
-those that JSON can hold.
+single values (a number, a text) that jsonb can hold.
 
 The loose types of LangGraph's interface end here and in `savers.records`.
 """
@@ -21,6 +21,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import TASKS
 
+from coordinator.langgraph.savers.postgres import jsonb
 from coordinator.langgraph.savers.records import (
     CheckpointKey,
     Write,
@@ -56,7 +57,7 @@ def encode(
     inline: dict[str, object] = {}
     blobs: list[Blob] = []
     for channel, value in checkpoint["channel_values"].items():
-        if value is None or isinstance(value, str | int | float | bool):
+        if jsonb.accepts(value):
             inline[channel] = value
             continue
         if _is_snapshot(value):
@@ -72,7 +73,7 @@ def _is_snapshot(value: object) -> bool:
 
 
 def encode_metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> str:
-    return json.dumps(get_serializable_checkpoint_metadata(config, metadata))
+    return jsonb.dumps(get_serializable_checkpoint_metadata(config, metadata))
 
 
 class StoredCheckpoint(NamedTuple):
