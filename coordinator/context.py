@@ -52,6 +52,7 @@ class ContextServices(Protocol):
         ...
 
     def save(self, values: Json) -> Awaitable[None]: ...
+    def touch(self) -> None: ...
     def progress(self, model_name: str | None) -> None:
         """Schedule a write of the record's counters and `model_name` (None = unchanged)."""
         ...
@@ -156,6 +157,12 @@ class RunContext:
         followers as it is. Raises InvalidArgument if it is not UTF-8."""
         self.check()
         await self.services.emit_encoded(mode, data)
+
+    def touch(self) -> None:
+        """Record a sign of life, which every event, save and report of progress is too. For assistants that
+        keep their state elsewhere. Does no I/O; raises nothing."""
+        if not self.closed:
+            self.services.touch()
 
     def progress(self, **counters: Json) -> None:
         """Report token and message counters and `model_name`; omitted or None fields are unchanged. Written

@@ -179,7 +179,7 @@ class RunManager(RecordMethods):
         once the new row is committed, and start it when their tasks have stopped; `enqueue`: in order.
 
         Limits (s; "default" = the setting, None = none), which end the run with status `timeout`: `timeout`
-        from its start, `idle_timeout` without event, save or progress, `queue_timeout` in the queue.
+        from its start, `idle_timeout` without event, save, step or progress, `queue_timeout` in the queue.
         `parent_run_id`: the run is cancelled when its parent ends as anything but success. `webhook`: URL to
         which a delivering worker sends the settled run. `firing`: of a cron; CronFired if it has a run.
 

@@ -138,7 +138,9 @@ class Settings(BaseSettings):
         default=None, gt=0, description="Maximum execution time of a run, unless set at admission"
     )
     idle_timeout: float | None = Field(
-        default=None, gt=0, description="Maximum time of a run without event, save or progress"
+        default=None,
+        gt=0,
+        description="Maximum time of a run without event, save, step of a graph or progress",
     )
     queue_timeout: float | None = Field(default=None, gt=0, description="Maximum time of a run in the queue")
     launch_timeout: float | None = Field(

@@ -51,7 +51,7 @@ SilentFor = Annotated[
     typer.Option(
         "--silent-for",
         metavar="AGE",
-        help="Only running, without a save or progress report for this time. Events do not count",
+        help="Only running, without a save, checkpoint or progress report for this time. Events do not count",
     ),
 ]
 

@@ -26,6 +26,7 @@ MODES = SAME_NAME | {"messages", "messages-tuple", "events"}
 
 
 class Emitter(Protocol):
+    def touch(self) -> None: ...
     async def emit_encoded(self, mode: str, data: bytes) -> None: ...
 
 
@@ -68,6 +69,7 @@ class EventStream:
         """Emit the events, and the parts that the graph itself streamed."""
         async with aclosing(stream) as events:
             async for event in events:
+                self._emitter.touch()
                 if "langsmith:hidden" in (event.get("tags") or ()):
                     continue
                 await self._emitter.emit_encoded("events", encoded(_visible_event(event)))
@@ -75,7 +77,9 @@ class EventStream:
                     await self._emit_part(event["data"]["chunk"])
 
     async def _emit_part(self, part: Json) -> None:
-        """`part`: mode and data, with subgraphs after the namespace."""
+        """`part`: mode and data, with subgraphs after the namespace. Each step has one, whether it is
+        requested or not."""
+        self._emitter.touch()
         await self._emit(*part) if self._subgraphs else await self._emit((), *part)
 
     async def _emit(self, namespace: tuple[str, ...], mode: str, data: Json) -> None:

@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 AnyContext = TypeVar("AnyContext", bound=RunContext)
 MESSAGES = "messages"
 """The mode of messages. Their form depends on the request of the run."""
+SIGNS_WRITTEN_EVERY = 5.0
+"""s. Signs of life that are no save are written to the row of their run at this interval."""
 
 
 class Emitting(Protocol):
@@ -58,6 +60,7 @@ class Services:
         self._execution, self._entry, self._own = execution, entry, own
         self._shown: str | None = None
         self._saved_last = False
+        self._sign_written_at = entry.work.clocks.monotonic()
         modes = entry.record.kwargs.get("stream_mode") or ()
         self._blocks = MessageBlocks() if PROTOCOL in modes else None
         execution.values.permit(own.thread_id, own.fence)
@@ -126,6 +129,13 @@ class Services:
         await self._execution.lifecycle.refresh_from_store(self._entry)
         if self._entry.abort is not None:
             await asyncio.sleep(0)
+
+    def touch(self) -> None:
+        self._entry.touch()
+        active_at = self._entry.work.active_at
+        if active_at - self._sign_written_at >= SIGNS_WRITTEN_EVERY:
+            self._sign_written_at = active_at
+            self._execution.lifecycle.progress_soon(self._entry)
 
     def progress(self, model_name: str | None) -> None:
         self._execution.home.check()

@@ -63,10 +63,11 @@ class OpenFences:
         return self.heads.take(thread_id, context.fence)
 
     def writer(self, thread_id: str) -> Writer:
-        """The run that executes the code that calls this. Raises WriteOutsideRun if there is none, or one of
-        another thread; StaleFence if it is not open."""
+        """The run that executes the code that calls this; its write is a sign of life. Raises WriteOutsideRun
+        if there is none, or one of another thread; StaleFence if it is not open."""
         context = current_run.get()
         if context is None or context.run.thread_id != thread_id:
             raise WriteOutsideRun(thread_id)
         self.check(thread_id, context.fence)
+        context.touch()
         return Writer(thread_id, context.run.run_id, context.fence)

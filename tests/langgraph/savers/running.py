@@ -25,7 +25,7 @@ class State(TypedDict):
 @contextmanager
 def writing_as(thread_id: str, run_id: str, fence: int) -> Generator[None]:
     run = SimpleNamespace(thread_id=thread_id, run_id=run_id)
-    token = current_run.set(cast("RunContext", SimpleNamespace(run=run, fence=fence)))
+    token = current_run.set(cast("RunContext", SimpleNamespace(run=run, fence=fence, touch=lambda: None)))
     try:
         yield
     finally:
