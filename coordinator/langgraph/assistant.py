@@ -26,6 +26,7 @@ from coordinator.langgraph.runtime import Access, AccessContext, node_in
 from coordinator.langgraph.savers.sqlite.behind import write_behind
 from coordinator.langgraph.storage import GraphStates, store_of
 from coordinator.langgraph.streaming import MODES, EventStream
+from coordinator.runs.exits import contained
 from coordinator.schemas import (
     PROTOCOL,
     CheckpointRef,
@@ -86,7 +87,7 @@ class GraphAssistant:
     async def run(self, ctx: RunContext, request: RunRequest) -> Outcome:
         """The graph runs in a task of its own that is cancelled once: a second cancel would end the task
         before the writes of its finished steps."""
-        inner = begin_soon(self._run(ctx, request))
+        inner = begin_soon(contained(self._run(ctx, request)))
         cancelled: asyncio.CancelledError | None = None
         while not inner.done():
             try:

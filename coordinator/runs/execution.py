@@ -17,7 +17,7 @@ from coordinator.errors import InvalidArgument, LeaseLost, StaleFence
 from coordinator.record import RunRecord, RunTask
 from coordinator.runs.capacity import Capacity, Place
 from coordinator.runs.entry import Entry
-from coordinator.runs.exits import RunExited
+from coordinator.runs.exits import containing
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.lifecycle import Lifecycle
 from coordinator.runs.message_blocks import MessageBlocks
@@ -243,11 +243,10 @@ class Execution:
         hold.assistant = assistant
         token = current_run.set(context)
         try:
-            outcome = await assistant.run(context, context.request)
+            with containing():
+                outcome = await assistant.run(context, context.request)
             await context.services.end_messages()
             return outcome
-        except SystemExit as error:
-            raise RunExited(error.code) from error
         finally:
             # The record keeps the task, and the task its variables. A task that is discarded with its loop
             # ends here in the garbage collector, with the variables of another task.

@@ -4,16 +4,19 @@ free."""
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
+import signal
 import sqlite3
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import pytest
 
 from coordinator import RunFailed, RunManager, RunStatus
+from coordinator.context import current_run
 from coordinator.errors import StoreRefused
 from coordinator.runs.exits import contain_tasks
 from tests.support.agents import Agent, running
@@ -61,10 +64,39 @@ async def exits_in_a_task_of_its_own(ctx: object) -> None:
         group.create_task(exits(ctx))
 
 
-@pytest.mark.parametrize("agent", [exits, exits_in_a_thread, exits_in_a_task_of_its_own])
-async def test_sys_exit_ends_the_run_alone(manager: RunManager, agent: Callable[..., Any]) -> None:
-    """asyncio lets SystemExit out of the event loop: the process would end, with every other run in it. For
-    tasks that the run makes itself the process has to be prepared, as servers are."""
+async def interrupts(ctx: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+async def interrupts_in_a_thread(ctx: object) -> None:
+    await asyncio.to_thread(_interrupt)
+
+
+async def interrupts_in_a_task_of_its_own(ctx: object) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(interrupts(ctx))
+
+
+EXITS = (
+    exits,
+    exits_in_a_thread,
+    exits_in_a_task_of_its_own,
+    interrupts,
+    interrupts_in_a_thread,
+    interrupts_in_a_task_of_its_own,
+)
+
+
+@pytest.mark.parametrize("agent", EXITS)
+async def test_sys_exit_and_keyboard_interrupt_end_the_run_alone(
+    manager: RunManager, agent: Callable[..., Any]
+) -> None:
+    """asyncio lets both out of the event loop: the process would end, with every other run in it. For tasks
+    that the run makes itself the process has to be prepared, as servers are."""
     loop = asyncio.get_running_loop()
     contain_tasks(loop)
     try:
@@ -76,7 +108,40 @@ async def test_sys_exit_ends_the_run_alone(manager: RunManager, agent: Callable[
         await manager.wait(other.run_id, timeout=20)
     finally:
         loop.set_task_factory(None)
-    assert "sys.exit(2)" in error or "sub-exception" in error
+    assert "sys.exit(2)" in error or "KeyboardInterrupt" in error or "sub-exception" in error
+
+
+async def signals(ctx: object) -> None:
+    """As the keys Ctrl+C do, twice: asyncio answers the first with a cancel of the main task."""
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_interrupt_by_a_signal_while_a_run_executes_ends_the_process() -> None:
+    async def main() -> None:
+        contain_tasks(asyncio.get_running_loop())
+        async with RunManager() as manager:
+            run = await manager.create_or_reject("t")
+            manager.launch(run, signals)
+            await manager.wait(run.run_id, timeout=20)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+
+
+def test_interrupt_by_a_signal_without_asyncios_handler_ends_the_process() -> None:
+    async def main() -> None:
+        contain_tasks(asyncio.get_running_loop())
+        context = contextvars.copy_context()
+        context.run(current_run.set, cast("Any", object()))
+        await asyncio.create_task(signals(None), context=context)
+
+    loop = asyncio.new_event_loop()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(main())
+    finally:
+        loop.close()
 
 
 def test_sys_exit_outside_of_runs_ends_the_process() -> None:
