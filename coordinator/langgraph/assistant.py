@@ -19,7 +19,7 @@ from coordinator.errors import InvalidArgument
 from coordinator.langgraph import attempts, inputs, views
 from coordinator.langgraph.contexts import Preset
 from coordinator.langgraph.encoding import as_json
-from coordinator.langgraph.graph import Graph
+from coordinator.langgraph.graph import Graph, for_reading, reading
 from coordinator.langgraph.loading import GraphEntry
 from coordinator.langgraph.protocol import ProtocolStream
 from coordinator.langgraph.runtime import Access, AccessContext, node_in
@@ -175,7 +175,8 @@ class GraphAssistant:
         user: User | None = None,
     ) -> StateView | None:
         async with self._open(self._reading("threads.read", user, thread_id)) as graph:
-            snapshot = await self._snapshot(graph, thread_id, at, subgraphs=subgraphs)
+            with reading(thread_id):
+                snapshot = await self._snapshot(for_reading(graph), thread_id, at, subgraphs=subgraphs)
         return None if snapshot.created_at is None else self._view(snapshot, thread_id)
 
     async def history(
@@ -193,15 +194,15 @@ class GraphAssistant:
         async with self._open(self._reading("threads.read", user, thread_id)) as graph:
             while left > 0:
                 page = min(left, _PAGE)
-                snapshots = [
-                    one
-                    async for one in graph.aget_state_history(
+                at = None if before is None else inputs.at(thread_id, before, namespace)
+                with reading(thread_id):
+                    states = for_reading(graph).aget_state_history(
                         inputs.at(thread_id, None, namespace),
                         limit=page,
                         filter=conditions or None,
-                        before=None if before is None else inputs.at(thread_id, before, namespace),
+                        before=at,
                     )
-                ]
+                    snapshots = [one async for one in states]
                 for view in (self._view(snapshot, thread_id) for snapshot in snapshots):
                     before = view.checkpoint
                     if view.carries(metadata) and left:
@@ -244,7 +245,7 @@ class GraphAssistant:
         async with self._open(Access("threads.update", ctx.user, config)) as graph:
             if at is not None and at.checkpoint_id is not None:
                 await _check_checkpoint(graph, ctx.run.thread_id, at)
-            written = await graph.abulk_update_state(
+            written = await for_reading(graph).abulk_update_state(
                 config, [[_update_of(step) for step in steps] for steps in supersteps]
             )
         return views.ref_of(written)

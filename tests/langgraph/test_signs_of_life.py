@@ -45,7 +45,7 @@ def within() -> Any:
 @pytest.mark.parametrize("mode", ["values", "custom", "messages-tuple", "events", PROTOCOL])
 async def test_steps_reset_the_idle_timeout(tmp_path: Path, mode: str, durability: str) -> None:
     async with workers(tmp_path, {"g": slow()}, 1) as (a,):
-        request = {"input": {"log": []}, "stream_mode": [mode], "durability": durability}
+        request: dict[str, Any] = {"input": {"log": []}, "stream_mode": [mode], "durability": durability}
         run = await a.create_or_reject("t", "g", kwargs=request, idle_timeout=IDLE)
         a.launch(run)
         assert len((await a.wait(run.run_id, timeout=20))["log"]) == STEPS
@@ -53,7 +53,7 @@ async def test_steps_reset_the_idle_timeout(tmp_path: Path, mode: str, durabilit
 
 async def test_checkpoints_of_a_subgraph_reset_the_idle_timeout(tmp_path: Path) -> None:
     async with workers(tmp_path, {"g": within()}, 1) as (a,):
-        request = {"input": {"log": []}, "stream_mode": ["custom"]}
+        request: dict[str, Any] = {"input": {"log": []}, "stream_mode": ["custom"]}
         run = await a.create_or_reject("t", "g", kwargs=request, idle_timeout=IDLE)
         a.launch(run)
         assert len((await a.wait(run.run_id, timeout=20))["log"]) == STEPS
