@@ -20,17 +20,17 @@ def types_of(graph: Graph) -> set[tuple[str, ...]]:
     types: set[tuple[str, ...]] = set()
     for one in (graph, *(subgraph for _, subgraph in graph.get_subgraphs(recurse=True))):
         builder: Json = getattr(one, "builder", None)
-        schemas = [] if builder is None else [*builder.schemas, builder.context_schema]
+        schemas: list[Json] = [] if builder is None else [*builder.schemas, builder.context_schema]
         channels: dict[str, object] = dict(getattr(one, "channels", {}))
         annotated = [getattr(channel, "ValueType", None) for channel in channels.values()]
         tuples = _named_tuples([*schemas, *annotated])
         types |= {(each.__module__, each.__name__) for each in tuples}
-        fields = [kind for each in tuples for kind in _hints_of(each)]
+        fields: list[Json] = [kind for each in tuples for kind in _hints_of(each)]
         types |= build_serde_allowlist(schemas=[*schemas, *fields], channels=channels)
     return types
 
 
-def _named_tuples(annotations: Iterable[object]) -> list[type]:
+def _named_tuples(annotations: Iterable[object]) -> list[type[object]]:
     """Return those that the annotations contain, at any depth. The engine collects models, dataclasses and
     enumerations, but no named tuples."""
     seen: dict[int, object] = {}
@@ -44,7 +44,7 @@ def _named_tuples(annotations: Iterable[object]) -> list[type]:
 
 
 @lru_cache(maxsize=1_000)
-def _hints_of(kind: type) -> tuple[object, ...]:
+def _hints_of(kind: type[object]) -> tuple[object, ...]:
     """Return the annotations of the fields of a type that has fields. Cached, because a factory makes a graph
     of the same types for each run."""
     has_fields = is_typeddict(kind) or dataclasses.is_dataclass(kind) or _is_named_tuple(kind)
@@ -56,5 +56,5 @@ def _hints_of(kind: type) -> tuple[object, ...]:
         return ()
 
 
-def _is_named_tuple(kind: type) -> bool:
-    return issubclass(kind, tuple) and hasattr(kind, "_fields")
+def _is_named_tuple(kind: type[object]) -> bool:
+    return hasattr(kind, "_fields") and issubclass(kind, tuple)

@@ -89,7 +89,7 @@ def typed() -> Any:
 @pytest.fixture
 def nothing_logged_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine logs each type once per process."""
-    monkeypatch.setattr(jsonplus, "_warned_blocked_types", set())
+    monkeypatch.setattr(jsonplus, "_warned_blocked_types", set[tuple[str, str]]())
 
 
 @pytest.mark.usefixtures("nothing_logged_yet")
