@@ -98,7 +98,7 @@ def run_in_full(row: RunRow, position: int | None) -> Document:
         "attempt": row.attempt,
         "retries": row.retries,
         "on_disconnect": row.on_disconnect,
-        "counters": row.counters,
+        "counters": {name: count or None for name, count in row.counters.items()},  # null: nothing counted
         "extra": row.extra,
     }
 

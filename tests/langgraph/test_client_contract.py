@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.langgraph import graphs
@@ -75,6 +76,36 @@ async def test_time_travel_of_the_documentation(sdk: Sdk) -> None:
     assert set(new["checkpoint"]) == {"thread_id", "checkpoint_ns", "checkpoint_id"}
     result = await sdk.runs.wait(thread, "chain", input=None, checkpoint_id=new["checkpoint_id"])
     assert result == {"log": ["a", "edited", "b"]}
+
+
+async def test_history_before_an_unknown_checkpoint_is_refused(sdk: Sdk) -> None:
+    """Whatever its place in the order of ids."""
+    thread = await new_thread(sdk, "chain")
+    await sdk.runs.wait(thread, "chain", input={"log": []})
+    first: Any = await sdk.threads.get_history(thread)
+    newest = first[0]["checkpoint_id"]
+    unknown: list[Any] = [
+        "zz",
+        "0",
+        f"{newest[:-1]}{'0' if newest[-1] != '0' else '1'}",
+        {"configurable": {}},
+    ]
+    for before in unknown:
+        with pytest.raises(httpx.HTTPStatusError, match="before: the thread has no such checkpoint"):
+            await sdk.threads.get_history(thread, before=before)
+    for at, state in enumerate(first, 1):
+        assert await sdk.threads.get_history(thread, before=state["checkpoint_id"]) == first[at:]
+
+
+async def test_history_of_a_subgraph_before_one_of_its_checkpoints(sdk: Sdk) -> None:
+    thread = await new_thread(sdk, "nested")
+    await sdk.runs.wait(thread, "nested", input={"log": []})
+    (task,) = (await sdk.threads.get_state(thread))["tasks"]
+    inside: Any = {"checkpoint_ns": task["checkpoint"]["checkpoint_ns"]}
+    history: Any = await sdk.threads.get_history(thread, checkpoint=inside)
+    assert len(history) == 2
+    for before in (history[0]["checkpoint"], history[0]["checkpoint_id"]):
+        assert await sdk.threads.get_history(thread, checkpoint=inside, before=before) == history[1:]
 
 
 # -- interrupts

@@ -233,3 +233,17 @@ async def test_without_the_extra_the_refusal_names_it(monkeypatch: pytest.Monkey
     async with serving(manager=RunManager()) as (_, http):
         answer = await http.post("/store/namespaces", json={})
         assert (answer.status_code, "run-coordinator[langgraph]" in answer.text) == (501, True)
+
+
+async def test_keys_have_any_characters_that_databases_hold(sdks: tuple[Sdk, Sdk]) -> None:
+    a, b = sdks
+    allowed = ["a\u2028b", "a\nb", "a\x85", "\U0001f600", " "]
+    for key in allowed:
+        await a.store.put_item(["notes"], key, {"of": key})
+        item: Any = await b.store.get_item(["notes"], key)
+        assert (item["key"], item["value"]) == (key, {"of": key})
+    assert await keys(b, "notes") == sorted(allowed)
+    for call in (a.store.put_item(["notes"], "a\0b", {}), a.store.get_item(["notes"], "a\0b")):
+        with pytest.raises(httpx.HTTPStatusError, match="must not contain NUL") as refused:
+            await call
+        assert refused.value.response.status_code == 422

@@ -22,6 +22,7 @@ from coordinator.gateway.wire.items import (
     ItemDelete,
     ItemPut,
     ItemSearch,
+    Key,
     NamespaceOfItem,
     Namespaces,
     NamespaceSearch,
@@ -52,7 +53,7 @@ async def put_item(services: ServicesIn, caller: CallerIn, body: ItemPut) -> Non
 async def get_item(
     services: ServicesIn,
     caller: CallerIn,
-    key: Annotated[str, Query(min_length=1, max_length=255)],
+    key: Annotated[Key, Query()],
     namespace: Annotated[
         list[str], Query(max_length=64, description="Labels, repeated or with periods between")
     ],

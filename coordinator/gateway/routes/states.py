@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Annotated, cast
 
 from fastapi import HTTPException, Path, Query
@@ -91,20 +92,22 @@ async def get_history(
     """Returns the past states of the thread, newest first. `checkpoint` selects a subgraph by its
     namespace. What exceeds `max_page_bytes` is streamed; a response that ends early is not valid JSON."""
     before = body.before.ref if isinstance(body.before, Checkpoint) else ref_of(None, body.before)
+    namespace = "" if body.checkpoint is None else body.checkpoint.checkpoint_ns
+    if before is not None:
+        await _check_before(services, caller, str(thread_id), _within(before, namespace))
     views = services.manager.threads.history(
         str(thread_id),
         limit=body.limit,
-        namespace="" if body.checkpoint is None else body.checkpoint.checkpoint_ns,
+        namespace=namespace,
         before=before,
         metadata=body.metadata,
         user_id=caller.user_id,
         user=caller.user,
     )
     states = _documents(str(thread_id), cast("AsyncGenerator[StateView]", views), body.select)
-    page, empty, left = pages.Page(services.settings.max_page_bytes), True, False
+    page, left = pages.Page(services.settings.max_page_bytes), False
     try:
         async for state in states:
-            empty = False
             if not await page.add(state):
                 with services.watchers.reserve(caller.user_id) as slot:
                     left = True
@@ -112,9 +115,12 @@ async def get_history(
     finally:
         if not left:
             await states.aclose()
-    if empty and before is not None:
-        await _check_before(services, caller, str(thread_id), before)
     return page.response({})
+
+
+def _within(before: CheckpointRef, namespace: str) -> CheckpointRef:
+    """A checkpoint without a namespace is one of the history's."""
+    return before if before.checkpoint_ns else replace(before, checkpoint_ns=namespace)
 
 
 async def _documents(
@@ -126,7 +132,7 @@ async def _documents(
 
 
 async def _check_before(services: Services, caller: Caller, thread_id: str, before: CheckpointRef) -> None:
-    """Distinguishes the end of the history, which is an empty page, from an unknown checkpoint. Raises
+    """Ids are compared by order, so that an unknown one would yield any part of the history. Raises
     InvalidArgument."""
     named = before.checkpoint_id is not None
     threads, user_id = services.manager.threads, caller.user_id

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, cast
 from pydantic import AfterValidator, Field
 
 from coordinator.gateway.lazy import LazyModel
-from coordinator.gateway.wire.bodies import ActingBody, Body, JsonObject, Limit, Name, Offset, Short
+from coordinator.gateway.wire.bodies import ActingBody, Body, JsonObject, Limit, Offset, Short
 from coordinator.gateway.wire.filters import Filter
 from coordinator.gateway.wire.json import Json, encoded
 
@@ -32,6 +32,13 @@ def _check_not_empty(labels: list[str]) -> list[str]:
     return labels
 
 
+def _check_key(key: str) -> str:
+    """Graphs may use any key that databases can hold."""
+    if "\0" in key or (not key.isprintable() and any("\ud800" <= char <= "\udfff" for char in key)):
+        raise ValueError("must not contain NUL or lone surrogates")
+    return key
+
+
 def _check_value(value: JsonObject) -> JsonObject:
     if b"\\u0000" in encoded(value):
         raise ValueError("must not contain NUL")
@@ -52,13 +59,14 @@ def _check_filter(condition: JsonObject) -> JsonObject:
 
 Label = Annotated[str, Field(max_length=255)]
 Labels = Annotated[list[Label], Field(max_length=MAX_LABELS, fail_fast=True), AfterValidator(check_namespace)]
+Key = Annotated[str, AfterValidator(_check_key), Field(min_length=1, max_length=255)]
 NamespaceOfItem = Annotated[Labels, AfterValidator(_check_not_empty)]
 ItemFilter = Annotated[Filter, AfterValidator(_check_filter)]
 
 
 class ItemDelete(ActingBody):
     namespace: NamespaceOfItem
-    key: Name
+    key: Key
 
 
 class ItemPut(ItemDelete):

@@ -63,4 +63,8 @@ async def test_runs_show(busy: Busy) -> None:
     run = (await busy.cli("runs", "show", busy.running.run_id, "--json")).document["run"]
     assert run["kwargs"] == {"secret": 1}
     assert set(run) > RUN_KEYS
+    assert run["counters"]["total_tokens"] is None, "nothing was counted"
+    await busy.manager.update_run_progress(busy.running.run_id, total_tokens=3)
+    run = (await busy.cli("runs", "show", busy.running.run_id, "--json")).document["run"]
+    assert (run["counters"]["total_tokens"], run["counters"]["llm_call_count"]) == (3, None)
     assert "running" in (await busy.cli("runs", "show", busy.running.run_id)).out
