@@ -64,7 +64,8 @@ _HOLDER = (
 _LINE = f"thread_id = :thread AND {WAITING} ORDER BY seq"
 _PENDING_ON = (
     "owner_epoch = :epoch AND holds_thread AND status = 'pending' AND kind = 'run'"
-    " ORDER BY row_number() OVER (PARTITION BY user_id ORDER BY created_us, run_id), created_us, run_id"
+    " ORDER BY row_number() OVER (PARTITION BY user_id ORDER BY created_us NULLS FIRST, run_id),"
+    " created_us NULLS FIRST, run_id"
 )
 
 

@@ -244,7 +244,7 @@ class Model:
         if run is None:
             return None
         at = run.owner if run.owner is not None else run.home
-        if at == epoch and run.settled_at is None and (run.open or not run.started):
+        if at == epoch and run.settled_at is None:
             run.status = "interrupted" if run.open else run.status
             run.action = run.action or "interrupt"
             run.holds, run.settled_at = False, self.now
