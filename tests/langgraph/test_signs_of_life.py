@@ -16,9 +16,9 @@ from tests.langgraph.graphs import Log, Waiting
 from tests.langgraph.lab import begun, workers
 from tests.support.waiting import wait_until
 
-IDLE = 0.6
-STEPS = 12
-STEP = 0.1
+IDLE = 2.0
+STEPS = 8
+STEP = 0.4
 """s. The time that passes is what these tests are about."""
 
 
