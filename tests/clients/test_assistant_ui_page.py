@@ -150,16 +150,16 @@ def test_reload_shows_the_conversation(page: Page) -> None:
 
 
 def test_stopped_run_frees_its_thread(page: Page) -> None:
-    send(page, "count to 400")
+    send(page, "count to 1000")
     expect(answers(page)).to_contain_text("12 13")
     stop(page).click()
     finished(page)
-    assert "400" not in answers(page).inner_text().split()
+    assert "1000" not in answers(page).inner_text().split()
     complete_run(page, "count to 3", 3)
-    expect(questions(page)).to_have_text(["count to 400", "count to 3"])
+    expect(questions(page)).to_have_text(["count to 1000", "count to 3"])
     page.reload()
     expect(answers(page).last).to_have_text(numbers(3))
-    expect(questions(page)).to_have_text(["count to 400", "count to 3"])
+    expect(questions(page)).to_have_text(["count to 1000", "count to 3"])
 
 
 @pytest.mark.parametrize("site", ["function"], indirect=True)
@@ -179,12 +179,12 @@ def test_run_of_another_worker_is_stopped(page: Page, dispatching: str) -> None:
 
 def test_run_whose_page_was_reloaded_is_stopped(page: Page) -> None:
     complete_run(page, "count to 2", 2)
-    send(page, "count to 400")
+    send(page, "count to 1000")
     expect(answers(page).last).to_contain_text("12 13")
     page.reload()
     expect(answers(page).first).to_have_text(numbers(2))
     complete_run(page, "count to 3", 3)
-    expect(questions(page)).to_have_text(["count to 2", "count to 400", "count to 3"])
+    expect(questions(page)).to_have_text(["count to 2", "count to 1000", "count to 3"])
 
 
 def test_edited_message_replaces_what_followed(page: Page) -> None:

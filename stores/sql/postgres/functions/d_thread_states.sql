@@ -46,13 +46,15 @@ $$;
 CREATE OR REPLACE FUNCTION rc.claim_removed_states(
     _kinds text[], _limit bigint, _retry_after bigint, _doublings bigint, _now bigint
 ) RETURNS TABLE (thread_id text, kind text, fence bigint, attempts bigint) LANGUAGE sql AS $$
-    UPDATE rc.thread_states s SET attempts = s.attempts + 1,
-        due_at = rc.clock(_now) + (_retry_after << LEAST(s.attempts, _doublings)::int)
-    FROM (
+    -- A subquery in FROM may be read again for each row of a join, and then locks more than its limit.
+    WITH due AS MATERIALIZED (
         SELECT thread_id, kind FROM rc.thread_states
         WHERE removed_fence IS NOT NULL AND due_at <= (SELECT rc.clock(_now)) AND kind = ANY (_kinds)
         ORDER BY due_at, thread_id, kind LIMIT _limit FOR UPDATE SKIP LOCKED
-    ) due WHERE s.thread_id = due.thread_id AND s.kind = due.kind
+    )
+    UPDATE rc.thread_states s SET attempts = s.attempts + 1,
+        due_at = rc.clock(_now) + (_retry_after << LEAST(s.attempts, _doublings)::int)
+    FROM due WHERE s.thread_id = due.thread_id AND s.kind = due.kind
     RETURNING s.thread_id, s.kind, s.removed_fence, s.attempts
 $$;
 
