@@ -9,7 +9,7 @@ import json
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, cast
 
 import asyncpg
@@ -117,6 +117,15 @@ async def signals(ctx: object) -> None:
     signal.raise_signal(signal.SIGINT)
 
 
+@pytest.fixture
+def python_handles_interrupts() -> Generator[None]:
+    """A shell that starts the tests in the background has them ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("python_handles_interrupts")
 def test_interrupt_by_a_signal_while_a_run_executes_ends_the_process() -> None:
     async def main() -> None:
         contain_tasks(asyncio.get_running_loop())
@@ -129,6 +138,7 @@ def test_interrupt_by_a_signal_while_a_run_executes_ends_the_process() -> None:
         asyncio.run(main())
 
 
+@pytest.mark.usefixtures("python_handles_interrupts")
 def test_interrupt_by_a_signal_without_asyncios_handler_ends_the_process() -> None:
     async def main() -> None:
         contain_tasks(asyncio.get_running_loop())

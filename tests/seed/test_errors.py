@@ -246,6 +246,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     ),
     "client_assistants.versions": ({"assistant_id": "a"}, {"assistant_id": "id", "user_id": "optional id"}),
     "threads.delete": ({"thread_id": "t"}, {"thread_id": "id", "user_id": "optional id"}),
+    "threads.keep_latest": ({"thread_id": "t"}, {"thread_id": "id", "user_id": "optional id"}),
     "threads.state": (
         {"thread_id": "t"},
         {"thread_id": "id", "at": "checkpoint", "subgraphs": "flag", "user_id": "optional id"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import inspect
 from collections import Counter
 from collections.abc import Iterator
@@ -44,9 +45,13 @@ def _is_store(receiver: ast.expr) -> bool:
 
 def source_points() -> set[Point]:
     points = set[Point]()
-    for path in SOURCE.rglob("*.py"):
-        if path.relative_to(SOURCE).parts[0] not in ELSEWHERE:
-            points.update(calls(ast.parse(path.read_text("utf-8"))))
+    gc.disable()  # CPython 3.11 refuses to parse where a collection has run Python code meanwhile (gh-106905)
+    try:
+        for path in SOURCE.rglob("*.py"):
+            if path.relative_to(SOURCE).parts[0] not in ELSEWHERE:
+                points.update(calls(ast.parse(path.read_text("utf-8"))))
+    finally:
+        gc.enable()
     return {ALIASES.get(point, point) for point in points}
 
 
