@@ -16,8 +16,8 @@ from tests.langgraph.graphs import Log, Waiting
 from tests.langgraph.lab import begun, workers
 from tests.support.waiting import wait_until
 
-IDLE = 2.0
-STEPS = 8
+IDLE = 3.0
+STEPS = 9
 STEP = 0.4
 """s. The time that passes is what these tests are about."""
 
@@ -41,8 +41,14 @@ def within() -> Any:
     return builder
 
 
-@pytest.mark.parametrize("durability", ["async", "exit"])
-@pytest.mark.parametrize("mode", ["values", "custom", "messages-tuple", "events", PROTOCOL])
+@pytest.mark.parametrize(
+    ("mode", "durability"),
+    [
+        *((mode, "async") for mode in ("values", "custom", "messages-tuple", "events", PROTOCOL)),
+        ("custom", "exit"),
+        ("messages-tuple", "exit"),
+    ],
+)
 async def test_steps_reset_the_idle_timeout(tmp_path: Path, mode: str, durability: str) -> None:
     async with workers(tmp_path, {"g": slow()}, 1) as (a,):
         request: dict[str, Any] = {"input": {"log": []}, "stream_mode": [mode], "durability": durability}
