@@ -77,6 +77,10 @@ class Proxy:
         self.connections += 1
         number = self.connections
         self._writers.add(writer)
+        accepting = asyncio.current_task()
+        assert accepting is not None
+        self._pumps.add(accepting)  # it may wait for its upstream when the proxy closes
+        accepting.add_done_callback(self._pumps.discard)
         try:
             upstream_reader, upstream_writer = await asyncio.open_connection(*self._upstream)
         except OSError:
