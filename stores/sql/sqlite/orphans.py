@@ -35,7 +35,7 @@ class Orphaned(NamedTuple):
     stopped_at: int | None
     attempt: int
     deaths: int
-    """Of its workers, before it has started."""
+    """How many of its workers have died before they started it."""
 
     @property
     def decided(self) -> bool:
