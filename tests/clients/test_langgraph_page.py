@@ -85,6 +85,18 @@ def test_stopped_run_continues_on_request(page: Page) -> None:
     expect(page.get_by_text("Stopped before the answer was complete")).to_be_visible()
 
 
+def test_own_run_is_not_joined_again_where_the_browser_is_slow(page: Page) -> None:
+    """A slow browser handles the new thread after the first run on it has been created."""
+    joins: list[str] = []
+    page.on("request", lambda request: joins.append(request.url) if "/stream?" in request.url else None)
+    page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": 4})
+    for _ in range(3):
+        page.get_by_role("button", name="New chat").click()
+        complete_run(page, "where is order 7?")
+    expect(page.get_by_role("navigation").locator("[aria-current] .status")).to_have_text("")
+    assert joins == []
+
+
 def test_reload_joins_the_running_stream_without_losing_or_doubling_tokens(page: Page) -> None:
     send(page, "count to 300")
     expect(answers(page)).to_contain_text("7 8")

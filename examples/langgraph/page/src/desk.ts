@@ -24,7 +24,7 @@ export function useDesk(client: Client<State>, threadId: string | null, show: (t
   const queueing = useRef<Promise<unknown>>(Promise.resolve());
   const attempt = useRef<Attempt>(undefined); // the latest of this tab
   const followed = useRef(new Set<string>()); // runs whose stream this tab has or had, or that ended before it was opened
-  const current = useRef<string>(undefined); // the run of the stream
+  const current = useRef<{ runId: string; of: string | null }>(undefined); // the run of the stream, and its thread
   const opened = useRef<string | null>(null); // the thread whose runs were read
   const chat = useStream<State>({
     client,
@@ -38,15 +38,15 @@ export function useDesk(client: Client<State>, threadId: string | null, show: (t
     throttle: true,
     onMetadataEvent: clear, // the first event of a stream
     onTaskEvent: (task, { namespace }) => add(task, namespace),
-    onCreated: ({ run_id }) => {
-      follow(run_id);
+    onCreated: ({ run_id, thread_id }) => {
+      follow(run_id, thread_id);
       if (attempt.current) attempt.current.isAdmitted = true;
       void live.refresh();
     },
     onFinish: () => void live.refresh(),
     onError(error) {
       // A connection that was lost: the run continues, and its stream is joined again.
-      if (isUnreachable(error) && attempt.current?.isAdmitted !== false) followed.current.delete(current.current ?? "");
+      if (isUnreachable(error) && attempt.current?.isAdmitted !== false) unfollow();
       void live.refresh();
     },
   });
@@ -55,7 +55,10 @@ export function useDesk(client: Client<State>, threadId: string | null, show: (t
     clear();
     setFailure(undefined);
     opened.current = null;
-    return () => void followed.current.delete(current.current ?? ""); // its stream ends with the thread
+    return () => {
+      // The stream ends with its thread. A thread that was just created may have its first run before this is called.
+      if (current.current?.of === threadId) unfollow();
+    };
   }, [threadId]);
 
   const past = chat.isLoading || steps.length > 0 ? undefined : chat.history.at(-1)?.checkpoint?.checkpoint_id;
@@ -75,7 +78,7 @@ export function useDesk(client: Client<State>, threadId: string | null, show: (t
   const joinable = !chat.isLoading && !chat.isThreadLoading ? next?.run_id : undefined;
   useEffect(() => {
     if (joinable === undefined) return;
-    follow(joinable);
+    follow(joinable, threadId);
     setCutOff(undefined);
     void chat.joinStream(joinable);
   }, [joinable]);
@@ -85,9 +88,13 @@ export function useDesk(client: Client<State>, threadId: string | null, show: (t
   const messages = chat.messages.filter((message) => !isOfSubgraph(message));
   const drafts = chat.messages.filter(isOfSubgraph).map(textOf);
 
-  function follow(runId: string) {
+  function follow(runId: string, of: string | null) {
     followed.current.add(runId);
-    current.current = runId;
+    current.current = { runId, of };
+  }
+
+  function unfollow() {
+    if (current.current) followed.current.delete(current.current.runId);
   }
 
   function isOfSubgraph(message: Message): boolean {
