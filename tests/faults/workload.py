@@ -12,7 +12,9 @@ from contextlib import suppress
 from typing import Any
 
 from coordinator import CoordinatorError, RunContext, RunFailed, RunManager, RunRecord, StoreUnavailable
+from coordinator.errors import LeaseLost
 from coordinator.schemas import Json
+from stores.errors import StoreError
 from stores.rows import Ownership
 from tests.faults.mortal import Points
 from tests.histories import Recorder
@@ -284,7 +286,9 @@ class Workload:
 
     def _over(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+        if task.cancelled() or isinstance(error := task.exception(), (LeaseLost, StoreError)):
+            return  # what the caller's run then comes to is judged by its history
+        if isinstance(error, Exception):
             self._record.fault("old style failed", worker=self._name, error=repr(error))
 
     async def cancel(self) -> None:
