@@ -23,6 +23,7 @@ from coordinator.errors import InvalidArgument
 from coordinator.langgraph.graph import Graph
 from coordinator.langgraph.runtime import Access
 from coordinator.langgraph.state_types import types_of
+from coordinator.runs.exits import containing
 from coordinator.schemas import Json
 
 logger = logging.getLogger(__name__)
@@ -69,13 +70,14 @@ class GraphEntry:
         self, access: Access, saver: Saver, store: BaseStore | None = None
     ) -> AsyncGenerator[Graph]:
         """Raises InvalidArgument if a factory returns something else than a graph; otherwise what it
-        raises."""
+        raises, and RunExited in place of SystemExit, also where the graph is opened for a read."""
         if self._factory is None:
             yield self._open_fixed(saver, store)
             return
-        async with AsyncExitStack() as stack:
-            made = await self._made(self._factory, access, store, stack)
-            yield self._with(self._compiled(made), saver, store)
+        with containing():
+            async with AsyncExitStack() as stack:
+                made = await self._made(self._factory, access, store, stack)
+                yield self._with(self._compiled(made), saver, store)
 
     def _open_fixed(self, saver: Saver, store: BaseStore | None) -> Graph:
         prepared = self._prepared

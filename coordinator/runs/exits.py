@@ -24,7 +24,7 @@ class RunExited(Exception):
 
     def __init__(self, error: BaseException) -> None:
         what = f"called sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"raised {error!r}"
-        super().__init__(f"its code {what}, which ends this run alone")
+        super().__init__(f"its code {what}, which ends nothing else")
 
 
 @contextmanager

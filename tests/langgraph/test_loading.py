@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from langgraph_sdk.runtime import ServerRuntime
 from coordinator import InvalidArgument, User
 from coordinator.langgraph.loading import GraphEntry, is_graph
 from coordinator.langgraph.runtime import Access
+from coordinator.runs.exits import RunExited
 from tests.langgraph import graphs
 
 LEFT: list[str] = []
@@ -143,6 +145,21 @@ async def test_exception_of_a_run_reaches_the_context_manager() -> None:
         async with GraphEntry("mine", make).open(Access("threads.read"), InMemorySaver()):
             raise ValueError("inside")
     assert seen == [ValueError]
+
+
+async def test_factory_that_exits_for_a_read_ends_no_process() -> None:
+    @asynccontextmanager
+    async def leaving() -> AsyncGenerator[Any]:
+        yield graphs.chain("a")
+        sys.exit("left")
+
+    def entering() -> Any:
+        sys.exit(3)
+
+    for make, why in ((entering, r"sys\.exit\(3\)"), (leaving, r"sys\.exit\('left'\)")):
+        with pytest.raises(RunExited, match=why):
+            async with GraphEntry("mine", make).open(Access("threads.read"), InMemorySaver()):
+                pass
 
 
 @pytest.mark.parametrize(
