@@ -169,6 +169,10 @@ class AdmissionStore(Protocol):
         user in turn, then the second of each, and so on. A read."""
         ...
 
+    async def claimable_children(self, limit: int, *, epoch: int) -> list[Claimable]:
+        """As `claimable`, of the children of the runs that this worker executes; the oldest first. A read."""
+        ...
+
     async def unclaimed(self) -> list[Unclaimed]:
         """The runs that wait for an assistant that no live worker executes. A read."""
         ...

@@ -59,6 +59,9 @@ class SQLTransactions(ClientTransactions):
     async def claimable(self, query: ClaimableQuery, *, epoch: int) -> list[Claimable]:
         return await self._read(self._sql.claims.claimable, self._now(), query, epoch)
 
+    async def claimable_children(self, limit: int, *, epoch: int) -> list[Claimable]:
+        return await self._read(self._sql.claims.claimable_children, self._now(), limit, epoch)
+
     async def unclaimed(self) -> list[Unclaimed]:
         return await self._read(self._sql.claims.unclaimed, self._now())
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from coordinator.errors import CoordinatorError, EpochDead, StoreUnavailable
 from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier, Signal
-from coordinator.runs.capacity import Capacity, RunningLimits
+from coordinator.runs.capacity import CLAIMS_AT_ONCE, Capacity, RunningLimits
 from coordinator.runs.entry import Entry
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs
@@ -116,14 +116,21 @@ class ThreadQueue:
 
     async def claim_for_others(self) -> None:
         """Claims runs without a home within the limits of this worker, users in turn. What exceeds a limit
-        stays in its queue: another worker may execute it. Raises StoreUnavailable."""
+        stays in its queue: another worker may execute it. Children of the runs that this worker executes need
+        no place. Raises StoreUnavailable."""
         vain = 0
         while vain < 2 and (query := self._next_claims()) is not None:
             runs = await self._store.claimable(query, epoch=self._worker.epoch)
-            claimed = [await self._claim_if_fits(run) for run in runs]
             if not runs:
-                return
+                break
+            claimed = [await self._claim_if_fits(run) for run in runs]
             vain = 0 if any(claimed) else vain + 1  # other workers were faster
+        if self.passed_over:
+            await self._claim_children()
+
+    async def _claim_children(self) -> None:
+        for run in await self._store.claimable_children(CLAIMS_AT_ONCE, epoch=self._worker.epoch):
+            await self._claim_or_queue(run.thread_id)
 
     def _next_claims(self) -> ClaimableQuery | None:
         query = self.places.next_claims()

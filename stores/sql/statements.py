@@ -96,6 +96,9 @@ class ClaimStatements(Protocol):
     def claimable(now: int, query: ClaimableQuery, epoch: int) -> list[Claimable]: ...
     @statement
     @staticmethod
+    def claimable_children(now: int, limit: int, epoch: int) -> list[Claimable]: ...
+    @statement
+    @staticmethod
     def unclaimed(now: int) -> list[Unclaimed]: ...
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -89,7 +90,8 @@ def test_own_run_is_not_joined_again_where_the_browser_is_slow(page: Page) -> No
     """A slow browser handles the new thread after the first run on it has been created."""
     joins: list[str] = []
     page.on("request", lambda request: joins.append(request.url) if "/stream?" in request.url else None)
-    page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": 4})
+    session: Any = page.context.new_cdp_session(page)
+    session.send("Emulation.setCPUThrottlingRate", {"rate": 4})
     for _ in range(3):
         page.get_by_role("button", name="New chat").click()
         complete_run(page, "where is order 7?")

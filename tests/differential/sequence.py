@@ -303,6 +303,7 @@ class Sequence:
                 lambda: call("holder", thread_id),
                 lambda: call("claimants", thread_id),
                 lambda: call("claimable", self._claimable_query(), epoch=self._epoch()),
+                lambda: call("claimable_children", self.random.choice((1, 20)), epoch=self._epoch()),
                 lambda: call("unclaimed"),
                 lambda: call("standing", run_id),
                 lambda: call("has_expired_threads"),

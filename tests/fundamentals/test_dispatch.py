@@ -193,6 +193,27 @@ async def test_users_of_dispatched_runs_take_turns(opener: Opener) -> None:
     assert [row.user_id for row in rows[4:]] == ["a"] * 5, "after one run of each user"
 
 
+async def test_child_needs_no_place_of_the_worker_that_executes_its_parent(opener: Opener) -> None:
+    """The parent may wait for it, on the only place that there is."""
+    front = await opener.worker(admit_only=True)
+    await opener.worker(max_running=1)
+    (parent,) = await dispatch(front, "a")
+    await opener.agent.started.wait()
+    other = await front.create_or_reject("other", "agent", user_id="a")
+    children = [
+        await front.create_or_reject(f"child{at}", "agent", user_id="a", parent_run_id=parent.run_id)
+        for at in range(3)
+    ]
+    expected = [Phase.running] * 4 + [Phase.waiting]
+
+    async def as_expected() -> bool:
+        return await phases(front, [parent, *children, other]) == expected
+
+    await wait_until(as_expected, description="the children are executed beside their parent")
+    opener.agent.may_end.set()
+    await asyncio.gather(*(front.wait(run.run_id, timeout=20) for run in (parent, *children, other)))
+
+
 async def test_runs_that_no_worker_executes_are_reported(
     opener: Opener, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -56,11 +56,11 @@ PORTS = (
 )
 READS = """
 aclose aggregate_tokens_by_thread assistant assistant_versions assistants
-checkpoints claimable claimants count_assistants count_crons count_threads count_webhooks cron crons
-due_crons events events_version find_runs get has_expired_threads holder ids_from inflight_runs list_by_thread
-list_inflight log_tops next_change next_cron next_webhook open open_run_ids pending_changes pending_on
-projections proven_alive proven_dead row run runs standing started_runs thread thread_of_key thread_runs
-threads tick transitions unclaimed waiting_line webhooks workers
+checkpoints claimable claimable_children claimants count_assistants count_crons count_threads count_webhooks
+cron crons due_crons events events_version find_runs get has_expired_threads holder ids_from inflight_runs
+list_by_thread list_inflight log_tops next_change next_cron next_webhook open open_run_ids pending_changes
+pending_on projections proven_alive proven_dead row run runs standing started_runs thread thread_of_key
+thread_runs threads tick transitions unclaimed waiting_line webhooks workers
 """
 MOST = 20
 """Answers of the longest write."""

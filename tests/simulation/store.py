@@ -66,6 +66,7 @@ READS = frozenset(
     {
         "claimants",
         "claimable",
+        "claimable_children",
         "unclaimed",
         "holder",
         "standing",

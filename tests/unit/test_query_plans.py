@@ -166,6 +166,7 @@ async def claims_for_others(scene: Scene) -> None:
     epoch = await scene.store.register(new_worker(assistants=("a",)))
     left_behind(scene.store, 2)
     await scene.watch(scene.store.claimable(ClaimableQuery(20), epoch=epoch))
+    await scene.watch(scene.store.claimable_children(20, epoch=epoch))
     await scene.watch(scene.store.unclaimed())
 
 

@@ -23,6 +23,13 @@ def claimable(now: int | None, query: ClaimableQuery, epoch: int) -> Call[list[C
     return Call(_CLAIMABLE, args, answer)
 
 
+_CHILDREN = Function("claimable_children", ("bigint", "bigint", "bigint"), "thread_id, user_id, assistant_id")
+
+
+def claimable_children(now: int | None, limit: int, epoch: int) -> Call[list[Claimable]]:
+    return Call(_CHILDREN, (epoch, limit, now), lambda rows: [Claimable(*row) for row in rows])
+
+
 _UNCLAIMED = Function("unclaimed", ("bigint",), "assistant_id, runs, since")
 
 

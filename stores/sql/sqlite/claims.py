@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 
 from stores.claims import Claimable, ClaimableQuery, Unclaimed
-from stores.sql.conditions import IN_FLIGHT, QUEUED
+from stores.sql.conditions import IN_FLIGHT, OPEN_STATUSES, QUEUED
 from stores.sql.sqlite.codec import HOMELESS, IN_FLIGHT_RUNS, KNOWN
 from stores.sql.sqlite.orphans import unknown_assistants
 
@@ -19,13 +19,22 @@ _USER = (
 )
 _FIRST_USER, _NEXT_USER = _USER.format(bound=">= ''"), _USER.format(bound="> ?")
 _DUE = "(not_before IS NULL OR not_before <= :now)"
-_CLAIMABLE = (
-    "SELECT thread_id, user_id, assistant_id FROM runs w INDEXED BY runs_claimable"
-    f" WHERE {_PORTABLE} AND COALESCE(user_id, '') = :user AND owner_epoch IS NULL AND {_DUE} AND {HOMELESS}"
-    f" AND {KNOWN} AND assistant_id NOT IN (SELECT value FROM json_each(:assistants))"
+_IS_NEXT = (
+    f"owner_epoch IS NULL AND {_DUE} AND {HOMELESS} AND {KNOWN}"
     f" AND NOT EXISTS (SELECT 1 FROM {IN_FLIGHT_RUNS} WHERE thread_id = w.thread_id AND {IN_FLIGHT}"
     f" AND (holds_thread OR ({QUEUED} AND (seq < w.seq OR w.not_before IS NOT NULL))))"
-    " ORDER BY created_us, run_id"
+)
+_CLAIMABLE = (
+    "SELECT thread_id, user_id, assistant_id FROM runs w INDEXED BY runs_claimable"
+    f" WHERE {_PORTABLE} AND COALESCE(user_id, '') = :user AND {_IS_NEXT}"
+    " AND assistant_id NOT IN (SELECT value FROM json_each(:assistants)) ORDER BY created_us, run_id"
+)
+_CHILDREN = (
+    "SELECT thread_id, user_id, assistant_id FROM runs w INDEXED BY runs_children"
+    " WHERE parent_run_id IN (SELECT run_id FROM runs INDEXED BY runs_owner"
+    " WHERE owner_epoch = :epoch AND holds_thread)"
+    f" AND parent_run_id IS NOT NULL AND status IN {OPEN_STATUSES} AND {_PORTABLE} AND {_IS_NEXT}"
+    " ORDER BY created_us, run_id LIMIT :limit"
 )
 
 
@@ -46,6 +55,11 @@ def claimable(cx: sqlite3.Connection, now: int, query: ClaimableQuery, epoch: in
             if len(first) == query.limit:
                 return first
         return _further(first, rest, query.limit)
+
+
+def claimable_children(cx: sqlite3.Connection, now: int, limit: int, epoch: int) -> list[Claimable]:
+    rows = cx.execute(_CHILDREN, {"now": now, "epoch": epoch, "limit": limit})
+    return [Claimable(*row) for row in rows]
 
 
 def _further(chosen: list[Claimable], users: list[Iterator[Claimable]], limit: int) -> list[Claimable]:

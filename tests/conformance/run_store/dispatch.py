@@ -209,6 +209,37 @@ class Dispatch(StoreCase):
         await store.retire(home)
         assert sorted(await threads()) == ["delayed", "held", "theirs"], "its home is dead"
 
+    async def test_claimable_children_are_those_of_runs_that_the_worker_executes(
+        self, store: CoordinationStore, front: int, executor: int
+    ) -> None:
+        other = await store.register(new_worker(assistants=("agent",)))
+        mine, theirs = await running(store, executor, "mine"), await running(store, other, "theirs")
+        for thread, parent, assistant in (
+            ("b", mine, "agent"),
+            ("a", mine, "agent"),
+            ("of-another", theirs, "agent"),
+            ("unknown", mine, "unknown"),
+        ):
+            await self.dispatched(store, front, thread, parent_run_id=parent.run_id, assistant_id=assistant)
+        await self.dispatched(store, front, "no-child")
+        await self.dispatched(store, front, "delayed", parent_run_id=mine.run_id, delay_ms=1000)
+        await self.dispatched(store, front, "behind")
+        await self.dispatched(store, front, "behind", parent_run_id=mine.run_id, multitask_strategy="enqueue")
+
+        async def threads(epoch: int, limit: int = 20) -> list[str]:
+            runs = await store.claimable_children(limit, epoch=epoch)
+            assert all((run.user_id, run.assistant_id) == (None, "agent") for run in runs)
+            return [run.thread_id for run in runs]
+
+        assert await threads(executor) == ["b", "a"], "the oldest first"
+        assert await threads(executor, limit=1) == ["b"]
+        assert await threads(other) == ["of-another"]
+        assert await threads(front) == []
+        assert await store.claim("b", epoch=other) is not None
+        assert await threads(executor) == ["a"]
+        await store.drain(executor)
+        assert await threads(executor) == []
+
     async def test_unclaimed_runs_are_counted_by_assistant(
         self, store: CoordinationStore, front: int, clock: StoreClock
     ) -> None:

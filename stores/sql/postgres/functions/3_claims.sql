@@ -140,6 +140,34 @@ BEGIN
     END LOOP;
 END $$;
 
+-- As claimable, of the children of the runs that this worker executes. The oldest come first.
+CREATE OR REPLACE FUNCTION rc.claimable_children(_epoch bigint, _limit bigint, _now bigint)
+RETURNS TABLE (thread_id text, user_id text, assistant_id text) LANGUAGE plpgsql STABLE
+SET jit = off SET random_page_cost = 0
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_now bigint := rc.clock(_now);
+    v_known text[] := ARRAY(SELECT unnest(assistants) FROM rc.workers WHERE epoch = _epoch AND state = 'live');
+BEGIN
+    RETURN QUERY
+    SELECT r.thread_id, r.user_id, r.assistant_id
+    FROM rc.runs p
+    JOIN rc.runs r ON r.parent_run_id = p.run_id AND r.parent_run_id IS NOT NULL AND r.status IN ('pending', 'running')
+    WHERE p.owner_epoch = _epoch AND p.holds_thread
+      AND r.status = 'pending' AND NOT r.holds_thread AND r.portable
+      AND r.owner_epoch IS NULL AND (r.not_before IS NULL OR r.not_before <= v_now)
+      AND r.assistant_id = ANY (v_known)
+      AND NOT EXISTS (SELECT FROM rc.workers WHERE epoch = r.home_epoch AND state <> 'dead')
+      AND NOT EXISTS (
+        SELECT FROM rc.runs o
+        WHERE o.thread_id = r.thread_id AND (o.holds_thread OR o.status IN ('pending', 'running'))
+          AND (o.holds_thread
+               OR o.status = 'pending' AND o.owner_epoch IS NULL AND (o.home_epoch IS NOT NULL OR o.portable)
+                  AND o.not_before IS NULL AND (o.seq < r.seq OR r.not_before IS NOT NULL)))
+    ORDER BY r.created_us NULLS FIRST, r.run_id LIMIT _limit;
+END $$;
+
 -- By assistant: the number of waiting runs that no live worker can claim, and since when the first of them waits. A
 -- draining worker claims none.
 CREATE OR REPLACE FUNCTION rc.unclaimed(_now bigint)
