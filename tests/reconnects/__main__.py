@@ -129,15 +129,17 @@ class Campaign:
             await read(client, self._fleet.url(), random.uniform(0.05, LONGEST))
 
     async def start_runs(self, thread: str) -> None:
-        """One run after another is queued, as long as clients come back."""
-        while self._left > 0:
+        """One run after another is queued, as long as clients come back; at least one."""
+        accepted = 0
+        while self._left > 0 or not accepted:
             with suppress(*BROKEN):
                 async with httpx.AsyncClient(base_url=self._fleet.url(), timeout=5) as http:
                     params: dict[str, Any] = {"assistant_id": "ticker", "input": {}}
                     body = {"id": 1, "method": "run.start", "params": params}
                     answer = await http.post(f"/threads/{thread}/commands", json=body)
-                    self.runs += answer.is_success
+                    accepted += answer.is_success
             await asyncio.sleep(0.6)
+        self.runs += accepted
 
     async def run(self) -> None:
         await self.create()
@@ -171,10 +173,10 @@ class Campaign:
         counts = Counter[str]()
         for thread in self.threads:
             whole = Client(thread, over_socket=False)
-            await read(whole, self._fleet.url(), 6)
+            async with asyncio.timeout(60):
+                while not whole.seqs:  # a busy machine may answer late
+                    await read(whole, self._fleet.url(), 6)
             kept = set(whole.seqs)
-            if not kept:
-                raise RuntimeError(f"thread {thread} has no event")
             counts["events"] += len(kept)
             counts["out of order in the logs"] += whole.seqs != sorted(kept)
             for client in self.clients:
