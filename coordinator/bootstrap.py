@@ -166,6 +166,7 @@ def _transport(
     from coordinator.notifiers.redis import RedisNotifier
     from coordinator.redis.address import Address
     from coordinator.redis.link import RedisLink, Use
+    from coordinator.redis.published import PublishedEvents
 
     try:
         # Shared by both links and the listener: resolved names, the order of the sentinels, the TLS context.
@@ -175,9 +176,10 @@ def _transport(
     link = RedisLink(address, namespace=settings.namespace, budget=settings.admission_budget)
     # Events have their own connection: a megabyte of tokens must not delay a cancel. Connects on first use.
     bulk = RedisLink(address, namespace=settings.namespace, budget=settings.event_budget, use=Use.events)
-    remote = RedisNotifier(link, canary=settings.canary, lease_ttl=settings.lease_ttl)
+    published = PublishedEvents()
+    remote = RedisNotifier(link, canary=settings.canary, lease_ttl=settings.lease_ttl, published=published)
     event_log = (
-        RedisEventLog(bulk, settings.event_log_ttl)
+        RedisEventLog(bulk, settings.event_log_ttl, published)
         if settings.event_log in ("auto", "redis")
         else _log_without_redis(opened, remote, settings)
     )

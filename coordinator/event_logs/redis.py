@@ -5,29 +5,28 @@ It uses a separate link, so that a megabyte of events does not delay a cancel.
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from coordinator.arguments import check_id
-from coordinator.event_log import END, TAIL, Appended, Entry, Event, EventId, Page
+from coordinator.event_log import TAIL, Appended, Entry, EventId, Page
 from coordinator.redis.keys import to_bytes
 from coordinator.redis.link import RedisLink
+from coordinator.redis.published import PublishedEvents, checked_event
 from coordinator.redis.resp import Reply, ReplyError
 from coordinator.redis.scripts import Command, append, read_log, reclaim, remove
 
 PAGE_BYTES = 256 * 1024
 """A page ends after the event that reaches this size, which is what asyncio reads from a socket at once."""
 
-_CONTROL = re.compile(r"[\x00-\x1f]")
 _ANSWERS = {b"d": Appended.done, b"l": Appended.late, b"s": Appended.stale}
 
 
 class RedisEventLog:
-    """Does not close `link`. `ttl`: seconds after the last append."""
+    """Does not close `link`. `ttl`: seconds after the last append. `published`: events that the notifier has
+    received."""
 
-    def __init__(self, link: RedisLink, ttl: float) -> None:
-        self._link = link
+    def __init__(self, link: RedisLink, ttl: float, published: PublishedEvents | None = None) -> None:
+        self._link, self._published = link, published or PublishedEvents()
         self._ttl_ms = max(1, int(ttl * 1000))
 
     @property
@@ -45,7 +44,11 @@ class RedisEventLog:
         reply = await self._link.call_or_error(self._command(thread_id, run_id, entry))
         if isinstance(reply, ReplyError) and not self._link.away:
             return Appended.refused
-        return _ANSWERS.get(reply, Appended.lost) if isinstance(reply, bytes) else Appended.lost
+        appended = _ANSWERS.get(reply, Appended.lost) if isinstance(reply, bytes) else Appended.lost
+        if appended is Appended.done:  # its followers here are woken now; the message comes later
+            run, data = self._link.keys.run(run_id), to_bytes(entry.json)
+            self._published.add(run, entry.id, to_bytes(entry.mode), data)
+        return appended
 
     def reclaim(self, thread_id: str, run_id: str, fence: int) -> None:
         keys = self._link.keys
@@ -66,7 +69,7 @@ class RedisEventLog:
         return _page(reply)
 
     def peek(self, run_id: str, after: EventId | None, limit: int) -> Page | None:
-        """Returns None: this process keeps no events."""
+        return self._published.after(self._link.keys.run(run_id), after, limit)
 
     @asynccontextmanager
     async def followed(self, thread_id: str, run_id: str) -> AsyncGenerator[None]:
@@ -107,17 +110,7 @@ def _page(reply: Reply) -> Page | None:
         texts = [part.decode("utf-8", "surrogatepass") for part in reply if isinstance(part, bytes)]
         top = EventId.parse(texts[0]) if texts[0] else None
         fields = iter(texts[1:])
-        events = tuple(_event(text, next(fields), next(fields)) for text in fields)
+        events = tuple(checked_event(EventId.parse(text), next(fields), next(fields)) for text in fields)
     except (ValueError, RuntimeError):
         return None
     return Page(events, top)
-
-
-def _event(event_id: str, mode: str, data: str) -> Event:
-    """Raises ValueError for an invalid mode, and for data that is not ASCII or has control characters, which
-    the JSON of an event never has: a line feed would start a new line in a stream of server-sent events."""
-    if mode != END:
-        check_id("mode", mode)
-    if not data.isascii() or (not data.isprintable() and _CONTROL.search(data)):
-        raise ValueError("the data of an event is ASCII without control characters")
-    return Event(EventId.parse(event_id), mode, data)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 
 from coordinator.notifier import Connectivity, Signal, Wakeup
 from coordinator.notifiers.callbacks import Callbacks
@@ -14,7 +14,8 @@ from coordinator.notifiers.wakeups import ThreadWatchers, WakeupEvent
 from coordinator.redis.canary import Canary
 from coordinator.redis.link import RedisLink
 from coordinator.redis.listener import Listener
-from coordinator.redis.messages import encode_hint, read_hint
+from coordinator.redis.messages import encode_hint, read_event, read_hint
+from coordinator.redis.published import PublishedEvents
 from coordinator.redis.resp import Reply
 from coordinator.redis.scripts import publish
 from coordinator.signals import SignalReader, encode
@@ -41,11 +42,17 @@ class RedisNotifier:
 
     Also renews the worker's presence in Redis: its lease key and its entry in the set of workers, both with a
     TTL. No task or connection exists before `start` or the first `watch`. `canary` (the interval) and
-    `lease_ttl` are in seconds.
+    `lease_ttl` are in seconds. `published` gets the events of runs whose log is watched.
     """
 
-    def __init__(self, link: RedisLink, canary: float = 0.5, lease_ttl: float = 15.0) -> None:
-        self._link = link
+    def __init__(
+        self,
+        link: RedisLink,
+        canary: float = 0.5,
+        lease_ttl: float = 15.0,
+        published: PublishedEvents | None = None,
+    ) -> None:
+        self._link, self._published = link, published or PublishedEvents()
         self._listener = Listener(link.address, self)
         self._canary = Canary(
             link,
@@ -150,11 +157,13 @@ class RedisNotifier:
         if watched is None:
             watched = self._watched[channel] = _ThreadChannel()
             self._listener.add(channel)
-        watched.watchers.add(wakeup, None if log is None else self._link.keys.run(log))
+        run = None if log is None else self._link.keys.run(log)
+        watched.watchers.add(wakeup, run)
         try:
-            await self._subscribed(watched)
-            wakeup.clear()  # loses no hint, because the caller reads the store only after this
-            yield wakeup
+            with nullcontext() if run is None else self._published.followed(run):
+                await self._subscribed(watched)
+                wakeup.clear()  # loses no hint, because the caller reads the store only after this
+                yield wakeup
         finally:
             watched.watchers.discard(wakeup)
             wakeup.close()
@@ -191,10 +200,13 @@ class RedisNotifier:
     def on_message(self, channel: bytes, payload: bytes) -> None:
         watched = self._watched.get(channel)
         if watched is not None:
-            if (hint := read_hint(payload)) is None:
-                watched.watchers.wake_all()
-            else:
+            if (event := read_event(payload)) is not None:
+                self._published.add(*event)
+                watched.watchers.hint(event.run, event.id)
+            elif (hint := read_hint(payload)) is not None:
                 watched.watchers.hint(*hint)
+            else:
+                watched.watchers.wake_all()
         elif channel in self._control and not self._canary.receive(payload):
             signal = self._reader.read(payload)
             if signal is not None:

@@ -12,6 +12,9 @@ from hashlib import sha1
 
 from coordinator.redis.resp import pack, pack_parts
 
+PUBLISHED_BYTES = 4096
+"""A larger event is announced without its data: all workers that wait for the thread get the message."""
+
 
 class Script:
     """A script, and the constant prefixes of the commands that execute it."""
@@ -109,7 +112,7 @@ return redis.call('ZCARD', KEYS[1])
 # a stale fence. Other errors (out of memory, read-only) are returned to the caller.
 _APPEND = Script(
     "append",
-    """
+    f"""
 local fence, number = tonumber(ARGV[1]), tonumber(ARGV[2])
 local slot = redis.call('GET', KEYS[1])
 if fence > 0 and slot and (tonumber(string.match(slot, '^%d+')) or 0) > fence then return 's' end
@@ -130,7 +133,11 @@ if type(expires) == 'table' and expires.err then
   if #redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 2) == 1 then redis.call('DEL', KEYS[2]) end
   return expires
 end
-redis.call('PUBLISH', ARGV[7], 'log:' .. id .. ':' .. ARGV[8])
+local message = 'log:' .. id .. ':' .. ARGV[8]
+if #ARGV[5] <= {PUBLISHED_BYTES} then
+  message = 'event:' .. id .. ':' .. ARGV[8] .. '\\n' .. ARGV[4] .. '\\n' .. ARGV[5]
+end
+redis.call('PUBLISH', ARGV[7], message)
 return 'd'
 """,
     keys=2,
@@ -291,7 +298,7 @@ def append(
     channel: bytes,
 ) -> Command:
     """Appends the event `<fence>-<number>` with the one field `mode`, renews the log's TTL, and publishes
-    `log:<id>:<run>`.
+    `event:<id>:<run>`, mode and data in lines of their own, or `log:<id>:<run>` if the data is large.
 
     Returns `d` if the event is in the log (even from before), `l` if the log has a later number, `s` if the
     log or the slot has a higher fence. Trims ids below `floor`, by whole nodes of the stream. Fence 0 is not

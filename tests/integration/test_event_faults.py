@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tests.support.agents import running
 from tests.support.inside import assembly_of, keeper_of, link_of
 from tests.support.linked import linked
 from tests.support.proxy import Proxy
-from tests.support.teams import keys_without_ttl, team_of
+from tests.support.teams import EVENT_BUDGET, keys_without_ttl, team_of
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
@@ -99,6 +100,57 @@ async def test_events_for_a_full_server_wait_for_room_and_the_run_goes_on(
 
 
 # ---- while a follower reads ----------------------------------------------------------------------------
+
+
+def reads_of(server: ValkeyServer) -> int:
+    """The number of XRANGE that were executed, also by scripts."""
+    match = re.search(rb"cmdstat_xrange:calls=(\d+)", server.command("INFO", "commandstats"))
+    return 0 if match is None else int(match[1])
+
+
+async def test_follower_of_another_worker_reads_no_log_for_published_events(
+    own_valkey: ValkeyServer, tmp_path: Path
+) -> None:
+    """It receives each with its announcement; a large one is read from the log."""
+    async with team_of(2, tmp_path, redis=own_valkey.url, tick=20.0) as (owner, other):
+        run, agent = await running(owner, "t")
+        items, following = followed(other, run.run_id)
+        local, following_here = followed(owner, run.run_id)
+        await agent.ctx.emit("custom", 1)
+        await followed_from_afar(items, 1)
+        await followed_from_afar(local, 1)
+        before = reads_of(own_valkey)
+        for number in range(2, 102):
+            await agent.ctx.emit("custom", number)
+            if number % 10 == 0:
+                await followed_from_afar(items, number)
+        await followed_from_afar(items, 101)
+        await followed_from_afar(local, 101)
+        assert reads_of(own_valkey) == before
+        await agent.ctx.emit("custom", "x" * 5000)
+        await followed_from_afar(items, 102)
+        assert reads_of(own_valkey) > before
+        agent.may_end.set()
+        await asyncio.gather(following, following_here)
+        assert numbers(items)[:101] == numbers(local)[:101] == list(range(1, 102))
+        assert end_of(items).complete
+        assert end_of(local).complete
+
+
+async def test_lost_announcements_are_made_up_from_the_log(own_valkey: ValkeyServer, tmp_path: Path) -> None:
+    async with team_of(2, tmp_path, redis=own_valkey.url, event_budget=EVENT_BUDGET) as (owner, other):
+        run, agent = await running(owner, "t")
+        items, following = followed(other, run.run_id)
+        await agent.ctx.emit("custom", 1)
+        await followed_from_afar(items, 1)
+        for number in range(2, 40):
+            if number % 10 == 0:
+                own_valkey.command("CLIENT", "KILL", "TYPE", "pubsub")
+            await agent.ctx.emit("custom", number)
+        agent.may_end.set()
+        await following
+        assert numbers(items) == list(range(1, 40))
+        assert end_of(items).complete
 
 
 async def test_emptied_while_followed(own_valkey: ValkeyServer, tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from coordinator.events.window import Window
 from coordinator.events.writer import EventWriter, Holds
 from coordinator.notifiers.local import LocalNotifier
 from coordinator.notifiers.wakeups import ThreadWatchers, WakeupEvent
-from coordinator.redis.messages import read_hint
+from coordinator.redis.messages import read_event, read_hint
+from coordinator.redis.published import MAX_EVENTS, PublishedEvents
 from coordinator.runs.jobs import Jobs
 from coordinator.settings import Settings
 from stores.rows import Ownership
@@ -385,3 +386,80 @@ async def test_hint_wakes_new_follower_after_an_earlier_one() -> None:
 )
 def test_hints_are_read_strictly(payload: bytes, expected: object) -> None:
     assert read_hint(payload) == expected
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (b'event:3-14:run-1\ncustom\n{"n":1}', (b"run-1", (3, 14), b"custom", b'{"n":1}')),
+        (b"event:3-14:a:b\n\n", (b"a:b", (3, 14), b"", b"")),
+        (b"event:3-14:r\nm\n1\n2", (b"r", (3, 14), b"m", b"1\n2")),
+        (b"event:3-14:\nm\n1", None),
+        (b"event:3-14:r\nm", None),
+        (b"event:-1-1:r\nm\n1", None),
+        (b"event:1-1:" + b"x" * 129 + b"\nm\n1", None),
+        (b"log:3-14:r", None),
+        (b"", None),
+    ],
+)
+def test_published_events_are_read_strictly(payload: bytes, expected: object) -> None:
+    assert read_event(payload) == expected
+    assert read_hint(payload) is None or not payload.startswith(b"event:")
+
+
+def published(events: PublishedEvents, *numbers: int, fence: int = 1) -> None:
+    for number in numbers:
+        events.add(b"r", (fence, number), b"custom", b"%d" % number)
+
+
+def after(events: PublishedEvents, fence: int, number: int, limit: int = 100) -> list[int] | None:
+    """The numbers of the events behind this one; None if the log has to be read."""
+    page = events.after(b"r", EventId(fence, number), limit)
+    return None if page is None else [event.id.number for event in page.events]
+
+
+def test_published_events_are_those_behind_the_position() -> None:
+    events = PublishedEvents()
+    published(events, 1)
+    with events.followed(b"r"):
+        assert events.after(b"r", None, 10) is None
+        published(events, 2, 3, 4)
+        assert [after(events, 1, number) for number in range(5)] == [None, [2, 3, 4], [3, 4], [4], None]
+        assert after(events, 1, 1, limit=2) == [2, 3]
+        assert after(events, 2, 2) is None
+        assert events.after(b"other", EventId(1, 1), 10) is None
+        with events.followed(b"r"):
+            pass
+        published(events, 5, 3, 5)
+        assert after(events, 1, 3) == [4, 5], "those that come again are dropped"
+        published(events, 7)
+        assert after(events, 1, 4) is None, "6 was not published: the log is read"
+        assert after(events, 1, 6) == [7]
+        published(events, 1, fence=2)
+        published(events, 8)
+        assert (after(events, 1, 6), after(events, 2, 0)) == (None, [1])
+    assert after(events, 2, 0) is None
+
+
+def test_published_events_are_bounded() -> None:
+    events = PublishedEvents()
+    with events.followed(b"r"):
+        published(events, *range(1, 1001))
+        newest = list(range(1001 - MAX_EVENTS, 1001))
+        assert after(events, 1, newest[0] - 1) == newest
+        assert after(events, 1, newest[0] - 2) is None
+        for number in range(1001, 1101):
+            events.add(b"r", (1, number), b"custom", b'"%b"' % (b"x" * 100_000))
+        assert [len(after(events, 1, number) or ()) for number in (1097, 1098, 1099)] == [0, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("mode", "data"),
+    [(b"a\x1b", b"1"), (b"\xff", b"1"), (b"custom", b"\xff"), (b"custom", b"1\n2"), (b"custom", b"\x00")],
+)
+def test_invalid_published_event_is_left_to_the_log(mode: bytes, data: bytes) -> None:
+    events = PublishedEvents()
+    with events.followed(b"r"):
+        published(events, 1)
+        events.add(b"r", (1, 2), mode, data)
+        assert after(events, 1, 1) is None
