@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from coordinator.arguments import check_id
 from coordinator.event_log import END, Event, EventId, Page
 
-MAX_EVENTS = 64
-MAX_BYTES = 256 * 1024
-"""Kept of each followed run; the oldest are dropped."""
+MAX_EVENTS = 8
+MAX_BYTES = 8 * 1024
+"""Kept of each followed run; the oldest are dropped. Thousands of runs may be followed, and a follower that is
+further behind reads a page of the log at once."""
 
 _CONTROL = re.compile(r"[\x00-\x1f]")
 
