@@ -182,7 +182,10 @@ class Campaign:
             for client in self.clients:
                 if client.thread != thread:
                     continue
-                await read(client, self._fleet.url(), 20, until=max(kept))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(30):
+                        while client.since < max(kept):
+                            await read(client, self._fleet.url(), 20, until=max(kept))
                 counts["lost"] += len(kept - set(client.seqs))
                 counts["doubled"] += len(client.seqs) - len(set(client.seqs))
                 counts["out of order"] += client.seqs != sorted(client.seqs)
