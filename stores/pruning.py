@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
+KEYS_KEPT = 86_400.0
+"""Seconds for which a run with an idempotency key is kept at least after it has settled."""
+
 
 class Retention(NamedTuple):
     """How long rows are kept, in seconds; None = for ever.
@@ -20,7 +23,7 @@ class Retention(NamedTuple):
     runs: float | None = None
     transitions: float | None = None
     workers: float | None = None
-    keys: float = 86_400.0
+    keys: float = KEYS_KEPT
     webhooks: float | None = None
 
     @property

@@ -17,11 +17,13 @@ from coordinator.errors import IdempotencyConflict, InvalidArgument, ThreadExist
 from coordinator.gateway.caller import Caller
 from coordinator.gateway.created_assistants import as_uuid, client_assistant, registered, unknown_assistant
 from coordinator.gateway.services import Services
+from coordinator.gateway.wire import documents
 from coordinator.gateway.wire.bodies import check_metadata
 from coordinator.gateway.wire.runs import RunCreate, RunOptions
 from coordinator.ids import random_hex
 from coordinator.manager import RunManager
 from coordinator.record import RunRecord
+from coordinator.runs.specs import seconds
 from coordinator.schemas import CheckpointRef, Command, RunRequest
 from stores.assistants import AssistantRow
 from stores.crons import Firing
@@ -94,6 +96,16 @@ async def start_run(
     return record
 
 
+async def created(services: Services, record: RunRecord, caller: Caller) -> JsonObject:
+    """Returns the `Run` that `start_run` has returned, as it was admitted; as it is now if a repeated key has
+    found it. Raises RunNotFound if that one was rolled back."""
+    assistants = services.manager.assistants
+    if not record.already_admitted:
+        return documents.run_created(record, assistants)
+    row = await services.manager.runs.get(record.run_id, user_id=caller.user_id)
+    return documents.run_document(row, assistants, position=await services.manager.runs.position(row))
+
+
 async def _create_thread(manager: RunManager, spec: RunSpec, *, own_thread: bool) -> None:
     """Creates the thread of a run with the metadata of the run, if the run would create it. An existing
     thread stays unchanged."""
@@ -107,6 +119,7 @@ async def _create_thread(manager: RunManager, spec: RunSpec, *, own_thread: bool
             spec.thread_id,
             metadata=spec.metadata,
             if_exists="do_nothing",
+            ttl=None if spec.idempotency_key is None else seconds(spec.temporary_ms),
             temporary=spec.temporary_ms is not None,
             user_id=spec.user_id,
         )

@@ -15,8 +15,8 @@ from coordinator.event_log import END, Event, EventId, Page
 
 MAX_EVENTS = 8
 MAX_BYTES = 8 * 1024
-"""Kept of each followed run; the oldest are dropped. Thousands of runs may be followed, and a follower that is
-further behind reads a page of the log at once."""
+"""Kept of each followed run; the oldest are dropped. Thousands of runs may be followed, and a follower that
+is further behind reads a page of the log at once."""
 
 _CONTROL = re.compile(r"[\x00-\x1f]")
 

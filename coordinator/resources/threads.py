@@ -62,7 +62,8 @@ class Threads:
         user_id: str | None = None,
     ) -> ThreadRow:
         """Create a thread without runs; its id defaults to a new UUID. `ttl` (s): the thread is removed with
-        its runs that long after its last use. `temporary`: removed after `keep_temporary` s, and not listed.
+        its runs that long after its last use. `temporary`: removed after `keep_temporary` s, or `ttl`, and
+        not listed.
 
         Raises ThreadExists if the id is taken, by any user. With `do_nothing`, the existing thread is
         returned unchanged if it is this user's.
@@ -72,7 +73,7 @@ class Threads:
             thread_id=new_run_id() if thread_id is None else check.check_id("thread_id", thread_id),
             user_id=check.check_optional_id("user_id", user_id),
             metadata=check.check_metadata(metadata),
-            ttl_ms=self._expiry.temporary_ms if temporary else check.check_ttl("ttl", ttl),
+            ttl_ms=self._expiry.temporary_ms if temporary and ttl is None else check.check_ttl("ttl", ttl),
             temporary=check.check_flag("temporary", temporary),
             existing_ok=check.check_choice("if_exists", if_exists, ("raise", "do_nothing")) == "do_nothing",
         )

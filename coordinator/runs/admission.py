@@ -229,7 +229,8 @@ class Admissions:
         record = record_of(request.run_id, spec, request.created_at)
         record.user = user_of(spec)
         entry = self._registry.add(record, own)
-        entry.temporary, entry.operation = admission.temporary, spec.kind == "op"
+        entry.temporary = admission.temporary and spec.idempotency_key is None  # else it is to be found again
+        entry.operation = spec.kind == "op"
         entry.work.continuation = Continuation(spec.retries) if request.portable else None
         if admission.started is not None and (hold := entry.state.hold) is not None:
             hold.start = admission.started

@@ -13,6 +13,7 @@ from coordinator.runs.users import document_of
 from coordinator.schemas import RunRequest, User
 from coordinator.settings import Settings
 from stores.json_values import JsonObject
+from stores.pruning import KEYS_KEPT
 from stores.spec import ROLES, Kind, RunSpec, default_of
 from stores.sql.codec import as_stored
 
@@ -78,9 +79,17 @@ class SpecFactory:
             thread_id=thread_id,
             assistant_id=assistant_id,
             limits=limits,
-            temporary_ms=self._temporary_ms if temporary else None,
+            temporary_ms=self._time_to_live(fields.get("idempotency_key")) if temporary else None,
             webhook=self._check_webhook(webhook),
             **fields,
+        )
+
+    def _time_to_live(self, idempotency_key: object) -> int:
+        """Of a temporary thread: it is removed with its run, which a repeated key has to find."""
+        return (
+            self._temporary_ms
+            if idempotency_key is None
+            else max(self._temporary_ms, round(KEYS_KEPT * 1000))
         )
 
 

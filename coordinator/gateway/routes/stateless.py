@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated
 
-from fastapi import Body
+from fastapi import Body, Header
 from starlette.responses import Response
 
-from coordinator.errors import CoordinatorError
+from coordinator.errors import CoordinatorError, InvalidArgument
 from coordinator.gateway.caller import Caller, CallerIn
 from coordinator.gateway.links import created_headers
 from coordinator.gateway.routes import router_of
@@ -26,7 +26,7 @@ from coordinator.gateway.routes.parameters import (
     StreamModesIn,
 )
 from coordinator.gateway.routes.runs import ENDED, STREAMED
-from coordinator.gateway.run_admission import start_run, validate_run
+from coordinator.gateway.run_admission import created, start_run, validate_run
 from coordinator.gateway.run_responses import RunResponses
 from coordinator.gateway.services import ServicesIn
 from coordinator.gateway.wire import documents
@@ -52,7 +52,7 @@ async def create_run(
     """Admit a run and respond at once."""
     spec = await validate_run(services, caller, body, None, idempotency_key=idempotency_key)
     run = await start_run(services, spec, caller, own_thread=True)
-    document = documents.run_created(run, services.manager.assistants)
+    document = await created(services, run, caller)
     return TolerantJsonResponse(document, headers=created_headers(_path(run)))
 
 
@@ -83,8 +83,12 @@ async def create_batch(
     services: ServicesIn,
     caller: CallerIn,
     body: Annotated[list[BatchedRun], Body(min_length=1, max_length=MAX_BATCH, fail_fast=True)],
+    idempotency_key: Annotated[str | None, Header(description="Refused: a batch has no key")] = None,
 ) -> Response:
     """Admit all runs or none: if one is refused, those before it are rolled back."""
+    if idempotency_key is not None:
+        why = "a batch has none: admit each run with a key of its own (POST /runs)"
+        raise InvalidArgument("Idempotency-Key", why)
     specs = [await validate_run(services, caller, each, each.thread_id) for each in body]
     started: list[RunRecord] = []
     try:
