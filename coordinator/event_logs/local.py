@@ -65,13 +65,13 @@ class LocalEventLog:
         self._logs.move_to_end(run_id)
         self._size += log.add(Event(entry.id, entry.mode, entry.json), entry.floor)
         while self._size > self._memory and len(self._logs) > 1:
-            self.forget(next(iter(self._logs)))
+            self._drop(next(iter(self._logs)))
         return Appended.done
 
     def reclaim(self, thread_id: str, run_id: str, fence: int) -> None:
         log = self._logs.get(run_id)
         if log is not None and log.ids[-1].fence > fence:
-            self.forget(run_id)
+            self._drop(run_id)
 
     def close(self, thread_id: str, run_id: str, entry: Entry) -> None:
         self.add(run_id, entry)
@@ -106,13 +106,16 @@ class LocalEventLog:
         """No effect: there is nothing to write."""
 
     def forget(self, run_id: str) -> None:
+        self._drop(run_id)
+
+    def _drop(self, run_id: str) -> None:
         log = self._logs.pop(run_id, None)
         if log is not None:
             self._size -= log.size
 
     def remove(self, thread_id: str, run_id: str) -> None:
         del thread_id
-        self.forget(run_id)
+        self._drop(run_id)
 
 
 def _refusal(log: _Log, event_id: EventId) -> Appended:

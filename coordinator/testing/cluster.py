@@ -8,13 +8,13 @@ from typing import Any
 
 from coordinator.assistants.decorator import Agents
 from coordinator.clock import Clocks
-from coordinator.event_logs.local import LocalEventLog
 from coordinator.locks.local import LocalSlotLock
 from coordinator.manager import RunManager
 from coordinator.notifier import Connectivity, Signal
 from coordinator.notifiers.local import LocalHub, LocalNotifier
 from coordinator.settings import Settings
 from coordinator.testing.clock import Clock
+from coordinator.testing.event_log import ClusterEventLog
 from coordinator.testing.store import WorkerStore
 from coordinator.workers.lease import Lease
 from coordinator.workers.reaper import ORPHANED
@@ -94,7 +94,8 @@ class Cluster:
     def __init__(self, clock: Clock, assistants: Agents | None, settings: Settings) -> None:
         self.clock = clock
         self.store = MemoryStore(shared=True, clock=clock.wall)
-        self.hub, self.event_log = LocalHub(), LocalEventLog()
+        self.hub = LocalHub()
+        self.event_log = ClusterEventLog(settings.event_log_ttl, clock.monotonic)
         self.dead = set[int]()
         self._assistants, self._settings = assistants, settings
         self._nodes: list[_Node] = []

@@ -28,6 +28,9 @@ class WorkerStore(MemoryStore):
     def proven_alive(self, peer: WorkerRow) -> bool:
         return peer.epoch not in self._dead
 
+    def forget(self, run_id: str) -> None:
+        """No effect: the other workers still read the run. It is pruned, as in a file."""
+
     def _transact(
         self,
         end: str,
