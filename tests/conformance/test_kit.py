@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
@@ -17,10 +17,7 @@ from coordinator.notifier import Connectivity, Notifier, Signal, Wakeup
 from coordinator.notifiers.local import LocalHub, LocalNotifier
 from coordinator.testing import conformance
 from stores.memory import MemoryStore
-from stores.rows import Admission, Decision, Finish, Limits, Outcome, Ownership
-from stores.spec import AdmissionRequest
-from stores.states import RunStatus
-from tests.support.builders import sql_of
+from stores.rows import Finish, Outcome, Ownership
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -130,38 +127,6 @@ class Untidy(LocalEventLog):
         return await super().append(thread_id, run_id, entry)
 
 
-class TwoHolders(MemoryStore):
-    async def admit(self, request: AdmissionRequest, *, epoch: int, limits: Limits) -> Admission:
-        """A run that waits is reported as the holder of the thread."""
-        return (await super().admit(request, epoch=epoch, limits=limits))._replace(holds=True)
-
-
-class LosesCancels(MemoryStore):
-    async def decide(self, run_id: str, status: RunStatus, **fields: Any) -> Decision | None:
-        """Answers a cancel of a running run without writing it."""
-        standing = await self.standing(run_id)
-        if standing is None or standing.status is not RunStatus.running:
-            return await super().decide(run_id, status, **fields)
-        return standing._replace(status=status, won=True, action=fields["action"], cause=fields["cause"])
-
-
-class SettlesTwice(MemoryStore):
-    async def settle(self, own: Ownership, outcome: Outcome, rollback_state: str | None = None) -> Finish:
-        """A repeated settle writes the time of its end again."""
-        row = await self.row(own.run_id)
-        finish = await super().settle(own, outcome, rollback_state)
-        if row is not None and row.settled:
-            sql_of(self)("UPDATE runs SET settled_at = ? WHERE run_id = ?", self._now(), own.run_id)
-        return finish
-
-
-BROKEN_STORES = (
-    (TwoHolders, "one run holds a thread", "of_concurrent_admissions_one_holds"),
-    (LosesCancels, "a cancel that was answered is not lost", "cancel_is_read_by_its_owner_until_it_settles"),
-    (SettlesTwice, "a run is decided once and settles once", "run_settles_once"),
-)
-
-
 tasks: list[asyncio.Task[object]] = []
 
 
@@ -204,16 +169,6 @@ async def test_log_that_loses_events_fails() -> None:
         await conformance.event_log(lambda: log(Lossy))
 
 
-@pytest.mark.parametrize(("kind", "promise", "check"), BROKEN_STORES)
-async def test_broken_store_fails_with_the_promise_that_it_breaks(
-    kind: type[MemoryStore], promise: str, check: str
-) -> None:
-    with pytest.raises(ExceptionGroup, match=f"conformance checks failed: .*{promise}") as failed:
-        await conformance.store(lambda: store(kind))
-    notes = [error.__notes__ for error in failed.value.exceptions]
-    assert [f"conformance check: {check}", f"broken promise: {promise}"] in notes
-
-
 async def test_adapter_that_leaves_a_task_behind_fails() -> None:
     with pytest.raises(ExceptionGroup, match="conformance checks failed") as failed:
         await conformance.event_log(lambda: log(Untidy))
@@ -228,3 +183,85 @@ def test_every_check_has_a_name_of_its_own() -> None:
     for suite in (conformance.NOTIFIER, conformance.EVENT_LOG, conformance.STORE, *locks):
         names = [check.name for check in suite]
         assert len(set(names)) == len(names)
+
+
+# -- what a check reports, and its limit
+
+
+async def test_assertion_without_a_message_gets_its_line() -> None:
+    async def compares(case: conformance.StoreCase) -> None:
+        assert case.clock() == 0
+
+    check = conformance.Check("compares", compares, "a promise")
+    async with store() as case:
+        with pytest.raises(AssertionError, match="broken promise: a promise: "):
+            await check(case)
+
+
+class Hangs(MemoryStore):
+    async def settle(self, own: Ownership, outcome: Outcome, rollback_state: str | None = None) -> Finish:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+class HangsForGood(Hangs):
+    """Ignores its first cancellation, as a transaction does that ends although its caller is cancelled."""
+
+    async def settle(self, own: Ownership, outcome: Outcome, rollback_state: str | None = None) -> Finish:
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        raise ValueError("too late")
+
+
+@pytest.mark.parametrize("kind", [Hangs, HangsForGood])
+@pytest.mark.parametrize("alone", [False, True])
+async def test_call_that_hangs_does_not_hang_the_suite(
+    kind: type[MemoryStore], monkeypatch: pytest.MonkeyPatch, *, alone: bool
+) -> None:
+    [check] = [replace(each, limit=0.05) for each in conformance.STORE if each.name == "run_settles_once"]
+    monkeypatch.setattr(conformance, "STORE", (check,))
+    if alone:
+        async with store(kind) as case:
+            with pytest.raises(TimeoutError) as hung:
+                await check(case)
+        error: Exception = hung.value
+    else:
+        with pytest.raises(ExceptionGroup) as failed:
+            await conformance.store(lambda: store(kind))
+        [error] = failed.value.exceptions
+    assert str(error) == "check run_settles_once has not ended within 0.05 s: a call hangs"
+    assert f"broken promise: {check.promise}" in error.__notes__
+
+
+async def test_subject_that_does_not_open_does_not_hang_the_suite(monkeypatch: pytest.MonkeyPatch) -> None:
+    @asynccontextmanager
+    async def make() -> AsyncGenerator[conformance.StoreCase]:
+        await asyncio.Event().wait()
+        raise AssertionError
+        yield
+
+    check = replace(conformance.STORE[0], limit=0.05)
+    monkeypatch.setattr(conformance, "STORE", (check,))
+    with pytest.raises(ExceptionGroup) as failed:
+        await conformance.store(make)
+    assert isinstance(failed.value.exceptions[0], TimeoutError)
+
+
+async def test_cancelled_check_ends_its_call() -> None:
+    ended = asyncio.Event()
+    begun = asyncio.Event()
+
+    async def waits(case: conformance.StoreCase) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with store() as case:
+        running = asyncio.create_task(conformance.Check("waits", waits)(case))
+        await begun.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert ended.is_set()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -15,42 +15,85 @@ Subject = TypeVar("Subject")
 Error = TypeVar("Error", bound=Exception)
 
 
+LIMIT = 30.0
+"""Seconds that a check may take, with the opening and closing of its subject."""
+_LAST_STEPS = 1.0  # s for a check that was cancelled at its limit
+
+
 @dataclass(frozen=True, slots=True)
 class Check(Generic[Subject]):
     """`await check(subject)` raises an error, usually AssertionError, where the adapter does not keep its
-    contract. `promise`: the part of the contract that is checked, as a sentence; may be empty."""
+    contract, and TimeoutError where it has not ended within `limit` (s). The notes of each error have the
+    check and its promise; the message of an AssertionError begins with the promise.
+    `promise`: the part of the contract that is checked, as a sentence; may be empty."""
 
     name: str
     run: Callable[[Subject], Awaitable[None]]
     promise: str = ""
+    limit: float = LIMIT
 
     async def __call__(self, subject: Subject) -> None:
-        await self.run(subject)
+        async def run() -> None:
+            await self.run(subject)
+
+        await self._reported(run())
+
+    async def on(self, make: Callable[[], AbstractAsyncContextManager[Subject]]) -> None:
+        """The check on a subject that `make` opens. A task that is left running is a failure."""
+        await self._reported(self._alone(make))
 
     def __str__(self) -> str:
         return self.name
+
+    async def _alone(self, make: Callable[[], AbstractAsyncContextManager[Subject]]) -> None:
+        before = asyncio.all_tasks()
+        async with make() as subject:
+            await self.run(subject)
+        left = asyncio.all_tasks() - before
+        assert not left, f"tasks left behind: {left}"
+
+    async def _reported(self, running: Coroutine[object, object, None]) -> None:
+        try:
+            await self._limited(running)
+        except Exception as error:
+            error.add_note(f"conformance check: {self.name}")
+            if self.promise:
+                error.add_note(f"broken promise: {self.promise}")
+                if isinstance(error, AssertionError):
+                    what = str(error) or traceback.extract_tb(error.__traceback__)[-1].line
+                    error.args = (f"broken promise: {self.promise}: {what}",)
+            raise
+
+    async def _limited(self, running: Coroutine[object, object, None]) -> None:
+        """In a task of its own, because a call that ignores its cancellation must not hold up the suite."""
+        task = asyncio.create_task(running, name=f"conformance check {self.name}")
+        try:
+            await asyncio.wait({task}, timeout=self.limit)
+            hangs = not task.done()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=_LAST_STEPS)
+        if hangs:
+            if task.done() and not task.cancelled():
+                task.exception()  # retrieved, so that asyncio logs nothing
+            raise TimeoutError(f"check {self.name} has not ended within {self.limit} s: a call hangs")
+        await task
 
 
 async def run_all(
     checks: tuple[Check[Subject], ...], make: Callable[[], AbstractAsyncContextManager[Subject]]
 ) -> None:
-    """Each check on a subject of its own, which `make` opens. A task that is left running is a failure.
-    Raises an ExceptionGroup of what failed, each with its check and promise; its message has the broken
-    promises."""
+    """Each check on a subject of its own, which `make` opens. Raises an ExceptionGroup of what failed, each
+    with its check and promise; its message has the broken promises."""
     failures, broken = list[Exception](), dict[str, None]()
     for check in checks:
-        before = asyncio.all_tasks()
         try:
-            async with make() as subject:
-                await check(subject)
-            left = asyncio.all_tasks() - before
-            assert not left, f"tasks left behind: {left}"
+            await check.on(make)
         except Exception as error:  # noqa: BLE001 - whatever the adapter raises is its failure
-            error.add_note(f"conformance check: {check}")
-            if check.promise:
-                error.add_note(f"broken promise: {check.promise}")
-                broken[check.promise] = None
             failures.append(error)
+            if check.promise:
+                broken[check.promise] = None
     if failures:
         message = f"{len(failures)} of {len(checks)} conformance checks failed"
         raise ExceptionGroup(": ".join((message, "; ".join(broken))) if broken else message, failures)
