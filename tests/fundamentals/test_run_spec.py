@@ -3,9 +3,8 @@ A new field gets a line in VALUES. The tests fail for each step that does not ca
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,25 +13,24 @@ from typing import Any, get_args
 import pytest
 
 from coordinator import RunContext, RunManager, RunRecord, Settings, assistant, open_coordinator
-from coordinator.errors import ThreadNotFound
 from coordinator.gateway.wire.documents import Run, RunField, run_created, run_document
 from coordinator.gateway.wire.runs import RunOptions
 from coordinator.runs.idempotency import body_hash
 from coordinator.runs.specs import spec_of
 from coordinator.schemas import RunStatus, User
+from coordinator.testing.conformance.stores.fields import EFFECTS, PARENT, column_is_kept
 from stores.base import RunStore
-from stores.crons import CronRow, CronStore, Firing
+from stores.crons import Firing
 from stores.memory import MemoryStore
 from stores.plain import PlainStore
 from stores.retry import PersistenceRetryPolicy
 from stores.rows import Limits, RunRow
-from stores.spec import COLUMN_NAMES, PRIVATE, RECORDED, ROLES, RunSpec, default_of
+from stores.spec import COLUMN_NAMES, RECORDED, ROLES, RunSpec, default_of
 from stores.sqlite import SQLiteStore
 from stores.webhooks import WebhookStore
 from tests.support.asgi import serving
 from tests.support.builders import (
     StoreClock,
-    admitted,
     holding,
     new_run,
     new_worker,
@@ -202,99 +200,8 @@ async def test_argument_of_create_or_reject_reaches_the_spec(name: str) -> None:
 @each_column
 @pytest.mark.parametrize("how", ["admit", "insert"])
 async def test_column_survives_admission(store: Any, epoch: int, name: str, how: str) -> None:
-    await holding(store, epoch, "other", run_id="parent")
-    request = new_run(**admission(name))
-    if how == "admit":
-        await store.admit(request, epoch=epoch, limits=Limits())
-    else:
-        await store.insert(request, epoch=epoch)
-    row = await row_of(store, request.run_id)
-    assert getattr(row, name) == VALUES[name]
-    record = await store.get(request.run_id)
-    assert (record[name] == VALUES[name]) if name not in PRIVATE else (name not in record)
-    for listed in await store.runs():
-        if listed.run_id == request.run_id:
-            assert getattr(listed, name) == (None if name in PRIVATE else VALUES[name])
-    assert {each: getattr(row, each) for each in COLUMN_NAMES if each != name} == {
-        each: getattr(request.spec, each) for each in COLUMN_NAMES if each != name
-    }
-
-
-async def test_columns_survive_admission_together_and_among_many(store: Any, epoch: int) -> None:
-    """Concurrent calls are sent as one batch."""
-    values = {name: VALUES[name] for name in COLUMN_NAMES if name not in ("thread_id", "parent_run_id")}
-    requests = [new_run(f"t{number}", **{**values, "idempotency_key": f"k{number}"}) for number in range(3)]
-    await asyncio.gather(*(store.admit(request, epoch=epoch, limits=Limits()) for request in requests))
-    for request in requests:
-        assert RunSpec.of(await row_of(store, request.run_id)) == request.spec
-
-
-# -- what only admission reads
-
-
-async def _queue_deadline(store: Any, epoch: int, clock: StoreClock) -> None:
-    await running(store, epoch)
-    made = await admitted(store, epoch, **admission("queue_timeout_ms", multitask_strategy="enqueue"))
-    assert (await row_of(store, made.run_id)).queue_deadline_at == clock() + 90_000_000
-
-
-async def _not_before(store: Any, epoch: int, clock: StoreClock) -> None:
-    made = await admitted(store, epoch, **admission("delay_ms"))
-    assert (await row_of(store, made.run_id)).not_before == clock() + 60_000_000
-
-
-async def _webhook(store: Any, epoch: int, clock: StoreClock) -> None:
-    made = await admitted(store, epoch, **admission("webhook"))
-    assert isinstance(store, WebhookStore)
-    (row,) = await store.webhooks()
-    assert (row.run_id, row.url) == (made.run_id, VALUES["webhook"])
-
-
-async def _fired(store: Any, epoch: int, clock: StoreClock) -> None:
-    crons: CronStore = store
-    cron = CronRow("cron", None, "agent", None, "* * * * *", None, True, None, None, {}, {}, FIRING.at)
-    await crons.create_cron(cron, thread_must_exist=False)
-    made = await admitted(store, epoch, **admission("firing"))
-    fired = await crons.cron("cron", user_id=None)
-    assert fired is not None
-    assert (fired.last_run_id, fired.next_at) == (made.run_id, None)
-
-
-async def _no_thread(store: Any, epoch: int, clock: StoreClock) -> None:
-    with pytest.raises(ThreadNotFound):
-        await admitted(store, epoch, **admission("thread_must_exist"))
-
-
-async def _not_adopted(store: Any, epoch: int, clock: StoreClock) -> None:
-    await admitted(store, epoch)
-    with pytest.raises(ThreadNotFound):
-        await admitted(
-            store, epoch, **admission("adopt_thread", user_id="user", multitask_strategy="enqueue")
-        )
-
-
-async def _temporary(store: Any, epoch: int, clock: StoreClock) -> None:
-    assert (await admitted(store, epoch, **admission("temporary_ms"))).temporary
-    thread = await store.thread("t")
-    assert (thread.temporary, thread.ttl_ms) == (True, 50_000)
-
-
-EFFECTS: dict[str, Callable[[Any, int, StoreClock], Awaitable[None]]] = {
-    "queue_timeout_ms": _queue_deadline,
-    "delay_ms": _not_before,
-    "webhook": _webhook,
-    "firing": _fired,
-    "thread_must_exist": _no_thread,
-    "adopt_thread": _not_adopted,
-    "temporary_ms": _temporary,
-}
-
-
-@pytest.mark.parametrize("name", EFFECTS)
-async def test_field_without_a_column_takes_effect(
-    store: Any, epoch: int, clock: StoreClock, name: str
-) -> None:
-    await EFFECTS[name](store, epoch, clock)
+    await holding(store, epoch, "other", run_id=PARENT)
+    await column_is_kept(store, epoch, name, how)
 
 
 # -- put

@@ -17,8 +17,6 @@ from tests.support.builders import (
     holding,
     new_run,
     row_of,
-    running,
-    waiting,
 )
 
 NONE = Limits()
@@ -34,28 +32,6 @@ class Admissions(StoreCase):
         assert (await row_of(store, operation.run_id)).open
         assert [row.run_id for row in await store.runs(thread_id="t")] == [admission.run_id]
 
-    async def test_the_queue_is_bounded_per_thread_and_per_user(
-        self, store: CoordinationStore, me: int
-    ) -> None:
-        limits = Limits(per_thread=1, per_user=2)
-        for thread in "abc":
-            await holding(store, me, thread, user_id="u")
-        await store.admit(new_run("a", multitask_strategy="enqueue", user_id="u"), epoch=me, limits=limits)
-        with pytest.raises(QueueFull, match="thread"):
-            await store.admit(
-                new_run("a", multitask_strategy="enqueue", user_id="u"), epoch=me, limits=limits
-            )
-        await store.admit(new_run("b", multitask_strategy="enqueue", user_id="u"), epoch=me, limits=limits)
-        with pytest.raises(QueueFull, match="user"):
-            await store.admit(
-                new_run("c", multitask_strategy="enqueue", user_id="u"), epoch=me, limits=limits
-            )
-        assert (
-            await store.admit(
-                new_run("d", multitask_strategy="enqueue", user_id="u"), epoch=me, limits=limits
-            )
-        ).holds
-
     @pytest.mark.parametrize("bound", ["thread", "user"])
     async def test_pending_run_beside_the_slot_takes_no_place_in_the_queue(
         self, store: CoordinationStore, me: int, bound: str
@@ -68,23 +44,6 @@ class Admissions(StoreCase):
         await store.admit(first, epoch=me, limits=limits)
         with pytest.raises(QueueFull, match=bound):
             await store.admit(second, epoch=me, limits=limits)
-
-    async def test_replacing_run_counts_against_max_waiting_per_user(
-        self, store: CoordinationStore, me: int
-    ) -> None:
-        """Otherwise a user could have one run waiting on each of any number of threads."""
-        limits = Limits(per_user=1)
-        for thread in "ab":
-            await running(store, me, thread, user_id="u")
-        for strategy in ("interrupt", "rollback"):
-            await store.admit(new_run("a", multitask_strategy=strategy, user_id="u"), epoch=me, limits=limits)
-            mine = (await store.runs(thread_id="b"))[0]
-            with pytest.raises(QueueFull, match="user"):
-                await store.admit(
-                    new_run("b", multitask_strategy=strategy, user_id="u"), epoch=me, limits=limits
-                )
-            assert (await row_of(store, mine.run_id)).status is RunStatus.running, "nothing was replaced"
-        await store.admit(new_run("b", multitask_strategy="rollback"), epoch=me, limits=limits)  # the system
 
     async def test_thread_without_a_user_is_assigned_to_the_runs_user_if_adoptable(
         self, store: CoordinationStore, me: int
@@ -129,23 +88,6 @@ class Admissions(StoreCase):
         assert (finish.status, finish.undo) == (RunStatus.interrupted, False)
         assert (await row_of(store, own_.run_id)).settled
 
-    @pytest.mark.parametrize("cancelled", [False, True])
-    @pytest.mark.parametrize("waits", [False, True])
-    async def test_withdraw_frees_what_its_caller_left(
-        self, store: CoordinationStore, me: int, *, waits: bool, cancelled: bool
-    ) -> None:
-        if waits:
-            await holding(store, me)
-        run_id = await waiting(store, me) if waits else (await holding(store, me)).run_id
-        if cancelled:
-            await cancel(store, run_id, reason="by a peer")
-        for _ in range(2):
-            decision = await store.withdraw(run_id, epoch=me)
-            assert decision is not None
-            assert (decision.status, decision.settled) == (RunStatus.interrupted, True)
-            assert decision.reason == ("by a peer" if cancelled else decision.reason)
-        assert await store.holder("t") != run_id
-
     async def test_withdrawing_a_cancelled_run_does_not_move_its_end(
         self, store: CoordinationStore, clock: StoreClock, me: int
     ) -> None:
@@ -156,14 +98,6 @@ class Admissions(StoreCase):
         assert await store.withdraw(run_id, epoch=me) is not None
         row = await row_of(store, run_id)
         assert (row.ended_at, row.cancel_requested_at, row.settled_at) == (ended, ended, clock.micros)
-
-    async def test_withdraw_touches_no_run_of_another_worker(
-        self, store: CoordinationStore, me: int, peer: int
-    ) -> None:
-        own_ = await holding(store, me)
-        await store.withdraw(own_.run_id, epoch=peer)
-        assert (await row_of(store, own_.run_id)).open
-        assert await store.withdraw("unknown", epoch=me) is None
 
 
 async def own(store: CoordinationStore, run_id: str, epoch: int) -> Ownership:

@@ -250,22 +250,6 @@ class Threads(StoreCase):
         assert row is not None
         assert row.extra == {str(n): n for n in range(20)}
 
-    async def test_fields_of_a_foreign_run_are_not_updated(self, store: CoordinationStore, me: int) -> None:
-        own = await running(store, me, user_id="u")
-        for run_id in (own.run_id, "missing"):
-            with pytest.raises(RunNotFound):
-                await store.update_extra(run_id, {"a": 1}, user_id="v", max_bytes=100)
-
-    @pytest.mark.parametrize("owner", ["u", None])
-    async def test_foreign_thread_cannot_be_patched(
-        self, store: CoordinationStore, owner: str | None
-    ) -> None:
-        before = await made(store, user_id=owner)
-        for thread_id in ("t", "missing"):
-            with pytest.raises(ThreadNotFound):
-                await store.patch_thread(thread_id, ThreadPatch({"a": 1}), user_id="v")
-        assert await store.thread("t") == before
-
     async def test_the_state_has_a_time_of_its_own(
         self, store: CoordinationStore, me: int, clock: StoreClock
     ) -> None:

@@ -6,23 +6,13 @@ from typing import Any
 
 import pytest
 
+from coordinator.testing.conformance.stores.checkpoints import returned, states
 from stores.base import CoordinationStore
 from stores.checkpoints import CheckpointRow
-from stores.errors import StaleFence
 from stores.rows import Outcome, Ownership
-from stores.states import CancelAction, RunStatus
+from stores.states import RunStatus
 from tests.conformance.run_store.case import StoreCase
 from tests.support.builders import ENDED, SUCCESS, cancel, fence_epoch, new_run, running, sql_of
-
-
-async def returned(store: CoordinationStore, me: int, values: Any, **outcome: Any) -> Ownership:
-    own = await running(store, me)
-    await store.finish(own, SUCCESS._replace(values=values, result=values, **outcome))
-    return own
-
-
-async def states(store: CoordinationStore, **which: Any) -> list[tuple[str, Any, bool]]:
-    return [(row.run_id, row.values, row.current) for row in await store.checkpoints("t", **which)]
 
 
 async def head(store: CoordinationStore) -> CheckpointRow:
@@ -30,30 +20,6 @@ async def head(store: CoordinationStore) -> CheckpointRow:
 
 
 class Checkpoints(StoreCase):
-    async def test_each_run_that_wrote_has_left_one(self, store: CoordinationStore, me: int) -> None:
-        assert await store.checkpoints("t") == []
-        first = await returned(store, me, {"n": 1})
-        await store.finish(await running(store, me), SUCCESS._replace(result="nothing for the thread"))
-        await store.finish(await running(store, me), Outcome(RunStatus.error, "no"))
-        second = await returned(store, me, {"n": 2})
-        saves = await running(store, me)
-        await store.save(saves, {"n": 3})
-        await store.save(saves, {"n": 4})
-        assert await states(store, limit=1) == [(saves.run_id, {"n": 4}, True)], "as far as it has come"
-        await store.finish(saves, SUCCESS._replace(result="another"))
-        assert await states(store) == [
-            (saves.run_id, {"n": 4}, True),
-            (second.run_id, {"n": 2}, False),
-            (first.run_id, {"n": 1}, False),
-        ]
-        assert [row.previous for row in await store.checkpoints("t")] == [second.run_id, first.run_id, None]
-        assert [row.fence for row in await store.checkpoints("t")] == [5, 4, 1]
-        assert await states(store, before=second.run_id) == [(first.run_id, {"n": 1}, False)]
-        assert await states(store, run_id=second.run_id) == [(second.run_id, {"n": 2}, False)]
-        assert await states(store, before="unknown") == await states(store, run_id="unknown") == []
-        assert await store.checkpoints("another", run_id=second.run_id) == []
-        assert len(await states(store, limit=2)) == 2
-
     async def test_runs_with_any_end_leave_a_state(
         self, store: CoordinationStore, me: int, peer: int
     ) -> None:
@@ -87,15 +53,6 @@ class Checkpoints(StoreCase):
         ]
         assert (await store.checkpoints("t"))[4].status is RunStatus.interrupted
 
-    async def test_one_that_is_rolled_back_leaves_none(self, store: CoordinationStore, me: int) -> None:
-        first = await returned(store, me, {"n": 1})
-        undone = await running(store, me)
-        await store.save(undone, {"n": 2})
-        await cancel(store, undone.run_id, CancelAction.rollback)
-        assert await states(store) == [(first.run_id, {"n": 1}, False)], "it is about to be undone"
-        await store.settle(undone, ENDED._replace(values=await store.restore(undone)), "done")
-        assert await states(store) == [(first.run_id, {"n": 1}, True)]
-
     @pytest.mark.parametrize("values", [{"n": 1}, None])
     async def test_a_question_is_a_state(self, store: CoordinationStore, me: int, values: Any) -> None:
         before = await returned(store, me, {"n": 0})
@@ -123,44 +80,6 @@ class Checkpoints(StoreCase):
         await store.start(own, None)
         await store.finish(own, SUCCESS._replace(values={"n": 1}, result={"n": 1}))
         assert await store.checkpoints("t") == []
-
-    async def test_they_go_with_their_runs(self, store: CoordinationStore, me: int) -> None:
-        first, second = [await returned(store, me, {"n": number}) for number in (1, 2)]
-        third = await returned(store, me, {"n": 3})
-        await store.delete_run(second.run_id, thread_id=None, user_id=None)
-        assert [(row.run_id, row.previous) for row in await store.checkpoints("t")] == [
-            (third.run_id, first.run_id),
-            (first.run_id, None),
-        ]
-        await store.delete_run(third.run_id, thread_id=None, user_id=None)
-        assert await states(store) == [(first.run_id, {"n": 1}, False)], (
-            "the thread holds what no row explains"
-        )
-
-    async def test_only_the_latest_one_is_kept(self, store: CoordinationStore, me: int) -> None:
-        await returned(store, me, {"n": 1})
-        saves = await running(store, me)
-        await store.save(saves, {"n": 2})
-        await store.finish(saves, SUCCESS)
-        last = await returned(store, me, {"n": 3})
-        elsewhere = await running(store, me, thread_id="u")
-        await store.finish(elsewhere, SUCCESS._replace(values={"n": 9}, result={"n": 9}))
-        holder = await running(store, me, kind="op")
-        for _ in range(2):
-            await store.keep_latest_checkpoint(holder)
-            assert await states(store) == [(last.run_id, {"n": 3}, True)]
-        kept = await head(store)
-        assert (kept.previous, kept.base_removed) == (None, True)
-        with pytest.raises(StaleFence):
-            await store.keep_latest_checkpoint(holder._replace(fence=holder.fence - 1))
-        await store.finish(holder, SUCCESS)
-        with pytest.raises(StaleFence):
-            await store.keep_latest_checkpoint(holder)
-        following = await returned(store, me, {"n": 4})
-        assert [row.run_id for row in await store.checkpoints("t")] == [following.run_id, last.run_id]
-        assert [row.base_removed for row in await store.checkpoints("t")] == [False, True]
-        (other,) = await store.checkpoints("u")
-        assert (other.values, other.base_removed) == ({"n": 9}, False)
 
     async def test_operation_without_a_state_leaves_the_interrupts(
         self, store: CoordinationStore, me: int

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from coordinator.testing.conformance.stores.queues import delayed
 from stores.base import CoordinationStore
 from stores.errors import ConflictError, QueueFull, RunNotFound
 from stores.rows import Admission, Claimed, Limits, Overdue, Ownership
-from stores.states import Cause, RunStatus
+from stores.states import Cause
 from tests.conformance.run_store.case import StoreCase
 from tests.support.builders import (
     SUCCESS,
@@ -27,32 +28,7 @@ from tests.support.builders import (
 )
 
 
-async def delayed(store: CoordinationStore, epoch: int, seconds: float = 10, **fields: Any) -> str:
-    options = {"multitask_strategy": "enqueue", **fields}
-    admission = await admitted(store, epoch, delay_ms=round(seconds * 1000), **options)
-    assert not admission.holds
-    return admission.run_id
-
-
 class Delays(StoreCase):
-    async def test_it_waits_for_its_time_on_an_idle_thread(
-        self, store: CoordinationStore, clock: StoreClock, me: int
-    ) -> None:
-        run_id = await delayed(store, me)
-        row = await row_of(store, run_id)
-        assert (row.status, row.delayed, row.waiting) == (RunStatus.pending, True, True)
-        assert row.not_before == clock.micros + 10_000_000
-        assert await store.claim("t", epoch=me) is None
-        assert (await store.tick(me)).free_threads == ()
-        assert await store.waiting_line("t") == []
-        clock.advance(10)
-        assert (await store.tick(me)).free_threads == ("t",)
-        assert await store.claim("t", epoch=me) == Claimed(run_id, 1)
-        row = await row_of(store, run_id)
-        assert (row.delayed, row.not_before, row.holds_thread) == (False, None, True)
-        steps = [(step.what, step.holds_thread) for step in await store.transitions(run_id)]
-        assert steps == [("delayed", False), ("queued", False), ("claimed", True)]
-
     async def test_run_admitted_before_the_due_time_passes_it(
         self, store: CoordinationStore, clock: StoreClock, me: int
     ) -> None:
@@ -74,19 +50,6 @@ class Delays(StoreCase):
         own = Ownership(admission.run_id, "t", me, admission.fence)
         assert await store.start(own, None) is not None
         return own
-
-    async def test_delayed_runs_are_queued_in_the_order_of_their_due_times(
-        self, store: CoordinationStore, clock: StoreClock, me: int
-    ) -> None:
-        own = await running(store, me)
-        later, sooner = await delayed(store, me, 20), await delayed(store, me, 10)
-        same = await delayed(store, me, 20)
-        before = await waiting(store, me)
-        clock.advance(30)
-        assert await store.claim("t", epoch=me) is None, "the thread is held"
-        assert await store.waiting_line("t") == [before, sooner, later, same]
-        assert (await store.finish(own, SUCCESS)).next_home == me
-        assert (await store.claim("t", epoch=me) or ("",))[0] == before
 
     async def test_the_tick_of_its_home_queues_it_once_on_a_busy_thread(
         self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
@@ -121,19 +84,6 @@ class Delays(StoreCase):
         clock.advance(10)
         assert (await store.tick(me)).free_threads == ()
         assert (await row_of(store, run_id)).settled
-
-    async def test_reject_finds_it_in_flight(
-        self, store: CoordinationStore, clock: StoreClock, me: int
-    ) -> None:
-        run_id = await delayed(store, me)
-        with pytest.raises(ConflictError) as conflict:
-            await admitted(store, me)
-        assert conflict.value.active_run_id == run_id == await store.holder("t")
-        assert (await store.thread("t") or pytest.fail("no thread")).status == "busy"
-        passes = (await self.passed(store, me)).run_id
-        with pytest.raises(ConflictError) as conflict:
-            await admitted(store, me)
-        assert conflict.value.active_run_id == passes == await store.holder("t")
 
     @pytest.mark.parametrize(
         ("fields", "refusal"),

@@ -42,20 +42,6 @@ async def expired(store: CoordinationStore, limit: int = 100) -> list[str]:
 
 
 class Expiry(StoreCase):
-    async def test_a_temporary_thread_goes_a_while_after_its_run(
-        self, store: CoordinationStore, me: int, clock: StoreClock
-    ) -> None:
-        own = await passing(store, me)
-        await store.finish(own, SUCCESS)
-        clock.advance(4)
-        assert await expired(store) == []
-        clock.advance(1)
-        (removed,) = await store.expire_threads(limit=10)
-        assert removed == ("t", (own.run_id,))
-        assert (await store.thread("t"), await store.row(own.run_id)) == (None, None)
-        assert await store.transitions(own.run_id) == []
-        assert not await store.has_expired_threads()
-
     @pytest.mark.parametrize("created", ["by the admission", "before"])
     async def test_never_while_a_run_is_in_flight(
         self, store: CoordinationStore, me: int, clock: StoreClock, created: str

@@ -139,31 +139,6 @@ class WaitingLines(StoreCase):
         assert [run.run_id for run in await store.drain(peer)] == [run_id]
         assert (await store.finish(own, SUCCESS)).next_home == ANY_WORKER
 
-    async def test_claimants_are_the_live_workers_that_may_claim_for_the_head(
-        self, store: CoordinationStore, me: int, peer: int
-    ) -> None:
-        knows, leaves, other = [
-            await store.register(new_worker(assistants=(name,))) for name in ("agent", "agent", "other")
-        ]
-        await store.drain(leaves)
-        own = await running(store, me)
-        assert await store.claimants("t") == [], "the queue is empty"
-        first = await waiting(store, peer, portable=True, assistant_id="agent")
-        behind = await waiting(store, other)
-        assert await store.claimants("t") == [], "the thread is held"
-        await store.finish(own, SUCCESS)
-        assert await store.claimants("t") == [peer], "its home lives"
-        await store.drain(peer)
-        assert await store.claimants("t") == [knows]
-        late = await store.register(new_worker(assistants=("agent", "other")))
-        assert await store.claimants("t") == [late, knows], "the newest first"
-        await cancel(store, first)
-        assert await store.claimants("t") == [other]
-        await fence_epoch(store, other, by=me)
-        assert await store.claimants("t") == [], "it is not portable, and its home is dead"
-        await cancel(store, behind)
-        assert await store.claimants("t") == []
-
     async def test_draining_worker_claims_no_orphaned_run(
         self, store: CoordinationStore, me: int, peer: int
     ) -> None:

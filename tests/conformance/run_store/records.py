@@ -45,12 +45,6 @@ class Records(StoreCase):
         assert record is not None
         assert (record["status"], record["error"]) == ("error", "first")
 
-    async def test_put_that_ends_a_run_without_an_owner_settles_it(self, store: CoordinationStore) -> None:
-        await store.put("r", thread_id="t", status="running")
-        await store.put("r", thread_id="t", status="success")
-        row = await row_of(store, "r")
-        assert (row.settled, row.ended_at is not None) == (True, True)
-
     async def test_a_status_of_none_is_pending(self, store: CoordinationStore) -> None:
         await store.put("r", thread_id="t", status=None)
         assert (await row_of(store, "r")).status is RunStatus.pending
@@ -130,23 +124,6 @@ class Records(StoreCase):
         assert record is not None
         assert record["created_at"] == "2026-01-02T03:04:05.000000+00:00"
 
-    async def test_update_status(self, store: CoordinationStore) -> None:
-        await store.put("r", thread_id="t")
-        assert await store.update_status("unknown", "running") is False
-        assert await store.update_status("r", "running") is True
-        assert await store.update_status("r", "pending") is False
-        assert await store.update_status("r", "error", error="why") is True
-        before = await store.get("r")
-        assert await store.update_status("r", "error", error="other") is True, "repeated"
-        for status in ("pending", "running", "success", "interrupted"):
-            assert await store.update_status("r", status, error="later") is False
-        after = await store.get("r")
-        assert before is not None
-        assert after is not None
-        assert (after["status"], after["error"], after["ended_at"]) == ("error", "why", before["ended_at"])
-        with pytest.raises(ValueError, match="unheard"):
-            await store.update_status("r", "unheard")
-
     @pytest.mark.parametrize("status", ["success", "error", "interrupted"])
     async def test_repeated_terminal_status_does_not_move_the_end_of_the_run(
         self, store: CoordinationStore, clock: StoreClock, status: str
@@ -170,44 +147,6 @@ class Records(StoreCase):
         assert (await row_of(store, "r")).error == "second"
         await store.update_status("r", "error", error="third")
         assert (await row_of(store, "r")).error == "third"
-
-    async def test_update_model_name(self, store: CoordinationStore) -> None:
-        await store.put("r", thread_id="t")
-        assert await store.update_model_name("r", "m") is True
-        assert await store.update_model_name("unknown", "m") is False
-        record = await store.get("r")
-        assert record is not None
-        assert record["model_name"] == "m"
-
-    async def test_completion(self, store: CoordinationStore) -> None:
-        await store.put("r", thread_id="t", status="running")
-        done = {"total_tokens": 7, "last_ai_message": "bye \ud800", "first_human_message": None}
-        assert await store.update_run_completion("r", status="running", llm_call_count=2) is True
-        assert await store.update_run_completion("r", status="success", **done) is True
-        assert await store.update_run_completion("r", status="success", total_tokens=8) is True, "repeated"
-        assert await store.update_run_completion("unknown", status="success") is False
-        for status in ("error", "running", "interrupted"):
-            assert await store.update_run_completion("r", status=status, error="x", total_tokens=9) is False
-        record = await store.get("r")
-        assert record is not None
-        assert [record[name] for name in ("status", "error", "total_tokens", "llm_call_count")] == [
-            "success", None, 8, 2,
-        ]  # fmt: skip
-        assert record["last_ai_message"] == "bye \\ud800"
-
-    async def test_progress_only_while_running_and_omitted_fields_stay(
-        self, store: CoordinationStore
-    ) -> None:
-        await store.put("r", thread_id="t")
-        assert await store.update_run_progress("r", total_tokens=1) is False
-        await store.update_status("r", "running")
-        assert await store.update_run_progress("r", total_tokens=5, message_count=2) is True
-        assert await store.update_run_progress("r", total_tokens=6, message_count=None) is True
-        await store.update_status("r", "success")
-        assert await store.update_run_progress("r", total_tokens=9) is False
-        record = await store.get("r")
-        assert record is not None
-        assert (record["total_tokens"], record["message_count"]) == (6, 2)
 
     async def test_inflight_and_pending_are_oldest_first(self, store: CoordinationStore) -> None:
         rows = {"b": ("pending", 2), "a": ("running", 1), "c": ("pending", 3), "done": ("success", 0)}
@@ -239,13 +178,6 @@ class Records(StoreCase):
         assert await store.list_by_thread("t") == []
         assert await store.list_inflight() == []
         assert await store.runs() == []
-
-    async def test_delete_is_silent_and_takes_the_audit_along(self, store: CoordinationStore) -> None:
-        await store.put("r", thread_id="t")
-        for _ in range(2):
-            await store.delete("r")
-        assert await store.get("r") is None
-        assert await store.transitions("r") == []
 
     async def test_tokens_of_a_thread(self, store: CoordinationStore) -> None:
         runs = {

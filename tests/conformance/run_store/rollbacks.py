@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
+from coordinator.testing.conformance.stores.rollbacks import rolling_back
 from stores.base import CoordinationStore
-from stores.errors import StaleFence
-from stores.rows import Orphan, Ownership, ThreadRow
+from stores.rows import Orphan, ThreadRow
 from stores.states import CancelAction, RunStatus
 from tests.conformance.run_store.case import StoreCase
 from tests.support.builders import (
@@ -77,37 +75,6 @@ class Rollbacks(StoreCase):
         assert claimed is not None
         assert claimed.run_id == admission.run_id
 
-    async def test_an_undoing_that_fails_has_three_attempts_each_with_a_newer_fence(
-        self, store: CoordinationStore, me: int
-    ) -> None:
-        own = await rolling_back(store, me)
-        for attempt in (2, 3):
-            again = await store.readopt(own)
-            assert again is not None
-            assert again == own._replace(fence=own.fence + 1)
-            assert (await row_of(store, own.run_id)).rollback_state == f"tried {attempt}"
-            with pytest.raises(StaleFence):
-                await store.restore(own)
-            own = again
-        assert await store.readopt(own) is None
-        assert await store.restore(own) == {"n": 0}, "its fence is still valid"
-
-    async def test_repeated_readopt_returns_the_same_attempt(
-        self, store: CoordinationStore, me: int, peer: int
-    ) -> None:
-        """The first answer was lost. The repeated call must not use up another attempt."""
-        own = await rolling_back(store, me)
-        second = await store.readopt(own)
-        assert second is not None
-        assert await store.readopt(own) == second
-        third = await store.readopt(second)
-        assert third is not None
-        assert await store.readopt(second) == third
-        assert (await row_of(store, own.run_id)).rollback_state == "tried 3"
-        assert await store.readopt(own._replace(epoch=peer)) is None
-        await store.settle(third, ENDED, "failed")
-        assert await store.readopt(second) is None
-
     async def test_what_a_sweep_adopted_is_answered_until_it_is_settled(
         self, store: CoordinationStore, me: int, peer: int
     ) -> None:
@@ -165,36 +132,6 @@ class Rollbacks(StoreCase):
         await fence_epoch(store, peer, by=me)
         ended: list[Orphan] = await store.sweep(by=me, error="gone")
         assert {orphan.run_id for orphan in ended} == {own.run_id, other.run_id}
-
-    async def test_a_thread_is_deleted_by_the_operation_that_holds_it(
-        self, store: CoordinationStore, me: int
-    ) -> None:
-        old = await running(store, me)
-        await store.finish(old, SUCCESS)
-        own = await holding(store, me, kind="op")
-        for _ in range(2):
-            await store.delete_thread(own)
-        assert await store.thread("t") is None
-        assert await store.row(old.run_id) is None
-        assert await store.transitions(old.run_id) == []
-        assert (await row_of(store, own.run_id)).status is RunStatus.success
-        assert (await holding(store, me)).thread_id == "t"
-
-    async def test_a_cancelled_operation_deletes_nothing(self, store: CoordinationStore, me: int) -> None:
-        own = await holding(store, me, kind="op")
-        await cancel(store, own.run_id)
-        with pytest.raises(StaleFence):
-            await store.delete_thread(own)
-        assert await store.thread("t") is not None
-
-
-async def rolling_back(store: CoordinationStore, epoch: int) -> Ownership:
-    """A run whose rollback was decided, with values to restore."""
-    await store.finish(await running(store, epoch), SUCCESS._replace(values={"n": 0}))
-    own = await running(store, epoch)
-    await store.save(own, {"n": 1})
-    await cancel(store, own.run_id, CancelAction.rollback)
-    return own
 
 
 async def the_thread(store: CoordinationStore) -> ThreadRow:

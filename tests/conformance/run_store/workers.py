@@ -52,25 +52,6 @@ class Workers(StoreCase):
         await store.settle(own, ENDED)
         assert own.run_id in (await store.tick(me, runs)).not_held
 
-    async def test_a_worker_is_declared_dead_whatever_its_lease_and_its_runs_name_the_actor(
-        self, store: CoordinationStore, me: int, peer: int
-    ) -> None:
-        own = await running(store, peer, "a")
-        decided = await running(store, peer, "b")
-        await cancel(store, decided.run_id, actor="u")
-        assert await store.beat(peer)
-        assert await store.declare_dead(peer, by=me, actor="alice")
-        assert not await store.declare_dead(peer, by=me, actor="bob"), "it is dead already"
-        assert not await store.declare_dead(4711, by=me, actor="bob")
-        assert not await store.beat(peer)
-        assert (await store.finish(own, SUCCESS)).lost
-        assert len(await store.sweep(by=me, error="gone")) == 2
-        row = await row_of(store, own.run_id)
-        assert (row.status, row.cancel_cause) == (RunStatus.error, Cause.orphaned)
-        assert row.cancel_actor == f"worker epoch {peer} was declared dead by alice"
-        assert (await store.transitions(own.run_id))[-1].actor == row.cancel_actor
-        assert (await row_of(store, decided.run_id)).cancel_actor == "u"
-
     async def test_sweep_ends_runs_without_an_existing_owner(self, store: CoordinationStore, me: int) -> None:
         """A run with a NULL owner, or with one that never existed, is an orphan."""
         await store.put("unowned", thread_id="a", status="running")

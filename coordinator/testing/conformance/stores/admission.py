@@ -22,7 +22,7 @@ from coordinator.testing.conformance.stores.builders import (
 )
 from coordinator.testing.conformance.suite import Check, checks_for, checks_of, refused
 from stores.errors import ConflictError, EpochDead, IdempotencyConflict, ThreadNotFound
-from stores.rows import Claimed, Limits, Ownership
+from stores.rows import Admission, Claimed, Limits, Ownership
 from stores.states import CancelAction, Cause, RunStatus
 
 NONE = Limits()
@@ -142,6 +142,18 @@ async def of_concurrent_admissions_one_holds(case: StoreCase) -> None:
     assert len({answer.seq for answer in answers}) == 20
 
 
+async def of_concurrent_rejects_one_is_admitted(case: StoreCase) -> None:
+    store, epochs = case.store, await case.workers()
+    answers = await asyncio.gather(
+        *(admitted(store, epochs[at % 2]) for at in range(8)), return_exceptions=True
+    )
+    admissions = [answer for answer in answers if isinstance(answer, Admission)]
+    assert [admission.holds for admission in admissions] == [True], "all others are refused, none is queued"
+    for answer in answers:
+        assert isinstance(answer, (Admission, ConflictError)), answer
+    assert [row.run_id for row in await store.runs(thread_id="t")] == [admissions[0].run_id]
+
+
 async def of_concurrent_claims_one_takes_the_thread(case: StoreCase) -> None:
     store, epochs = case.store, await case.workers()
     own = await running(store, epochs[0])
@@ -259,6 +271,31 @@ async def run_id_of_another_user_conflicts_and_names_no_run(case: StoreCase) -> 
     assert errors[0].active_run_id is None
 
 
+async def withdrawal_frees_what_its_caller_left(case: StoreCase, what: str) -> None:
+    """It is repeatable, and ends what was cancelled before as it was cancelled."""
+    store, (me, _) = case.store, await case.workers()
+    own = await (running if what == "a started run" else holding)(store, me)
+    waits = what in ("a waiting run", "a cancelled waiting run")
+    run_id = await waiting(store, me) if waits else own.run_id
+    if "cancelled" in what:
+        await cancel(store, run_id, reason="by a peer")
+    for _ in range(2):
+        decision = await store.withdraw(run_id, epoch=me)
+        assert decision is not None
+        assert (decision.status, decision.settled) == (RunStatus.interrupted, True)
+        assert "cancelled" not in what or decision.reason == "by a peer"
+    assert (await row_of(store, run_id)).settled
+    assert await store.holder("t") == (own.run_id if waits else None)
+
+
+async def withdrawal_ends_no_run_of_another_worker(case: StoreCase) -> None:
+    store, (me, peer) = case.store, await case.workers()
+    own = await holding(store, me)
+    await store.withdraw(own.run_id, epoch=peer)
+    assert (await row_of(store, own.run_id)).open
+    assert await store.withdraw("unknown", epoch=me) is None
+
+
 async def dead_or_unknown_epoch_admits_nothing(case: StoreCase) -> None:
     store, (me, peer) = case.store, await case.workers()
     await declared_dead(store, peer, by=me)
@@ -275,6 +312,7 @@ _HOLDER = "one run holds a thread"
 _QUEUE = "runs take their thread in the order of admission"
 _KEYS = "an idempotency key admits one run"
 _USERS = "a user reaches no thread or run of another user"
+_WITHDRAWALS = "an admission that is withdrawn ends, and frees its thread"
 
 ADMISSION: tuple[Check[StoreCase], ...] = (
     *checks_for(
@@ -290,6 +328,7 @@ ADMISSION: tuple[Check[StoreCase], ...] = (
         interrupt_takes_the_thread_where_all_runs_wait,
         refused_admission_changes_no_run,
         first_action_over_a_run_stays,
+        of_concurrent_rejects_one_is_admitted,
         promise=_STRATEGIES,
     ),
     *checks_of(
@@ -317,5 +356,11 @@ ADMISSION: tuple[Check[StoreCase], ...] = (
         run_id_of_another_user_conflicts_and_names_no_run,
         promise=_USERS,
     ),
+    *checks_for(
+        ("a run that holds", "a started run", "a waiting run", "a cancelled run", "a cancelled waiting run"),
+        withdrawal_frees_what_its_caller_left,
+        promise=_WITHDRAWALS,
+    ),
+    *checks_of(withdrawal_ends_no_run_of_another_worker, promise=_WITHDRAWALS),
     *checks_of(dead_or_unknown_epoch_admits_nothing, promise="a dead worker writes nothing"),
 )

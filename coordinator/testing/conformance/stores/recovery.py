@@ -18,7 +18,7 @@ from coordinator.testing.conformance.stores.builders import (
 )
 from coordinator.testing.conformance.suite import Check, checks_for, checks_of, refused
 from stores.errors import EpochDead, StaleFence
-from stores.rows import Claimed
+from stores.rows import Claimed, DrainRequested, DrainWish, HandedOver
 from stores.states import CancelAction, Cause, RunStatus, WorkerState
 
 
@@ -66,6 +66,67 @@ async def without_proof_a_lease_must_have_expired(case: StoreCase) -> None:
     case.clock.advance(15.1)
     assert await store.fence_worker(seen, by=me, proven=False)
     assert not await store.fence_worker(seen, by=me, proven=False), "once"
+
+
+async def worker_is_declared_dead_on_the_word_of_an_actor(case: StoreCase) -> None:
+    """Whatever its lease; its runs have the name of the actor."""
+    store, (me, peer) = case.store, await case.workers()
+    own, stopping = await running(store, peer, "a"), await running(store, peer, "b")
+    await cancel(store, stopping.run_id, actor="u")
+    assert await store.beat(peer)
+    assert await store.declare_dead(peer, by=me, actor="alice")
+    assert not await store.declare_dead(peer, by=me, actor="bob"), "it is dead already"
+    assert not await store.declare_dead(4711, by=me, actor="bob"), "it is unknown"
+    assert not await store.beat(peer)
+    assert (await store.finish(own, SUCCESS)).lost
+    assert len(await store.sweep(by=me, error="gone")) == 2
+    row = await row_of(store, own.run_id)
+    assert (row.status, row.cancel_cause) == (RunStatus.error, Cause.orphaned)
+    assert row.cancel_actor == f"worker epoch {peer} was declared dead by alice"
+    assert (await store.transitions(own.run_id))[-1].actor == row.cancel_actor
+    assert (await row_of(store, stopping.run_id)).cancel_actor == "u"
+
+
+async def requested_drain_is_read_by_the_tick_of_its_worker(case: StoreCase) -> None:
+    store, (me, peer) = case.store, await case.workers()
+    assert await store.request_drain(peer, grace=1.5) == [DrainRequested(peer, already=False)]
+    wish = DrainWish(case.clock.micros, 1.5)
+    assert ((await store.tick(peer)).drain, (await store.tick(me)).drain) == (wish, None)
+    await holding(store, peer)
+    case.clock.advance(1)
+    assert (await store.tick(peer)).drain == wish
+    await store.drain(peer)
+    requested = [DrainRequested(me, already=False), DrainRequested(peer, already=True)]
+    assert await store.request_drain(None, grace=None) == requested
+    last = DrainWish(case.clock.micros, None)
+    assert (await store.tick(me)).drain == (await store.tick(peer)).drain == last
+
+
+async def dead_worker_gets_no_drain_request(case: StoreCase) -> None:
+    store, (me, peer) = case.store, await case.workers()
+    await declared_dead(store, peer, by=me)
+    assert await store.request_drain(peer, grace=0) == []
+    assert [request.epoch for request in await store.request_drain(None, grace=0)] == [me]
+    assert (await store.tick(peer)).drain is None
+
+
+async def draining_worker_admits_nothing_and_hands_over_what_waits(case: StoreCase) -> None:
+    store, (me, peer) = case.store, await case.workers()
+    own = await running(store, peer)
+    goes, stays = await waiting(store, me, portable=True), await waiting(store, me)
+    theirs = await waiting(store, peer, portable=True)
+    assert await store.drain(me) == [HandedOver(goes, "t")]
+    assert [(await row_of(store, run)).home_epoch for run in (goes, stays, theirs)] == [None, me, peer]
+    states = [(row.epoch, row.state) for row in await store.workers()]
+    assert states == [(me, WorkerState.draining), (peer, WorkerState.live)]
+    assert (await store.tick(me)).waiting == (stays,)
+    last = (await store.transitions(goes))[-1]
+    assert (last.what, last.epoch) == ("handed over", me)
+    assert await store.drain(me) == [], "repeated, it has nothing left"
+    with refused(EpochDead):
+        await holding(store, me, "other")
+    assert await store.beat(me), "it is live until it has retired"
+    assert not (await store.finish(own, SUCCESS)).lost
 
 
 async def sweep_ends_the_runs_of_dead_workers_alone(case: StoreCase) -> None:
@@ -182,6 +243,7 @@ async def half_done_rollback_is_adopted_with_a_newer_fence(case: StoreCase) -> N
 
 _LEASES = "a worker with a lease is not declared dead"
 _SWEEPS = "the runs of dead workers end, and no others"
+_DRAINS = "a worker that is requested to drain reads that in its tick, and drains without losing a run"
 _DEAD = "a dead worker writes nothing"
 
 RECOVERY: tuple[Check[StoreCase], ...] = (
@@ -191,6 +253,16 @@ RECOVERY: tuple[Check[StoreCase], ...] = (
         worker_that_renews_after_it_was_read_is_not_fenced,
         without_proof_a_lease_must_have_expired,
         promise=_LEASES,
+    ),
+    *checks_of(
+        worker_is_declared_dead_on_the_word_of_an_actor,
+        promise="a worker is declared dead on the word of an actor, whatever its lease",
+    ),
+    *checks_of(
+        requested_drain_is_read_by_the_tick_of_its_worker,
+        dead_worker_gets_no_drain_request,
+        draining_worker_admits_nothing_and_hands_over_what_waits,
+        promise=_DRAINS,
     ),
     *checks_of(
         sweep_ends_the_runs_of_dead_workers_alone,
