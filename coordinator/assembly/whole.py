@@ -229,7 +229,7 @@ class Assembly:
         self.loops.register_anew()
 
     def _ended(self, orphans: Sequence[Orphan]) -> None:
-        self.reaper.hint_at_children_of(orphans)
+        self.reaper.epoch_ended(orphans)
 
     async def _take_over(self, own: Ownership) -> bool:
         return await self.runs.takeover.run(own)

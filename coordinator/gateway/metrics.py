@@ -82,7 +82,7 @@ _EVENT_COUNTERS: dict[type[Event], tuple[str, str]] = {
     RunLost: ("runs_lost", "Runs taken over by another worker"),
     RunContinued: ("runs_continued", "Runs of dead or draining workers continued here"),
     RunHandedOver: ("runs_handed_over", "Runs handed over by this worker's drain"),
-    RunRecovered: ("runs_recovered", "Runs of dead workers ended by a sweep"),
+    RunRecovered: ("runs_recovered", "Runs of dead workers that were ended; runs_settled counts them, too"),
     RunEmitted: ("events_emitted", "Events emitted by runs"),
     WorkerFenced: ("worker_fenced", "Times that a worker lost its lease"),
     PeerBuried: ("peers_buried", "Workers declared dead"),
@@ -112,7 +112,9 @@ class Metrics:
         )
         self._open_sockets = 0
         self._admitted = self._counter("runs_admitted", "Runs admitted", "strategy")
-        self._settled = self._counter("runs_settled", "Runs that released their thread", "status")
+        self._settled = self._counter(
+            "runs_settled", "Runs that have ended, also those of dead workers", "status"
+        )
         self._webhooks = self._counter("webhooks", "Attempts to deliver a webhook", "outcome")
         self._changes = self._counter(
             "projected_changes", "Changes of runs that were passed to a projection", "projection", "outcome"
@@ -161,8 +163,10 @@ class Metrics:
     def of_run(self, event: Event) -> None:
         if isinstance(event, RunAdmitted):
             self._with_label(self._admitted, event.strategy).inc()
-        elif isinstance(event, RunSettled):
+        elif isinstance(event, (RunSettled, RunRecovered)):
             self._with_label(self._settled, event.status).inc()
+            if isinstance(event, RunRecovered):
+                self._event_counters[RunRecovered].inc()
         elif isinstance(event, WebhookDelivered):
             self._webhooks.labels("delivered").inc()
         elif isinstance(event, WebhookFailed):

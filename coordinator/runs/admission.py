@@ -221,8 +221,11 @@ class Admissions:
             self._jobs.spawn(self._queue.claim(spec.thread_id), f"claiming thread {spec.thread_id!r}")
         return record
 
-    def register(self, request: AdmissionRequest, admission: Admission, own: Ownership | None) -> RunRecord:
-        """Adds an admitted run to this worker. Raises LeaseLost if the worker was fenced meanwhile."""
+    def register(
+        self, request: AdmissionRequest, admission: Admission, own: Ownership | None, taken_over: bool = False
+    ) -> RunRecord:
+        """Adds an admitted run to this worker. `taken_over`: another worker has admitted it, and has emitted
+        RunAdmitted. Raises LeaseLost if the worker was fenced meanwhile."""
         spec = request.spec
         if admission.ended(spec.parent_run_id):
             spec = replace(spec, parent_run_id=None)
@@ -231,6 +234,9 @@ class Admissions:
         entry = self._registry.add(record, own)
         entry.temporary = admission.temporary and spec.idempotency_key is None  # else it is to be found again
         entry.operation = spec.kind == "op"
+        if not (entry.operation or taken_over):
+            event = RunAdmitted(request.run_id, spec.thread_id, spec.multitask_strategy, admission.holds)
+            self._telemetry.emit(event)
         entry.work.continuation = Continuation(spec.retries) if request.portable else None
         if admission.started is not None and (hold := entry.state.hold) is not None:
             hold.start = admission.started
@@ -248,9 +254,6 @@ class Admissions:
             )
         if admission.holds and own is not None:
             self._slots.bind(spec.thread_id, request.run_id, fence=own.fence)
-        if not entry.operation:
-            event = RunAdmitted(request.run_id, spec.thread_id, spec.multitask_strategy, admission.holds)
-            self._telemetry.emit(event)
         return record
 
     def _check_epoch(self, entry: Entry, epoch: int) -> None:

@@ -9,6 +9,7 @@ from typing import Protocol
 from coordinator.clock import Stamps
 from coordinator.errors import CancelNotDurable, NotSettled, StoreUnavailable
 from coordinator.notifier import Notifier, Signal
+from coordinator.runs.children import announce_end
 from coordinator.runs.entry import Entry
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs
@@ -68,6 +69,7 @@ class Delivery:
         if entry is not None and not self._release_if_elsewhere(entry, decision):
             future = self._apply(entry, decision)
             return settling if future is None else [*settling, future]
+        announce_end(self._telemetry, decision)
         self._registry.request_refresh(decision.run_id)
         home = decision.worker
         signal = Signal(kind="cancel", thread_id=decision.thread_id, run_id=decision.run_id)

@@ -8,6 +8,8 @@ from dataclasses import replace
 from coordinator.notifier import Notifier, Signal
 from coordinator.runs.registry import Registry
 from coordinator.runs.users import document_of, user_of
+from coordinator.telemetry import Telemetry
+from coordinator.telemetry.events import RunSettled
 from stores.base import ReadStore
 from stores.rows import Decision
 from stores.spec import RunSpec
@@ -29,11 +31,19 @@ async def with_user_of_parent(spec: RunSpec, registry: Registry, store: ReadStor
     return replace(spec, user_document=document_of(user))
 
 
-def hint_at_children(notifier: Notifier, children: Iterable[Decision]) -> None:
+def hint_at_children(notifier: Notifier, telemetry: Telemetry, children: Iterable[Decision]) -> None:
     """Notifies the worker of each child (this one too), and of the children of these. If a hint is lost, the
     worker reads the decision at its next tick."""
     for child in children:
+        announce_end(telemetry, child)
         if (worker := child.worker) is not None:
             signal = Signal(kind="cancel", thread_id=child.thread_id, run_id=child.run_id)
             notifier.notify_worker(worker, signal)
-        hint_at_children(notifier, child.children)
+        hint_at_children(notifier, telemetry, child.children)
+
+
+def announce_end(telemetry: Telemetry, decision: Decision) -> None:
+    """Emits RunSettled if this decision has ended a run that waited in the queue of no worker. Otherwise the
+    worker of the run emits it."""
+    if decision.won and decision.settled and decision.worker is None:
+        telemetry.emit(RunSettled(decision.run_id, decision.thread_id, decision.status.value, decision.error))

@@ -20,6 +20,7 @@ from coordinator.runs.kept import Result
 from coordinator.runs.outcomes import fallback, refused, row_of, text_of, with_times, without_room
 from coordinator.runs.states import Hold
 from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
+from coordinator.telemetry import Telemetry
 from stores.base import DecisionStore, OwnershipStore, ReadStore, RecordStore
 from stores.outbox import Outbox
 from stores.rows import Claimed, Decision, Finish, NextStart, Outcome, Ownership
@@ -59,11 +60,13 @@ class Endings:
         left: LeftStates,
         outbox: Outbox,
         notifier: Notifier,
+        telemetry: Telemetry,
         next_start: Callable[[str], NextStart | None],
     ) -> None:
         """`next_start` returns the run that may start in the transaction that frees its thread."""
         self._store, self._worker, self._undoing, self._left = store, worker, undo, left
-        self._outbox, self._notifier, self._next_start = outbox, notifier, next_start
+        self._outbox, self._notifier, self._telemetry = outbox, notifier, telemetry
+        self._next_start = next_start
 
     async def leave_queue(self, entry: Entry) -> tuple[Decision | None, Abort]:
         """Ends a queued run whose task has ended. Returns the decision in its row and the abort that was
@@ -85,7 +88,7 @@ class Endings:
             ),
         )
         if decision is not None:
-            hint_at_children(self._notifier, decision.children)
+            hint_at_children(self._notifier, self._telemetry, decision.children)
         return decision, end
 
     async def write(self, entry: Entry, hold: Hold) -> Written:
@@ -99,7 +102,7 @@ class Endings:
             await self._write_unwritten(entry, abort)
         finish, end = await self._finish(entry, hold)
         if finish.decision is not None:
-            hint_at_children(self._notifier, finish.decision.children)
+            hint_at_children(self._notifier, self._telemetry, finish.decision.children)
         if finish.undo:
             finish = await self._undo(entry, hold, end)
         elif finish.lost and finish.decision is None:
@@ -137,7 +140,7 @@ class Endings:
             ),
         )
         if decision is not None:
-            hint_at_children(self._notifier, decision.children)
+            hint_at_children(self._notifier, self._telemetry, decision.children)
 
     async def _finish(self, entry: Entry, hold: Hold) -> tuple[Finish, Outcome]:
         """Writes the outcome. Returns the store's response and the outcome as written."""

@@ -61,6 +61,7 @@ class Settlement:
             left=left,
             outbox=outbox,
             notifier=notifier,
+            telemetry=telemetry,
             next_start=registry.next_start,
         )
         self._hand_overs = hand_overs

@@ -81,7 +81,7 @@ class Takeover:
     def _register(self, row: RunRow, own: Ownership, *, temporary: bool) -> Entry | None:
         admission = Admission(own.run_id, holds=True, fence=own.fence, seq=row.seq, temporary=temporary)
         request = AdmissionRequest(row.run_id, RunSpec.of(row), row.created_at, portable=row.portable)
-        record = self._admissions.register(request, admission, own)
+        record = self._admissions.register(request, admission, own, taken_over=True)
         record.take(row.counters, PROGRESS_FIELDS)
         entry = self._registry.entry(own.run_id)
         if entry is not None and (hold := entry.state.hold) is not None:

@@ -21,6 +21,8 @@ class RunEvent(Event):
 
 @dataclass(frozen=True, slots=True)
 class RunAdmitted(RunEvent):
+    """Emitted once for each run, by the worker that has admitted it. Workers that take it over emit none."""
+
     strategy: str
     holds: bool
 
@@ -62,6 +64,9 @@ class RunEmitted(RunEvent):
 
 @dataclass(frozen=True, slots=True)
 class RunSettled(RunEvent):
+    """The run has ended and its thread is free of it. For each run that ends, one worker emits this event or
+    RunRecovered. Operations emit neither."""
+
     status: str
     error: str | None
 
@@ -92,7 +97,8 @@ class RunLost(RunEvent):
 
 @dataclass(frozen=True, slots=True)
 class RunRecovered(RunEvent):
-    """A sweep ended the run of a dead worker, or finished its rollback."""
+    """The run of a dead worker has ended and its thread is free of it: a sweep ended it or finished its
+    rollback, or its worker has given up its epoch. In place of RunSettled."""
 
     status: str
     dead_epoch: int | None

@@ -127,10 +127,18 @@ class Reaper:
             self.hint_at_children_of(orphans)
             return orphans, [self._recover_soon(orphan) for orphan in orphans]
 
+    def epoch_ended(self, orphans: Iterable[Orphan]) -> None:
+        """For runs that ended because this worker has given up its epoch."""
+        orphans = list(orphans)
+        self.hint_at_children_of(orphans)
+        for orphan in orphans:
+            if orphan.adopted is None:
+                self._announce(orphan)
+
     def hint_at_children_of(self, orphans: Iterable[Orphan]) -> None:
         """Notifies the workers of children of ended orphans. A child may run on any worker."""
         for orphan in orphans:
-            hint_at_children(self._notifier, orphan.children)
+            hint_at_children(self._notifier, self._telemetry, orphan.children)
 
     def _recover_soon(self, orphan: Orphan) -> asyncio.Future[None]:
         """Starts the recovery of one orphan, or returns the one in progress. A recovery that fails does not
@@ -187,14 +195,17 @@ class Reaper:
             return
         if orphan.adopted is not None and not await self._undo(orphan, orphan.adopted):
             return  # the next sweep returns it again, as long as this worker has it adopted
-        self._telemetry.emit(
-            RunRecovered(orphan.run_id, orphan.thread_id, orphan.status.value, orphan.dead_epoch)
-        )
+        self._announce(orphan)
         signal = Signal(kind="settled", thread_id=orphan.thread_id, run_id=orphan.run_id)
         self._notifier.notify_thread(orphan.thread_id, signal)
         await self._queue.dispatch_next(orphan.thread_id, ANY_WORKER)
         if orphan.rollback_ref is not None:
             await self._undoing.forget(orphan.run_id, orphan.rollback_ref)
+
+    def _announce(self, orphan: Orphan) -> None:
+        self._telemetry.emit(
+            RunRecovered(orphan.run_id, orphan.thread_id, orphan.status.value, orphan.dead_epoch)
+        )
 
     async def _undo(self, orphan: Orphan, own: Ownership) -> bool:
         """Finishes the rollback of a dead worker's run. Returns False if it must be retried, or another epoch
@@ -218,7 +229,7 @@ class Reaper:
         finish = await self._store.settle(own, Outcome(orphan.status, error, values=values), state)
         self._slots.release(own.thread_id, own.run_id, fence=own.fence)
         await self._queue.dispatch_next(own.thread_id, finish.next_home)
-        return True
+        return not finish.lost
 
 
 async def _not_continued(own: Ownership) -> bool:
