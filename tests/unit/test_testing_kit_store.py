@@ -29,8 +29,8 @@ async def test_settled_run_is_found_as_long_as_runs_are_kept() -> None:
         one.launch(run)
         await cluster.advance(days=29)
         for worker in (one, other):
-            assert (found := await worker.get(run.run_id)) is not None
-            assert found.status == "success"
+            assert (kept := await worker.get(run.run_id)) is not None
+            assert kept.status == "success"
             assert await worker.wait(run.run_id) == {"n": 3}
             assert [record.run_id for record in await worker.list_by_thread("t")] == [run.run_id]
             again = await worker.create_or_reject("t", "emits", idempotency_key="k")
@@ -38,7 +38,7 @@ async def test_settled_run_is_found_as_long_as_runs_are_kept() -> None:
         assert await cluster.store.get(run.run_id) is not None
 
 
-async def test_events_are_kept_as_long_as_the_setting_says() -> None:
+async def test_events_are_kept_for_the_time_in_the_setting() -> None:
     async with testing.cluster(workers=2, assistants={"emits": emits}) as cluster:
         run = await cluster.workers[0].create_or_reject("t", "emits")
         cluster.workers[0].launch(run)
