@@ -9,14 +9,39 @@ from collections.abc import Callable
 from contextvars import Context
 from itertools import count
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from coordinator import clock as system
+from coordinator.arguments import MAX_TIME_LIMIT
+from coordinator.errors import InvalidArgument
 
 MAX_TURNS = 100_000
 """Turns of the event loop without a moment in which nothing is ready."""
 
 _PATCHED = ("time", "call_at", "call_soon", "call_soon_threadsafe")
+
+
+class _Turn(NamedTuple):
+    """One who waits until nothing is ready to run. The least goes first; the others wait for the next such
+    moment. So time stands until all who wait at one moment have gone on, and then moves to the nearest
+    target."""
+
+    target: float
+    """-inf: of `rest`, and of an `advance` that begins."""
+    newest: int
+    """Negative, so that a caller that was called by another's code goes before that one."""
+
+
+def check_span(argument: str, value: object, unit: float = 1.0) -> float:
+    """Returns seconds, of a number of units of so many seconds."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not 0 <= value <= MAX_TIME_LIMIT / unit
+    ):
+        why = "must be a number, 0 or more (a clock is not set back), of at most ten years"
+        raise InvalidArgument(argument, f"{why}, not {value!r:.40}")
+    return value * unit
 
 
 class Clock:
@@ -34,6 +59,7 @@ class Clock:
         self._ahead = 0.0
         self._calls = 0
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._turns: list[_Turn] = []
         self._numbers = count()
         self._replaced: dict[str, object] = {}
         self._slow = self._loop.slow_callback_duration
@@ -56,31 +82,44 @@ class Clock:
 
     async def advance(self, seconds: float) -> None:
         """Move ahead, from timer to timer: each fires at its own time, and what it starts has come to rest
-        before the next one fires. Raises ValueError for a negative time."""
-        if seconds < 0:
-            raise ValueError("a clock is not set back")
+        before the next one fires. Calls at the same time are counted from their own moments and return each
+        at its own time. Raises InvalidArgument for a negative time, and for more than ten years."""
+        check_span("seconds", seconds)
         await self.rest()  # what was begun just before sets its timers first
-        target = self.monotonic() + seconds
-        while (due := self._next_timer()) is not None and due <= target:
-            self._move_to(due)
-            await self.rest()
-        self._move_to(target)
-        await self.rest()
+        turn = _Turn(self.monotonic() + seconds, next(self._numbers))
+        at = -math.inf
+        while at < turn.target:
+            await self._take(turn)
+            due = self._next_timer()
+            at = turn.target if due is None else min(due, turn.target)
+            self._move_to(at)
+        await self._take(turn)
 
     async def rest(self) -> None:
         """Return when nothing on the loop is ready to run: every task waits for a timer, a socket or a
         thread. Raises RuntimeError for code that never waits."""
-        quiet = 0
-        for _ in range(MAX_TURNS):
-            before = self._calls
-            await asyncio.sleep(0)
-            # One call is this coroutine's own. A timer that is due runs behind it: two turns must be quiet.
-            quiet = quiet + 1 if self._calls - before <= 1 else 0
-            if quiet == 2:
-                return
+        await self._take(_Turn(-math.inf, -next(self._numbers)))
+
+    async def _take(self, turn: _Turn) -> None:
+        """Return when nothing is ready to run and it is this one's turn."""
+        self._turns.append(turn)
+        try:
+            quiet = busy = 0
+            while busy < MAX_TURNS:
+                before = self._calls
+                await asyncio.sleep(0)
+                # Each who waits makes one call a turn. A timer that is due runs behind it: two turns must be
+                # quiet.
+                quiet = quiet + 1 if self._calls - before <= len(self._turns) else 0
+                busy = 0 if quiet >= 2 else busy + 1
+                if quiet >= 2 and turn == min(self._turns):
+                    return
+        finally:
+            self._turns.remove(turn)
         raise RuntimeError(f"the event loop was busy for {MAX_TURNS} turns: some code never waits")
 
     def _move_to(self, moment: float) -> None:
+        self._calls += 1  # timers become due: for the others who wait this turn is not quiet
         self._ahead = max(self._ahead, moment - self._system_time())
 
     def _next_timer(self) -> float | None:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from coordinator.arguments import check_limit
 from coordinator.assistants.decorator import Agents
 from coordinator.clock import Clocks
+from coordinator.errors import StoreUnavailable
 from coordinator.locks.local import LocalSlotLock
 from coordinator.manager import RunManager
 from coordinator.notifier import Connectivity, Signal
 from coordinator.notifiers.local import LocalHub, LocalNotifier
 from coordinator.settings import Settings
-from coordinator.testing.clock import Clock
+from coordinator.testing.clock import Clock, check_span
 from coordinator.testing.event_log import ClusterEventLog
 from coordinator.testing.store import WorkerStore
 from coordinator.workers.lease import Lease
 from coordinator.workers.reaper import ORPHANED
 from stores.memory import MemoryStore
+from stores.tasks import begin_soon
 
 _HALF_A_DAY = 43_200.0
 _ENDLESS = 1e9
@@ -99,6 +103,7 @@ class Cluster:
         self.dead = set[int]()
         self._assistants, self._settings = assistants, settings
         self._nodes: list[_Node] = []
+        self._crashes = set[asyncio.Task[None]]()
 
     @property
     def workers(self) -> tuple[RunManager, ...]:
@@ -119,36 +124,53 @@ class Cluster:
         """Move the time of the event loop, of the store and of every worker ahead, from timer to timer.
         Then every worker ticks. Returns when nothing is ready to run; does not wait for threads and
         sockets."""
-        await self.clock.advance(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+        spans = {
+            "days": (days, 86_400),
+            "hours": (hours, 3600),
+            "minutes": (minutes, 60),
+            "seconds": (seconds, 1),
+        }
+        await self.clock.advance(sum(check_span(name, *span) for name, span in spans.items()))
         await self._run_intervals()
 
     async def crash(self, worker: RunManager) -> None:
-        """End the worker as by `kill -9`. The others declare it dead, as they do on one host: its running
-        runs end as `error`, its queued runs are taken over if they are portable. Its agents are cancelled;
-        nothing that they or the worker write is accepted. Raises ValueError for a worker that is not
-        alive."""
+        """End the worker as by `kill -9`, also from within one of its agents, which does not go on then. The
+        others declare it dead, as they do on one host: its running runs end as `error`, its queued runs are
+        taken over if they are portable. Its agents are cancelled; nothing that they or the worker write is
+        accepted. A crash that has begun is completed if its caller is cancelled. Raises ValueError for a
+        worker that is not alive."""
         node = next((node for node in self._nodes if node.manager is worker), None)
         if node is None:
             raise ValueError("not a living worker of this cluster")
         self._nodes.remove(node)
-        epoch = worker.worker.epoch
         node.store.crashed = True
         node.pacemaker.end("it has crashed")
+        # The caller may be an agent of this worker, and is cancelled then.
+        crash = begin_soon(self._crash(node), name="a crash")
+        self._crashes.add(crash)
+        crash.add_done_callback(self._crashes.discard)
+        await asyncio.shield(crash)
+
+    async def _crash(self, node: _Node) -> None:
+        epoch = node.manager.worker.epoch
         await node.notifier.aclose()
-        await worker.aclose()
+        await node.manager.aclose()
         self.dead.add(epoch)
         await self._run_intervals()
 
     async def aclose(self) -> None:
         """Shut down every worker. Idempotent."""
+        if self._crashes:
+            await asyncio.wait(self._crashes)
         nodes, self._nodes = self._nodes, []
         for node in nodes:
             await node.manager.aclose()
 
     async def _run_intervals(self) -> None:
         """Do the interval work of live workers: one sweep for dead workers, and a tick of each worker."""
-        for survivor in self.workers[:1]:
-            await survivor.reconcile_orphaned_inflight_runs(error=ORPHANED)
+        for survivor in self._nodes[:1]:
+            with suppress(StoreUnavailable):  # it has crashed meanwhile
+                await survivor.manager.reconcile_orphaned_inflight_runs(error=ORPHANED)
         for node in self._nodes:
             node.notifier.resync()
         await self.clock.rest()
@@ -162,7 +184,9 @@ async def cluster(
     **settings: Any,  # Any: by the names of Settings, which checks them
 ) -> AsyncGenerator[Cluster]:
     """Workers that have started, on a store of their own, with these assistants and settings. They end with
-    the block. Needs no server and no file. Raises RuntimeError on an event loop that is not asyncio's."""
+    the block. Needs no server and no file. Raises InvalidArgument, and RuntimeError on an event loop that is
+    not asyncio's."""
+    check_limit("workers", workers)
     with Clock() as clock:
         made = Cluster(clock, assistants, Settings(**{**_DEFAULTS, **settings}))
         try:

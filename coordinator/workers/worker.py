@@ -104,9 +104,11 @@ class Worker:
         return self._epoch
 
     async def stay(self) -> None:
-        """Registers a new epoch if the current one has ended. Raises as `ready`."""
+        """Registers a new epoch if the current one has ended, unless this worker drains. Raises StoreInUse,
+        StoreUnavailable."""
         if not self._live:
-            await self.ready()
+            with suppress(Draining):
+                await self.ready()
 
     async def _register(self) -> None:
         previous = self._epoch

@@ -22,23 +22,23 @@ async def seen(worker: RunManager, run_id: str) -> list[Any]:
     return [item.data async for item in worker.follow(run_id) if isinstance(item, Event)]
 
 
-async def test_settled_run_is_found_as_long_as_runs_are_kept() -> None:
+async def test_settled_run_can_be_read_until_keep_runs() -> None:
     async with testing.cluster(workers=2, assistants={"emits": emits}) as cluster:
         one, other = cluster.workers
         run = await one.create_or_reject("t", "emits", idempotency_key="k")
         one.launch(run)
         await cluster.advance(days=29)
         for worker in (one, other):
-            assert (kept := await worker.get(run.run_id)) is not None
-            assert kept.status == "success"
+            assert (record := await worker.get(run.run_id)) is not None
+            assert record.status == "success"
             assert await worker.wait(run.run_id) == {"n": 3}
-            assert [record.run_id for record in await worker.list_by_thread("t")] == [run.run_id]
+            assert [run.run_id for run in await worker.list_by_thread("t")] == [run.run_id]
             again = await worker.create_or_reject("t", "emits", idempotency_key="k")
             assert (again.run_id, again.already_admitted) == (run.run_id, True)
         assert await cluster.store.get(run.run_id) is not None
 
 
-async def test_events_are_kept_for_the_time_in_the_setting() -> None:
+async def test_events_are_kept_for_event_log_ttl() -> None:
     async with testing.cluster(workers=2, assistants={"emits": emits}) as cluster:
         run = await cluster.workers[0].create_or_reject("t", "emits")
         cluster.workers[0].launch(run)
@@ -62,7 +62,7 @@ async def test_settled_run_is_pruned_after_keep_runs() -> None:
         assert await cluster.store.get(run.run_id) is None
         for worker in (one, other):
             assert await worker.get(run.run_id) is None
-            assert [record.run_id for record in await worker.list_by_thread("t")] == [last.run_id]
+            assert [run.run_id for run in await worker.list_by_thread("t")] == [last.run_id]
         again = await other.create_or_reject("t", "emits", idempotency_key="k")
         assert not again.already_admitted
         assert again.run_id != run.run_id
