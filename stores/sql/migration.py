@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from importlib.resources.abc import Traversable
+from itertools import pairwise
 from typing import NamedTuple
 
 FIRST = 20
@@ -31,8 +32,15 @@ class Migration(NamedTuple):
 
 
 def migrations_of(folder: Traversable) -> tuple[Migration, ...]:
-    """`tables/` of an engine's package, and the migrations behind it, in order."""
-    later = (Migration(int(name[:4]), name, sql) for name, sql in scripts_in(folder / "migrations"))
+    """`tables/` of an engine's package, and the migrations behind it, in order. Raises ValueError where two
+    have one number."""
+    later = [Migration(int(name[:4]), name, sql) for name, sql in scripts_in(folder / "migrations")]
+    for one, next_one in pairwise(later):
+        if one.number == next_one.number:
+            raise ValueError(
+                f"two migrations have the number {one.number}: {one.name}.sql and {next_one.name}.sql"
+                f" in {folder / 'migrations'}; give one of them the next number"
+            )
     return Migration(FIRST, f"{FIRST:04}_schema", schema_of(folder)), *later
 
 

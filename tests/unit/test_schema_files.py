@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from pathlib import Path
+
+import pytest
 
 from stores.sql.migration import migrations_of
 from stores.sql.tables import TABLES
@@ -44,3 +47,11 @@ def test_both_engines_have_the_same_indexes() -> None:
     assert "runs_one_holder" in sqlite
     assert postgres - sqlite == INDEXES_ONLY_ON_POSTGRES
     assert sqlite - postgres == set()
+
+
+def test_two_migrations_with_one_number_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "migrations").mkdir()
+    for name in ("0021_one.sql", "0022_purpose.sql", "0022_queued_us.sql"):
+        (tmp_path / "migrations" / name).write_text("SELECT 1;\n")
+    with pytest.raises(ValueError, match=r"number 22: 0022_purpose\.sql and 0022_queued_us\.sql"):
+        migrations_of(tmp_path)

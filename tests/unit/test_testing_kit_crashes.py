@@ -40,7 +40,7 @@ async def test_advances_at_once_return_each_at_its_own_time() -> None:
                 woken.append(round((now() - began) / HOUR))
 
         async def advance(hours: int) -> None:
-            await clock.advance(hours * HOUR + 60)  # the system's time continues, too, from timer to timer
+            await clock.advance(hours * HOUR + 60)  # the system's clock moves as well
             returned[hours] = (now() - began) / HOUR
 
         task = asyncio.create_task(hourly())
@@ -67,7 +67,7 @@ async def test_advance_within_an_advance_counts_from_its_own_moment() -> None:
     assert returned == [pytest.approx(2, abs=0.01), pytest.approx(3, abs=0.01)]
 
 
-async def test_time_stands_while_a_caller_of_rest_goes_on() -> None:
+async def test_time_stands_while_a_caller_of_rest_is_ready() -> None:
     """What follows a `rest` is ready to run: the clock does not move before that is over."""
     with testing.Clock() as clock:
         moments: list[float] = []
