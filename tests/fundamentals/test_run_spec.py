@@ -13,12 +13,14 @@ from typing import Any, get_args
 import pytest
 
 from coordinator import RunContext, RunManager, RunRecord, Settings, assistant, open_coordinator
+from coordinator.cli.documents import run_in_full
 from coordinator.gateway.wire.documents import Run, RunField, run_created, run_document
 from coordinator.gateway.wire.runs import RunOptions
 from coordinator.runs.idempotency import body_hash
 from coordinator.runs.specs import spec_of
 from coordinator.schemas import RunStatus, User
 from coordinator.testing.conformance.stores.fields import EFFECTS, PARENT, column_is_kept
+from coordinator.webhooks.document import FIELDS
 from stores.base import RunStore
 from stores.crons import Firing
 from stores.memory import MemoryStore
@@ -119,6 +121,22 @@ NOT_SHOWN = {
     "adopt_thread",
     "temporary_ms",
 }
+NOT_IN_CLI = {"kind", "parent_run_id", "timeout_ms", "idle_timeout_ms", "user_document"}
+"""Columns that `runs show --json` leaves out."""
+NOT_IN_WEBHOOKS = {
+    "kind",
+    "user_id",
+    "on_disconnect",
+    "model_name",
+    "idempotency_key",
+    "parent_run_id",
+    "timeout_ms",
+    "idle_timeout_ms",
+    "retries",
+    "user_document",
+    "extra",
+}
+"""Columns that the body of a webhook leaves out."""
 SHOWN_OF_ROWS = ("run_id", "created_at", "error")
 """Columns that are not requested with a run, and that clients see as they are stored."""
 
@@ -172,6 +190,15 @@ def test_spec_is_immutable() -> None:
 def test_columns_of_a_spec_are_columns_of_its_row() -> None:
     assert {*COLUMN_NAMES} <= {each.name for each in fields(RunRow)}
     assert set(SHOWN_OF_ROWS) <= {each.name for each in fields(RunRow)} - {*COLUMN_NAMES}
+
+
+@each_column
+async def test_column_is_in_each_list_that_is_written_by_hand(name: str) -> None:
+    """Or is named as one that it leaves out."""
+    store = MemoryStore()
+    made = await admitted(store, await store.register(new_worker()))
+    assert (name in run_in_full(await row_of(store, made.run_id), None)) != (name in NOT_IN_CLI)
+    assert (name in FIELDS) != (name in NOT_IN_WEBHOOKS)
 
 
 # -- from the caller to the row
