@@ -7,7 +7,8 @@ runs list      {"runs": [run, …], "before": run id}              newest first,
 runs show      {"run": run + kwargs, result, interrupts, traceback, ended_by}
                                                                  traceback = the log that contains it;
                                                                  ended_by = itself, cancel, force (its task
-                                                                 did not stop), dead worker; null = not yet
+                                                                 did not stop), dead worker (other workers
+                                                                 freed its thread); null = not yet
 runs cancel    {"cancel": {run_id, thread_id, already, settled, redis} + receipt}
 runs cancel    {"cancel_many": {dry_run, matched, cancelled, ended, run_ids}}   with filters
 threads list   {"threads": [thread, …], "offset": number}        without values, holder, waiting and runs;

@@ -11,7 +11,7 @@ from coordinator.cli import screen
 from coordinator.cli.access import observing, run_or_fail
 from coordinator.cli.documents import receipt_document, run_document, transition_document
 from coordinator.cli.failures import DONE
-from coordinator.cli.how_ended import forced, unstopped
+from coordinator.cli.how_ended import EndedBy, adopted_after_cancel, ended_by, forced, unstopped
 from coordinator.cli.text import short, span
 from coordinator.cli.tracebacks import traceback_location
 from coordinator.resources.runs import Explanation
@@ -58,9 +58,12 @@ async def explain(settings: Settings, run_id: str, *, as_json: bool) -> int:
     steps = explanation.transitions
     day = f"{datetime.fromtimestamp(steps[0].at / 1e6).astimezone():%Y-%m-%d, UTC%z}" if steps else ""
     screen.show_lines([_headline(explanation), day])
-    lines = [_cells(step, steps[index - 1] if index else None) for index, step in enumerate(steps)]
+    dead = ended_by(explanation.run, steps) is EndedBy.dead_worker and not adopted_after_cancel(steps)
+    lines = [_cells(step, steps[index - 1] if index else None, dead=dead) for index, step in enumerate(steps)]
     screen.show_table(_COLUMNS, lines, none="its history was pruned", spare=("FENCE", "EPOCH", "AFTER"))
     still = unstopped(explanation.run, time.time_ns() // 1000) or forced(explanation.run, steps)
+    if explanation.run.rollback_state is not None:
+        screen.show_lines([f"rollback: {explanation.run.rollback_state}"])
     screen.show_lines([*([] if still is None else [still]), *_behind(explanation.pending_changes)])
     if explanation.run.error is not None:
         screen.show_lines(["", f"error: {short(explanation.run.error, 2000)}"])
@@ -110,13 +113,17 @@ def _headline(explanation: Explanation) -> str:
     return f"{text}; the thread is now held by run {holder!r}" if holder is not None else text
 
 
-def _cells(step: Transition, previous: Transition | None) -> list[object]:
+def _cells(step: Transition, previous: Transition | None, *, dead: bool) -> list[object]:
+    """`dead`: other workers have freed the thread, because the run's worker was declared dead."""
     status = step.to_status.value
     if step.from_status is not None and step.from_status is not step.to_status:
         status = f"{step.from_status.value} → {status}"
     if step.what == "adopted" and previous is not None:
         by, why = _adoption(step, previous)
         return [*_beginning(step, previous, status), by, why, step.epoch, step.fence or None]
+    if step.what == "settled" and dead:
+        why = f"worker epoch {step.epoch} is dead or has lost its lease"
+        return [*_beginning(step, previous, status), "other workers", why, step.epoch, step.fence or None]
     has_cause = step.what in ("decided", "finished", "admitted", "queued", "delayed", "recorded")
     return [
         *_beginning(step, previous, status),

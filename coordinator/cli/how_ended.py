@@ -17,6 +17,7 @@ class EndedBy(StrEnum):
     force = "force"
     """Its task did not stop within `force_after` of the cancel and may still execute."""
     dead_worker = "dead worker"
+    """Other workers freed its thread. It may have been cancelled before: see `cancel_cause`."""
 
 
 def ended_by(row: RunRow, history: Iterable[Transition]) -> EndedBy | None:
@@ -25,19 +26,35 @@ def ended_by(row: RunRow, history: Iterable[Transition]) -> EndedBy | None:
         return None
     if row.cancel_cause is Cause.orphaned and row.cancel_action is None:
         return EndedBy.dead_worker
-    # An owner takes a newer fence for a run that it holds only to free the thread by force, or to try a
-    # failed rollback again.
+    history = list(history)
     fenced = any(step.what == "fenced" for step in history)
-    if fenced and row.cancel_action is not CancelAction.rollback:
+    # An owner takes a newer fence for a run that it holds only to free the thread by force, or to try a
+    # failed rollback again, when its task has stopped.
+    forced = fenced and (row.cancel_action is not CancelAction.rollback or row.stopped_at is None)
+    # Each owner that settles a run that has started writes when its task stopped, except by force.
+    declared_dead = row.cancel_action is not None and row.started_at is not None and row.stopped_at is None
+    if adopted_after_cancel(history) or (declared_dead and not forced):
+        return EndedBy.dead_worker
+    if forced:
         return EndedBy.force
     return EndedBy.itself if row.cancel_action is None else EndedBy.cancel
+
+
+def adopted_after_cancel(history: Iterable[Transition]) -> bool:
+    """Another worker has taken the run over to finish its rollback."""
+    decided = False
+    for step in history:
+        decided = decided or step.what == "decided"
+        if decided and step.what == "adopted":
+            return True
+    return False
 
 
 _SENTENCES = {
     EndedBy.itself: "itself",
     EndedBy.cancel: "a cancel",
     EndedBy.force: "force: its task did not stop and may still execute; its writes are refused",
-    EndedBy.dead_worker: "other workers: its worker died or lost its lease",
+    EndedBy.dead_worker: "other workers{after}: its worker died or lost its lease",
 }
 
 
@@ -60,5 +77,6 @@ def forced(row: RunRow, history: Iterable[Transition]) -> str | None:
     )
 
 
-def sentence(end: EndedBy | None) -> str | None:
-    return None if end is None else _SENTENCES[end]
+def sentence(end: EndedBy | None, row: RunRow) -> str | None:
+    after = "" if row.cancel_action is None else ", after a cancel"
+    return None if end is None else _SENTENCES[end].format(after=after)

@@ -157,7 +157,7 @@ async def show_run(settings: Settings, run_id: str, *, as_json: bool) -> int:
         [
             *_pairs(row, position),
             ("waits for", waits),
-            ("ended by", sentence(end)),
+            ("ended by", sentence(end, row)),
             ("traceback", traceback),
         ]
     )

@@ -13,7 +13,7 @@ from coordinator import RunManager
 from tests.support.agents import Agent, running
 from tests.support.builders import stored
 from tests.support.children import Child
-from tests.support.command_line import DONE, FAILED, cli
+from tests.support.command_line import DONE, FAILED, Answer, cli
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
@@ -116,6 +116,60 @@ async def test_explain_names_the_worker_on_which_a_forced_run_may_still_execute(
         assert f"its task did not stop and may still execute on worker epoch {manager.worker.epoch}" in text
         agent.may_stop.set()
         await agent.stopped.wait()
+
+
+@pytest.mark.parametrize("action", ["interrupt", "rollback"])
+async def test_cancelled_run_whose_worker_is_declared_dead_names_that(tmp_path: Path, action: Any) -> None:
+    env = {"COORDINATOR_STORE": f"sqlite:///{tmp_path / 'runs.db'}", "COLUMNS": "200"}
+    async with team_of(1, tmp_path, force_after=60) as (manager,):
+        agent = Agent(stubborn=True)
+        run, _ = await running(manager, "t", agent)
+        epoch = manager.worker.epoch
+        await manager.cancel(run.run_id, action=action)
+        await agent.cancelled.wait()
+        async with team_of(1, tmp_path) as (peer,):
+            await manager.store.declare_dead(epoch, by=peer.worker.epoch, actor="alice")
+            await peer.reconcile_orphaned_inflight_runs(error="the worker is dead")
+            await wait_until(lambda: settled(peer, run.run_id), description="it is settled")
+        assert (await shown(run.run_id, env))["ended_by"] == "dead worker"
+        [line] = lines_of(await cli("runs", "show", run.run_id, env=env), "ended by")
+        assert line.endswith("other workers, after a cancel: its worker died or lost its lease")
+        history = await cli("explain", run.run_id, env=env)
+        agent.may_stop.set()
+        await agent.stopped.wait()
+    dead = f"worker epoch {epoch} is dead"
+    if action == "interrupt":
+        [line] = lines_of(history, "thread free")
+        assert dead in line
+        assert lines_of(history, "rollback:") == []
+    else:
+        [line] = lines_of(history, "adopted")
+        assert dead in line
+        assert lines_of(history, "rollback:") == ["rollback: done"]
+
+
+async def test_explain_names_the_state_of_a_rollback(tmp_path: Path) -> None:
+    env = {"COORDINATOR_STORE": f"sqlite:///{tmp_path / 'runs.db'}"}
+    async with team_of(1, tmp_path) as (manager,):
+        run, _ = await running(manager, "t", Agent())
+        await manager.cancel(run.run_id, action="rollback", wait=10)
+        assert lines_of(await cli("explain", run.run_id, env=env), "rollback:") == ["rollback: done"]
+        assert (await shown(run.run_id, env))["ended_by"] == "cancel"
+
+
+async def test_rollback_that_had_to_be_forced_was_ended_by_force(tmp_path: Path) -> None:
+    env = {"COORDINATOR_STORE": f"sqlite:///{tmp_path / 'runs.db'}"}
+    async with team_of(1, tmp_path, force_after=0.2) as (manager,):
+        agent = Agent(stubborn=True)
+        run, _ = await running(manager, "t", agent)
+        await manager.cancel(run.run_id, action="rollback", wait=10)
+        assert (await shown(run.run_id, env))["ended_by"] == "force"
+        agent.may_stop.set()
+        await agent.stopped.wait()
+
+
+def lines_of(answer: Answer, word: str) -> list[str]:
+    return [line for line in map(str.rstrip, answer.out.splitlines()) if word in line]
 
 
 async def orphaned(manager: RunManager) -> None:
