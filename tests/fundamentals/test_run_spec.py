@@ -33,6 +33,7 @@ from stores.webhooks import WebhookStore
 from tests.support.asgi import serving
 from tests.support.builders import (
     StoreClock,
+    admitted,
     holding,
     new_run,
     new_worker,

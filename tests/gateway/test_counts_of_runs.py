@@ -1,4 +1,4 @@
-"""`runs_admitted_total` and `runs_settled_total`: over all workers, each run counts once in both, whichever worker
+"""`runs_admitted_total` and `runs_settled_total`: over all workers, each run counts once in both, whichever
 worker continues or ends it."""
 
 from __future__ import annotations
