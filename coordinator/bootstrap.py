@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +132,22 @@ class _Transport(NamedTuple):
                 if link.away:
                     return link.trouble or "it does not answer"
         return None if self.examine is None else await self.examine()
+
+    async def present(self, epochs: Collection[int]) -> set[int] | None:
+        """Those of the workers that are present in this Redis, with this namespace. None if no Redis is
+        configured, or it did not answer for each of them."""
+        if not self.links:
+            return None
+        from coordinator.redis.scripts import read
+
+        link, present = self.links[0], set[int]()
+        for epoch in epochs:
+            value = await link.call(read(link.keys.worker(epoch).lease))
+            if value is None:
+                return None
+            if value != b"":
+                present.add(epoch)
+        return present
 
 
 def _credentials(settings: Settings) -> Credentials | None:
@@ -285,6 +301,11 @@ class Observer:
     async def redis_trouble(self) -> str | None:
         """Why workers cannot use Redis; None if they can, or none is configured. Takes seconds."""
         return await self.transport.trouble()
+
+    async def present_in_redis(self, epochs: Collection[int]) -> set[int] | None:
+        """Those of the workers that use this Redis with this namespace, as far as it knows within their
+        `lease_ttl`. None if no Redis is configured or it does not answer."""
+        return await self.transport.present(epochs)
 
 
 @asynccontextmanager

@@ -303,8 +303,10 @@ class RunManager(RecordMethods):
         return bool(answer)
 
     async def disconnected(self, run_id: str, *, user_id: str | None = None) -> bool:
-        """Report that the run's last watcher has disconnected; from any worker, idempotent. Cancels a run
-        that was admitted with `on_disconnect="cancel"`, with cause `disconnect`. Returns whether it did."""
+        """Report that the run's client has disconnected; from any worker, idempotent. Which client counts is
+        up to the caller: over HTTP the one whose request has created the run, also while others follow it.
+        Cancels a run that was admitted with `on_disconnect="cancel"`, with cause `disconnect`. Returns
+        whether it did."""
         self._home.check()
         return await self._cancellations.disconnected(
             check.check_id("run_id", run_id), check.check_optional_id("user_id", user_id)

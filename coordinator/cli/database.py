@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from coordinator.bootstrap import open_observer, store_from_url
 from coordinator.cli import screen
 from coordinator.cli.access import check_visible
 from coordinator.cli.documents import Document
 from coordinator.cli.failures import DONE, FAILED, UNREACHABLE, note, warn
 from coordinator.cli.text import counted, size
-from coordinator.cli.workers import draining_warning
+from coordinator.cli.workers import draining_warning, has_exited
 from coordinator.errors import InvalidArgument, StoreUnavailable
 from coordinator.settings import Settings
 from stores.inspection import GrantingStore, InspectableStore, Inspection, MigratableStore
@@ -26,20 +28,20 @@ def _inspectable(settings: Settings) -> InspectableStore:
 
 
 async def check(settings: Settings, *, as_json: bool) -> int:
-    """Returns FAILED if the store is damaged or its schema is old, UNREACHABLE if workers cannot use the
-    configured Redis."""
+    """Returns FAILED if the store is damaged or its schema is old, UNREACHABLE if the configured Redis cannot
+    be used."""
     inspection = await _inspectable(settings).inspect()
-    problems, warnings = problems_of(inspection), warnings_of(inspection)
-    redis = await _redis(settings) if settings.redis and inspection.version >= inspection.newest else None
-    if redis:
+    seen = await _beyond(settings, inspection)
+    problems, warnings = problems_of(inspection), [*warnings_of(inspection, seen.exited), *seen.warnings]
+    if seen.redis:
         problems.append(
-            f"workers cannot use Redis fully: {redis}. They continue without it: no data is lost, hints may"
-            " arrive later"
+            f"workers with this URL cannot use Redis fully: {seen.redis}. They continue without it: no data"
+            " is lost, hints may arrive later"
         )
     if as_json:
-        screen.show_document({"check": _document(settings, inspection, problems, warnings, redis)})
+        screen.show_document({"check": _document(settings, inspection, problems, warnings, seen)})
     else:
-        _show(settings, inspection, redis)
+        _show(settings, inspection, seen)
         for problem in problems:
             screen.show_lines([f"problem: {problem}"])
         if not problems:
@@ -48,7 +50,7 @@ async def check(settings: Settings, *, as_json: bool) -> int:
             warn(warning)
     if problems_of(inspection):
         return FAILED
-    return UNREACHABLE if redis else DONE
+    return UNREACHABLE if seen.redis else DONE
 
 
 def problems_of(inspection: Inspection) -> list[str]:
@@ -63,8 +65,8 @@ def problems_of(inspection: Inspection) -> list[str]:
     return problems
 
 
-def warnings_of(inspection: Inspection) -> list[str]:
-    """Conditions that are not faults yet."""
+def warnings_of(inspection: Inspection, exited: int = 0) -> list[str]:
+    """Conditions that are not faults yet. `exited`: of the workers that are not declared dead."""
     warnings = list(inspection.advice)
     if inspection.version > inspection.newest:
         warnings.append(
@@ -83,7 +85,12 @@ def warnings_of(inspection: Inspection) -> list[str]:
         warnings.append(f"workers of several versions are alive: {of_each}")
     if inspection.workers_draining:
         warnings.append(draining_warning(inspection.workers_draining, inspection.workers_alive))
-    if inspection.workers_expired:
+    if exited:
+        warnings.append(
+            f"{counted(exited, 'worker')} exited and {'is' if exited == 1 else 'are'} not declared dead yet:"
+            " see `coordinator workers list`, `coordinator reconcile`"
+        )
+    elif inspection.workers_expired:
         warnings.append(
             f"the lease of {counted(inspection.workers_expired, 'worker')} has expired:"
             " see `coordinator workers list`, `coordinator reconcile`"
@@ -91,15 +98,57 @@ def warnings_of(inspection: Inspection) -> list[str]:
     return warnings
 
 
-async def _redis(settings: Settings) -> str | None:
-    """Returns the first problem, or "" if workers can use Redis."""
+class _Seen(NamedTuple):
+    """What the store's inspection does not show."""
+
+    exited: int = 0
+    """Workers that are not declared dead, although their processes have ended, as in `workers list`."""
+    live: int = 0
+    redis: str | None = None
+    """The first problem of the configured Redis, tried by this process; "" = none, None = not tried."""
+    present: int | None = None
+    """How many of the live workers use this Redis with this namespace; None = unknown."""
+    namespace: str = ""
+
+    @property
+    def warnings(self) -> list[str]:
+        if self.present is None or self.present == self.live:
+            return []
+        return [
+            (
+                f"{self.live - self.present} of {counted(self.live, 'live worker')} without an entry in this"
+                f" Redis: they use none, another one, or another namespace than {self.namespace!r}, or it is"
+                " away"
+            )
+        ]
+
+    @property
+    def redis_text(self) -> str | None:
+        if self.redis is None or self.redis:
+            return self.redis
+        if not self.live or self.present is None:
+            return "usable from here; no live worker to compare with"
+        return f"usable from here; used by {self.present} of {counted(self.live, 'live worker')}"
+
+
+async def _beyond(settings: Settings, inspection: Inspection) -> _Seen:
+    if problems_of(inspection) and not (settings.redis and inspection.version >= inspection.newest):
+        return _Seen()
     async with open_observer(settings) as observer:
-        return await observer.redis_trouble() or ""
+        rows = await observer.store.workers(counted=False)
+        exited = {row.epoch for row in rows if has_exited(row, proven=observer.store.proven_dead(row))}
+        live = [row.epoch for row in rows if row.epoch not in exited and not row.expired]
+        trouble, present = None, None
+        if settings.redis and not (trouble := await observer.redis_trouble() or ""):
+            present = await observer.present_in_redis(live)
+    in_redis = None if present is None else len(present)
+    return _Seen(len(exited), len(live), trouble, in_redis, settings.namespace)
 
 
 def _document(
-    settings: Settings, inspection: Inspection, problems: list[str], warnings: list[str], redis: str | None
+    settings: Settings, inspection: Inspection, problems: list[str], warnings: list[str], seen: _Seen
 ) -> Document:
+    redis = seen.redis
     return {
         "store": settings.shown_store,
         "ok": not problems,
@@ -113,7 +162,8 @@ def _document(
         "in_flight": inspection.in_flight,
         "waiting": inspection.waiting,
         "threads": inspection.threads,
-        "workers_alive": inspection.workers_alive,
+        "workers_alive": inspection.workers_alive - seen.exited,
+        "workers_exited": seen.exited,
         "workers_expired": inspection.workers_expired,
         "workers_draining": inspection.workers_draining,
         "versions": inspection.versions,
@@ -123,12 +173,14 @@ def _document(
         "disk_free": inspection.disk_free,
         "redis": redis and "unreachable" if redis != "" else "ok",
         "redis_error": redis or None,
+        "redis_workers": seen.present,
     }
 
 
-def _show(settings: Settings, inspection: Inspection, redis: str | None) -> None:
+def _show(settings: Settings, inspection: Inspection, seen: _Seen) -> None:
     by_status = ", ".join(f"{count} {status}" for status, count in inspection.runs.items())
-    notes = [f"{inspection.workers_expired} with an expired lease"] if inspection.workers_expired else []
+    notes = [f"{seen.exited} exited, not declared dead yet"] if seen.exited else []
+    notes += [f"{inspection.workers_expired} with an expired lease"] if inspection.workers_expired else []
     notes += [f"{inspection.workers_draining} draining"] if inspection.workers_draining else []
     of_them = f" ({', '.join(notes)})" if notes else ""
     screen.show_pairs(
@@ -139,12 +191,12 @@ def _show(settings: Settings, inspection: Inspection, redis: str | None) -> None
             ("runs", f"{sum(inspection.runs.values())}" + (f": {by_status}" if by_status else "")),
             ("in flight", f"{inspection.in_flight}, of which {inspection.waiting} are queued"),
             ("threads", inspection.threads),
-            ("workers alive", f"{inspection.workers_alive}{of_them}"),
+            ("workers alive", f"{inspection.workers_alive - seen.exited}{of_them}"),
             ("transitions", inspection.transitions),
             ("size", size(inspection.size)),
             ("write-ahead log", size(inspection.wal_size)),
             ("disk free", size(inspection.disk_free)),
-            ("redis", redis if redis is None else redis or "workers can use it"),
+            ("redis", seen.redis_text),
         ]
     )
 

@@ -7,7 +7,7 @@ from coordinator.redis.keys import to_bytes, to_text
 from coordinator.redis.link import RedisLink
 from coordinator.redis.messages import encode_settled
 from coordinator.redis.resp import Reply
-from coordinator.redis.scripts import bind, read_slot, release, slot_holder
+from coordinator.redis.scripts import bind, read, release, slot_holder
 
 SLOT_TTL_MS = 15 * 60 * 1000
 """A slot that expires too early, or exists too long, costs one read of the store at the next admission."""
@@ -26,7 +26,7 @@ class RedisSlotLock:
     async def admit(self, thread_id: str, run_id: str) -> SlotAnswer:
         if self._link.away:
             return _UNKNOWN
-        reply = await self._link.call(read_slot(self._link.keys.thread(thread_id).slot))
+        reply = await self._link.call(read(self._link.keys.thread(thread_id).slot))
         return _to_answer(reply, to_bytes(run_id))
 
     def bind(self, thread_id: str, run_id: str, *, fence: int) -> None:

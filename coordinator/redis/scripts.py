@@ -252,9 +252,9 @@ def slot_holder(value: bytes) -> bytes | None:
     return run if space and fence.isdigit() else None
 
 
-def read_slot(slot: bytes) -> Command:
-    """Returns the content of the slot; `b""` if it does not exist."""
-    return Command(None, pack(b"GET", slot), "get")
+def read(key: bytes) -> Command:
+    """Returns the content of a string, as that of a slot; `b""` if it does not exist."""
+    return Command(None, pack(b"GET", key), "get")
 
 
 def bind(slot: bytes, *, run: bytes, fence: int, ttl_ms: int) -> Command:

@@ -206,7 +206,7 @@ class Cancellations:
                 raise NotSettled(run_id, wait)
 
     async def disconnected(self, run_id: str, user_id: str | None) -> bool:
-        """Cancels the run if it was admitted with `on_disconnect="cancel"`, because its last watcher has
+        """Cancels the run if it was admitted with `on_disconnect="cancel"`, because its client has
         disconnected. Returns whether it did, as `cancel`."""
         entry = self._registry.entry(run_id)
         run = entry.record if entry is not None else await self._store.row(run_id)
@@ -216,7 +216,7 @@ class Cancellations:
             run_id,
             action=CancelAction.interrupt,
             cause=Cause.disconnect,
-            reason="its last watcher has disconnected",
+            reason="its client has disconnected",
             actor=None,
             user_id=user_id,
             wait=None,

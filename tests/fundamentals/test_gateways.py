@@ -72,7 +72,7 @@ async def test_answer_of_a_cancel_that_changes_nothing_is_false(team: list[RunMa
 
 WHY: dict[str, tuple[str, str | None, str | None]] = {
     "user": ("user", "enough", "ann"),
-    "disconnect": ("disconnect", "its last watcher has disconnected", None),
+    "disconnect": ("disconnect", "its client has disconnected", None),
     "timeout": ("timeout", "it ran for longer than its time limit", None),
     "shutdown": ("shutdown", "the worker shut down", None),
 }

@@ -1,5 +1,5 @@
-"""`runs_admitted_total` and `runs_settled_total`: over all workers, each run counts once in both, whichever
-worker continues or ends it."""
+"""`runs_admitted_total` and `runs_settled_total`: over all workers, each run counts once in both,
+whichever worker continues or ends it."""
 
 from __future__ import annotations
 

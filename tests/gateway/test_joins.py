@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from typing import Any
 from uuid import uuid4
 
@@ -45,6 +46,19 @@ async def test_many_clients_join_one_run(pair: Pair, thread: str) -> None:
     await until_status(remote.sdk, thread, run, "running")
     GATES[thread].set()
     assert await asyncio.gather(*waiting) == [{"log": ["run:through"]}] * 20
+
+
+async def test_client_that_created_the_run_decides_although_others_follow_it(pair: Pair, thread: str) -> None:
+    local, remote = pair
+    run_input = {"assistant_id": "gated", "input": {"gate": thread}, "on_disconnect": "cancel"}
+    async with AsyncExitStack() as joined:
+        async with local.raw.stream("POST", f"/threads/{thread}/runs/stream", json=run_input) as response:
+            path = response.headers["content-location"]
+            run = path.rsplit("/", 1)[1]
+            await until_status(remote.sdk, thread, run, "running")
+            await joined.enter_async_context(remote.raw.stream("GET", f"{path}/stream"))
+        await until_status(remote.sdk, thread, run, "interrupted")
+    assert (await remote.raw.get(path)).json()["cancel_reason"] == "its client has disconnected"
 
 
 async def test_headers_are_sent_at_once_and_white_space_until_the_end(pair: Pair, thread: str) -> None:
