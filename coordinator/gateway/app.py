@@ -26,6 +26,7 @@ from coordinator.gateway.identification import Identification
 from coordinator.gateway.keys import Keys
 from coordinator.gateway.long_lived_responses import Watchers
 from coordinator.gateway.metrics import Metrics
+from coordinator.gateway.middleware.bodies import PlainBodies
 from coordinator.gateway.middleware.envelope import Envelope
 from coordinator.gateway.middleware.guard import guard
 from coordinator.gateway.middleware.proxies import Forwarded, Proxies
@@ -223,7 +224,8 @@ def _add_routes(
     if "meta" in extension.disabled:
         app.router.routes[:] = [route for route in app.routes if getattr(route, "path", None) not in _META]
     # Inside all middleware and the handlers of exceptions, which are FastAPI's.
-    app.router.middleware_stack = DirectRoutes(app.router.middleware_stack, frequent.of(app.routes))
+    direct = DirectRoutes(app.router.middleware_stack, frequent.of(app.routes))
+    app.router.middleware_stack = PlainBodies(direct)  # the user's own app may decode them
     if custom is not None:
         app.router.middleware_stack = CustomRoutes(app.router.middleware_stack, custom)
     return Public((*documents, *probes.router.routes), custom)

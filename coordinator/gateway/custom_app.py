@@ -18,7 +18,8 @@ _META = ("/docs", "/metrics", "/openapi.json")
 """Paths that the app cannot replace, the second ones unless they are disabled."""
 _ROUTED = ("route", "endpoint", "path_params")
 """What the router enters into the scope. Metrics read it."""
-_OUTSIDE = "coordinator.outside"
+OUTSIDE = "coordinator.outside"
+"""Key of the scope of a request outside the prefix: its path."""
 """In the scope of a request for a path that is not below the prefix."""
 
 
@@ -42,7 +43,7 @@ class CustomApp:
 
     def serves(self, scope: Scope) -> bool:
         """Returns whether a route of the app matches the request."""
-        if scope["type"] not in ("http", "websocket") or _OUTSIDE in scope:
+        if scope["type"] not in ("http", "websocket") or OUTSIDE in scope:
             return False
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         if any(path == ours or path.startswith(f"{ours}/") for ours in self._ours):
@@ -119,7 +120,7 @@ class Prefixed:
             if path.startswith(f"{self._prefix}/"):
                 scope["root_path"] = f"{root}{self._prefix}"
             elif path not in ("/ok", "/metrics", "/coordinator/health/live", "/coordinator/health/ready"):
-                scope[_OUTSIDE] = True
+                scope[OUTSIDE] = path
                 scope["path"] = f"{root}/"  # which no route of the API has
                 scope.pop("raw_path", None)
         await self._app(scope, receive, send)

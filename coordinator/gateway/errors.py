@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from coordinator import errors
 from coordinator.gateway.unserved import refusal_of
@@ -105,8 +106,15 @@ async def _http_error(request: Request, error: Exception) -> Response:
         error.status_code == 404 and request.scope.get("endpoint") is None
     ):  # no route matched
         status, text = refusal_of(request.scope, path_exists=path_exists)
-        return error_response(status, text, error.headers if status == 405 else None)
+        return error_response(status, text, _allowing(request) if status == 405 else None)
     return error_response(error.status_code, error.detail, error.headers)
+
+
+def _allowing(request: Request) -> dict[str, str]:
+    """Names the methods of all routes with this path. Starlette names those of the first one."""
+    routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    methods = {method for route in routes for method in getattr(route, "methods", None) or ()}
+    return {"Allow": ", ".join(sorted(methods))}
 
 
 async def _invalid_request(request: Request, error: Exception) -> Response:

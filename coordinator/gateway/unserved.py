@@ -6,6 +6,8 @@ from __future__ import annotations
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
+from coordinator.gateway.custom_app import OUTSIDE
+
 UNSERVED = (
     ("MCP", "POST", "/mcp"),
     ("A2A", "POST", "/a2a/{assistant_id}"),
@@ -23,7 +25,7 @@ _ROUTES = [(name, Route(path, _unreachable, methods=[method])) for name, method,
 def refusal_of(scope: Scope, *, path_exists: bool) -> tuple[int, str]:
     """Returns status and detail for a request that no route matches. `path_exists`: the path is served for
     other methods."""
-    method, path = scope["method"], scope["path"]
+    method, path = scope["method"], scope.get(OUTSIDE, scope["path"])
     for name, route in _ROUTES:
         if route.matches(scope)[0] is Match.FULL:
             return 404, f"{name} ({method} {route.path}) of LangGraph's API is not served here"

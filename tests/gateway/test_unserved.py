@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from collections.abc import AsyncGenerator
 from uuid import uuid4
@@ -58,7 +59,22 @@ async def test_wrong_path_is_distinguished_from_an_unserved_route(
     )
     other = await http.put("/threads/search")
     assert other.status_code == 405
-    assert "POST" in other.headers["allow"] or "GET" in other.headers["allow"]
+    assert other.headers["allow"] == "DELETE, GET, PATCH, POST", "those of /threads/{thread_id}, too"
+    assert (await http.put("/threads/t/runs")).headers["allow"] == "GET, POST"
     assert other.json()["detail"].startswith("PUT is not served on '/threads/search'")
     forged = await http.get("/x%0a%1b[31m")
     assert "\n" not in forged.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["/runs/wait", "/threads", "/threads/search", "/store/items/search"])
+async def test_compressed_bodies_are_refused_by_name(
+    served: tuple[Gateway, httpx.AsyncClient], path: str
+) -> None:
+    _, http = served
+    body, headers = gzip.compress(b"{}"), {"content-type": "application/json", "content-encoding": "gzip"}
+    refused = await http.post(path, content=body, headers=headers)
+    assert refused.status_code == 415
+    assert refused.json()["detail"] == "Content-Encoding 'gzip' is not supported: send the body without it"
+    assert refused.headers["accept-encoding"] == "identity"
+    plain = await http.post("/threads", content=b"{}", headers=headers | {"content-encoding": "identity"})
+    assert plain.status_code == 200

@@ -81,6 +81,22 @@ class Bodies:
         return self._within
 
 
+class PlainBodies:
+    """Refuses compressed bodies: the routes behind it decode none."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            for coding in head_of(scope).get(b"content-encoding", ()):
+                if coding.strip().lower() not in ("", "identity"):
+                    text = f"Content-Encoding {coding!r:.50} is not supported: send the body without it"
+                    await error_response(415, text, {"Accept-Encoding": "identity"})(scope, receive, send)
+                    return
+        await self._app(scope, receive, send)
+
+
 class _Rest(Generator[object, object, Message]):
     """An awaitable that continues with `steps`, whose first step has yielded `first`."""
 

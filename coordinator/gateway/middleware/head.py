@@ -10,7 +10,9 @@ Head = Mapping[bytes, Sequence[str]]
 """All values of each checked header, by its name in lower case; a header that is absent has no entry. Guards
 must handle several values: proxies and servers may choose different ones."""
 
-_CHECKED = frozenset({b"host", b"origin", b"sec-fetch-site", b"sec-fetch-dest", b"content-length"})
+_CHECKED = frozenset(
+    {b"host", b"origin", b"sec-fetch-site", b"sec-fetch-dest", b"content-length", b"content-encoding"}
+)
 
 
 def pick_head(scope: Scope) -> Head:

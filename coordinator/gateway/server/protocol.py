@@ -17,6 +17,7 @@ from httptools import HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from coordinator.gateway.server.connections import Connections, connections_of
+from coordinator.gateway.server.delimiting import end_with_connection
 from coordinator.gateway.server.phases import Limits, Phase
 from coordinator.gateway.server.transport import GuardedTransport, in_kernel
 
@@ -216,6 +217,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._headed = True
         self._guarded.expect_head()
+        if self.scope["http_version"] == "1.0":
+            end_with_connection(self.cycle)
 
     def _check_head(self) -> None:
         parser = cast("HttpRequestParser", self.parser)

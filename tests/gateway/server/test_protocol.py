@@ -375,6 +375,17 @@ async def test_expect_100_continue_is_answered(port: int) -> None:
     assert b" 100 " not in await answer(port, old + b"abc")
 
 
+@pytest.mark.parametrize("head", [b"GET / HTTP/1.0", b"GET / HTTP/1.0\r\nConnection: keep-alive"])
+async def test_response_of_unknown_length_ends_with_a_connection_of_http_1_0(head: bytes, port: int) -> None:
+    got = await answer(port, head + b"\r\n\r\n")
+    headers, body = got.lower().split(b"\r\n\r\n", 1)
+    assert b"transfer-encoding" not in headers
+    assert headers.count(b"connection: close") == 1
+    assert body == b"0 of /."
+    newer = await answer(port, request(b"/", CLOSE))
+    assert b"transfer-encoding: chunked" in newer.lower()
+
+
 # -- clients that do not read
 
 
