@@ -19,8 +19,7 @@ _META = ("/docs", "/metrics", "/openapi.json")
 _ROUTED = ("route", "endpoint", "path_params")
 """What the router enters into the scope. Metrics read it."""
 OUTSIDE = "coordinator.outside"
-"""Key of the scope of a request outside the prefix: its path."""
-"""In the scope of a request for a path that is not below the prefix."""
+"""Key of the scope of a request for a path that is not below the prefix; the value is that path."""
 
 
 class CustomApp:
