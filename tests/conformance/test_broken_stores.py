@@ -76,7 +76,7 @@ def without_part_of_outcome(name: str) -> type[MemoryStore]:
         async def finish(
             self, own: Ownership, outcome: Outcome, *, hold: bool = False, following: NextStart | None = None
         ) -> Finish:
-            kept = outcome._replace(**{name: Outcome._field_defaults[name]})
+            kept = outcome._replace(**{name: getattr(Outcome(outcome.status), name)})
             return await super().finish(own, kept, hold=hold, following=following)
 
     return Drops

@@ -101,7 +101,7 @@ def test_every_line_of_the_track_record_names_a_planted_bug_or_a_test() -> None:
     assert len(lines) == sum(line.startswith("| ") for line in text.splitlines()) - 1, "but for the head"
     for line in lines:
         bugs = re.findall(r"BUG=([a-z-]+)", line)
-        tests = re.findall(r"`(tests/[\w/]+\.py::\w+)`", line)
+        tests = re.findall(r"`((?:tests|coordinator/testing/conformance)/[\w/]+\.py::\w+)`", line)
         assert bugs or tests, line
         assert all(name in BUGS for name in bugs), line
         assert all(map(_exists, tests)), line
