@@ -53,7 +53,7 @@ _SLOW = 1.0
 class StoreEventLog:
     """`ttl`: seconds after the last event. Followers on the owner read its memory, all others read the store.
     If the owner dies, the events of the last `LAZY` seconds may be lost: a follower that resumes after one of
-    them receives a gap."""
+    them waits for the log, and then receives a gap."""
 
     def __init__(self, store: EventStore, notifier: Notifier, ttl: float, *, pace: float = PACE) -> None:
         self._store, self._notifier, self._ttl, self._pace = store, notifier, ttl, pace

@@ -42,6 +42,13 @@ class Cursor:
                 items.append(entry)
         return items
 
+    def is_ahead_of(self, page: Page) -> bool:
+        """Returns whether the log ends before the position."""
+        position = self.position
+        if page.events or page.top is None or position is None or position == TAIL:
+            return False
+        return page.top < position
+
     def gap(self, before: EventId | None) -> Gap:
         self.complete = False
         return Gap(self.last_id, None if before is None else str(before))
@@ -58,7 +65,7 @@ class Cursor:
         position = self.position
         if position == TAIL:
             self.position, self._any_entry_follows = top, top is None
-        elif position is not None and top is not None and top < position:
+        elif self.is_ahead_of(Page((), top)):
             # The position was never issued, or the log has lost its newest entries in a failover.
             items: list[Event | Gap] = [self.gap(None)]
             self.position = top

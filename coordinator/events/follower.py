@@ -31,6 +31,10 @@ _FIRST_GRACE = 0.2
 _OUTAGE = 2.0
 """Seconds for which a follower waits for an unreadable log: as long as the link takes to reconnect."""
 
+_LAG = 2.0
+"""Seconds for which a follower on another worker waits for a log that ends before its position. The client
+may have read further from the owner's memory, which is written to the log later."""
+
 _POLL = 0.05
 _SETTLED_LONG_AGO = 5.0
 
@@ -154,6 +158,7 @@ class Follower:
         self._settled: Settled | None = None
         self._waiting_since: float | None = None
         self._readable_since: float | None = None
+        self._ahead_since: float | None = None
         # Whether the log is read before the next wait. Not needed if the previous page reached its end: later
         # events wake this follower, which saves one read of the log for each event and follower.
         self._log_is_due = True
@@ -311,6 +316,8 @@ class Follower:
 
     def _deliver(self, page: Page) -> bool:
         """Appends the items of a page. Returns whether the cursor has moved."""
+        if self._is_early(page):
+            return False
         before = self._cursor.position
         for item in self._cursor.advance(page):
             if isinstance(item, Gap) or self._is_wanted(item.mode):
@@ -318,6 +325,16 @@ class Follower:
         if self._ends_with_log and self._cursor.closed:
             self._over = True
         return self._cursor.position != before
+
+    def _is_early(self, page: Page) -> bool:
+        """Returns whether the log may still reach the cursor, which it has not reached."""
+        run = self._run
+        if not self._cursor.is_ahead_of(page) or self._settled is not None or run is None or run.is_local():
+            self._ahead_since = None
+            return False
+        now = time.monotonic()
+        self._ahead_since = self._ahead_since or now
+        return now - self._ahead_since < _LAG
 
     def _is_wanted(self, mode: str) -> bool:
         if self._modes is None or mode == OMITTED:
