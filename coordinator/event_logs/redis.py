@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from coordinator.event_log import TAIL, Appended, Entry, EventId, Page
+from coordinator.event_log import TAIL, Appended, Entry, Event, EventId, Page
 from coordinator.redis.keys import to_bytes
 from coordinator.redis.link import RedisLink
 from coordinator.redis.published import PublishedEvents, checked_event
@@ -26,7 +26,8 @@ class RedisEventLog:
     received."""
 
     def __init__(self, link: RedisLink, ttl: float, published: PublishedEvents | None = None) -> None:
-        self._link, self._published = link, published or PublishedEvents()
+        self._link = link
+        self._published = PublishedEvents() if published is None else published
         self._ttl_ms = max(1, int(ttl * 1000))
 
     @property
@@ -45,9 +46,9 @@ class RedisEventLog:
         if isinstance(reply, ReplyError) and not self._link.away:
             return Appended.refused
         appended = _ANSWERS.get(reply, Appended.lost) if isinstance(reply, bytes) else Appended.lost
-        if appended is Appended.done:  # its followers here are woken now; the message comes later
-            run, data = self._link.keys.run(run_id), to_bytes(entry.json)
-            self._published.add(run, entry.id, to_bytes(entry.mode), data)
+        if appended is Appended.done and self._published:  # followers here are woken now, before the message
+            event = Event(entry.id, entry.mode, entry.json)
+            self._published.add(self._link.keys.run(run_id), event)
         return appended
 
     def reclaim(self, thread_id: str, run_id: str, fence: int) -> None:

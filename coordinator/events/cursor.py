@@ -42,12 +42,10 @@ class Cursor:
                 items.append(entry)
         return items
 
-    def is_ahead_of(self, page: Page) -> bool:
-        """Returns whether the log ends before the position."""
+    def is_ahead_of(self, top: EventId | None) -> bool:
+        """Returns whether a log that ends with `top` ends before the position."""
         position = self.position
-        if page.events or page.top is None or position is None or position == TAIL:
-            return False
-        return page.top < position
+        return top is not None and position not in (None, TAIL) and top < position
 
     def gap(self, before: EventId | None) -> Gap:
         self.complete = False
@@ -65,7 +63,7 @@ class Cursor:
         position = self.position
         if position == TAIL:
             self.position, self._any_entry_follows = top, top is None
-        elif self.is_ahead_of(Page((), top)):
+        elif self.is_ahead_of(top):
             # The position was never issued, or the log has lost its newest entries in a failover.
             items: list[Event | Gap] = [self.gap(None)]
             self.position = top

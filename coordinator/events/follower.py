@@ -329,7 +329,8 @@ class Follower:
     def _is_early(self, page: Page) -> bool:
         """Returns whether the log may still reach the cursor, which it has not reached."""
         run = self._run
-        if not self._cursor.is_ahead_of(page) or self._settled is not None or run is None or run.is_local():
+        ends_early = not page.events and self._cursor.is_ahead_of(page.top)
+        if not ends_early or self._settled is not None or run is None or run.is_local():
             self._ahead_since = None
             return False
         now = time.monotonic()

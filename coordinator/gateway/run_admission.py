@@ -96,7 +96,7 @@ async def start_run(
     return record
 
 
-async def created(services: Services, record: RunRecord, caller: Caller) -> JsonObject:
+async def created_document(services: Services, record: RunRecord, caller: Caller) -> JsonObject:
     """Returns the `Run` that `start_run` has returned, as it was admitted; as it is now if a repeated key has
     found it. Raises RunNotFound if that one was rolled back."""
     assistants = services.manager.assistants

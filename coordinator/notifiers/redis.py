@@ -52,7 +52,8 @@ class RedisNotifier:
         lease_ttl: float = 15.0,
         published: PublishedEvents | None = None,
     ) -> None:
-        self._link, self._published = link, published or PublishedEvents()
+        self._link = link
+        self._published = PublishedEvents() if published is None else published
         self._listener = Listener(link.address, self)
         self._canary = Canary(
             link,
@@ -201,7 +202,7 @@ class RedisNotifier:
         watched = self._watched.get(channel)
         if watched is not None:
             if (event := read_event(payload)) is not None:
-                self._published.add(*event)
+                self._published.receive(*event)
                 watched.watchers.hint(event.run, event.id)
             elif (hint := read_hint(payload)) is not None:
                 watched.watchers.hint(*hint)

@@ -81,14 +81,24 @@ class PublishedEvents:
             if not newest.followers:
                 del self._runs[run]
 
-    def add(self, run: bytes, event_id: tuple[int, int], mode: bytes, data: bytes) -> None:
-        """Keeps the event, if the run is followed. No effect if it is invalid: the log is read then."""
+    def __bool__(self) -> bool:
+        """Whether any run is followed."""
+        return bool(self._runs)
+
+    def add(self, run: bytes, event: Event) -> None:
+        """Keeps an event of this process, if the run is followed."""
         newest = self._runs.get(run)
-        if newest is None:
+        if newest is not None:
+            newest.add(event)
+
+    def receive(self, run: bytes, event_id: tuple[int, int], mode: bytes, data: bytes) -> None:
+        """Keeps an event of a message, if the run is followed. No effect if the event is invalid: the log is
+        read then."""
+        if run not in self._runs:
             return
         try:
             text = mode.decode("utf-8", "surrogatepass")
-            newest.add(checked_event(EventId(*event_id), text, data.decode("ascii")))
+            self.add(run, checked_event(EventId(*event_id), text, data.decode("ascii")))
         except ValueError:
             return
 

@@ -85,7 +85,8 @@ class SpecFactory:
         )
 
     def _time_to_live(self, idempotency_key: object) -> int:
-        """Of a temporary thread: it is removed with its run, which a repeated key has to find."""
+        """Returns the time to live (ms) of a temporary thread. It is removed with its run, which a repeated
+        key has to find."""
         return (
             self._temporary_ms
             if idempotency_key is None

@@ -128,7 +128,7 @@ class Reaper:
             return orphans, [self._recover_soon(orphan) for orphan in orphans]
 
     def epoch_ended(self, orphans: Iterable[Orphan]) -> None:
-        """For runs that ended because this worker has given up its epoch."""
+        """Announces runs that ended because this worker has given up its epoch."""
         orphans = list(orphans)
         self.hint_at_children_of(orphans)
         for orphan in orphans:

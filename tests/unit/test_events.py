@@ -409,7 +409,7 @@ def test_published_events_are_read_strictly(payload: bytes, expected: object) ->
 
 def published(events: PublishedEvents, *numbers: int, fence: int = 1) -> None:
     for number in numbers:
-        events.add(b"r", (fence, number), b"custom", b"%d" % number)
+        events.receive(b"r", (fence, number), b"custom", b"%d" % number)
 
 
 def after(events: PublishedEvents, fence: int, number: int, limit: int = 100) -> list[int] | None:
@@ -449,7 +449,7 @@ def test_published_events_are_bounded() -> None:
         assert after(events, 1, newest[0] - 1) == newest
         assert after(events, 1, newest[0] - 2) is None
         for number in range(1001, 1101):
-            events.add(b"r", (1, number), b"custom", b'"%b"' % (b"x" * 4_000))
+            events.receive(b"r", (1, number), b"custom", b'"%b"' % (b"x" * 4_000))
         assert [len(after(events, 1, number) or ()) for number in (1097, 1098, 1099)] == [0, 2, 1]
 
 
@@ -461,5 +461,5 @@ def test_invalid_published_event_is_left_to_the_log(mode: bytes, data: bytes) ->
     events = PublishedEvents()
     with events.followed(b"r"):
         published(events, 1)
-        events.add(b"r", (1, 2), mode, data)
+        events.receive(b"r", (1, 2), mode, data)
         assert after(events, 1, 1) is None

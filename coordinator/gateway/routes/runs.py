@@ -26,7 +26,7 @@ from coordinator.gateway.routes.parameters import (
     WaitIn,
     acting,
 )
-from coordinator.gateway.run_admission import created, start_run, validate_run
+from coordinator.gateway.run_admission import created_document, start_run, validate_run
 from coordinator.gateway.run_responses import RunResponses
 from coordinator.gateway.services import ServicesIn
 from coordinator.gateway.wire import documents
@@ -70,7 +70,7 @@ async def create_run(
     """Admit a run and respond at once. `Content-Location` is its path."""
     spec = await validate_run(services, caller, body, str(thread_id), idempotency_key=idempotency_key)
     run = await start_run(services, spec, caller)
-    document = await created(services, run, caller)
+    document = await created_document(services, run, caller)
     return TolerantJsonResponse(document, headers=created_headers(run_path(run.thread_id, run.run_id)))
 
 
