@@ -22,7 +22,7 @@ from bench.cpu import cpu_seconds, process_tree
 from bench.databases import SCALE, SETTLES, fresh_database, running_server, scaled
 from bench.fleet import Fleet, make
 from bench.gateway import serving
-from bench.http_floors import Load, create_and_wait
+from bench.http_floors import ENV, SERVED, Load, create_and_wait
 from bench.http_floors import measured as measured_load
 from bench.processes import workers
 from bench.redis_commands import command_calls
@@ -186,8 +186,8 @@ async def _over_http(server: str, redis: str) -> float:
     port, program = free_port(), str(Path(sys.executable).with_name("coordinator"))
     async with AsyncExitStack() as stack:
         _, url = await _database(stack, server)
-        options = ("serve", "--port", str(port), "--store", url, "--redis", redis)
-        processes = process_tree(await stack.enter_async_context(serving(port, program, *options)))
+        options = ("serve", "--port", str(port), "--store", url, "--redis", redis, *SERVED)
+        processes = process_tree(await stack.enter_async_context(serving(port, program, *options, env=ENV)))
         for requests in (100, scaled(1000, 100)):  # the first ones warm up
             cost = await measured_load(Load(port, 16, requests, create_and_wait), processes)
         return cost.cpu

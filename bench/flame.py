@@ -18,7 +18,7 @@ from pathlib import Path
 from bench.databases import running_server
 from bench.gateway import listens
 from bench.http import connected
-from bench.http_floors import create_and_wait
+from bench.http_floors import ENV, SERVED, create_and_wait
 from bench.throughput import by_launch, lives
 from coordinator import open_coordinator
 from coordinator.servers.process import free_port
@@ -61,11 +61,11 @@ async def _record(load: str, seconds: float, recorder: list[str]) -> int:
             store = stack.enter_context(running_server())
         port = free_port()
         if load == "http":
-            command = [_PROGRAM, "serve", "--port", str(port), "--store", store, "--redis", ""]
+            command = [_PROGRAM, "serve", "--port", str(port), "--store", store, "--redis", "", *SERVED]
         else:
             command = [sys.executable, "-m", "bench.flame", load, "--seconds", str(seconds + START)]
         log = stack.enter_context(tempfile.TemporaryFile())
-        env = {**os.environ, **({} if load == "http" else {_STORE: store})}
+        env = ENV if load == "http" else {**os.environ, _STORE: store}
         process = await asyncio.create_subprocess_exec(*recorder, *command, stdout=log, stderr=log, env=env)
         if load == "http":
             await _load_http(process, port)
