@@ -7,12 +7,38 @@ import re
 from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from coordinator.urls import redact_url
 
 
-class Settings(BaseSettings):
+class EnvironmentSettings(BaseSettings):
+    """Settings from arguments and environment variables; from a file too if the caller names one."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - as pydantic_settings calls it
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Leaves out the source without a file: it takes as long (1 ms) as that of the environment."""
+        sources = (init_settings, env_settings, dotenv_settings, file_secret_settings)
+        return tuple(
+            source
+            for source in sources
+            if not isinstance(source, DotEnvSettingsSource) or source.env_file is not None
+        )
+
+
+class Settings(EnvironmentSettings):
     """Times are in seconds. `COORDINATOR_LEASE_TTL=20` sets `lease_ttl`; the value `none` removes a
     default."""
 

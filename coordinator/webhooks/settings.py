@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Self
 
 from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from coordinator.settings import EnvironmentSettings
 from coordinator.webhooks.signing import Signer
 
 
-class WebhookSettings(BaseSettings):
+class WebhookSettings(EnvironmentSettings):
     """Times are in seconds."""
 
     model_config = SettingsConfigDict(env_prefix="COORDINATOR_", frozen=True, extra="forbid", env_file=None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources.abc import Traversable
 from itertools import pairwise
 from typing import NamedTuple
@@ -27,8 +28,13 @@ class Migration(NamedTuple):
     def oldest(self) -> int | None:
         """The version that a program has to know to work on the schema from here on, where this migration
         names it (`-- oldest program: N`); None = the one that the migrations before named."""
-        match = _OLDEST.search(self.sql)
-        return None if match is None else int(match[1])
+        return _oldest_named_in(self.sql)
+
+
+@cache
+def _oldest_named_in(sql: str) -> int | None:
+    match = _OLDEST.search(sql)
+    return None if match is None else int(match[1])
 
 
 def migrations_of(folder: Traversable) -> tuple[Migration, ...]:
