@@ -16,7 +16,7 @@ import re
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 from coordinator.schemas import Cause, Json, RunStatus
 
@@ -190,4 +190,14 @@ class EventLog(Protocol):
 
     def remove(self, thread_id: str, run_id: str) -> None:
         """Remove the log of a run that was pruned. Fire and forget; any worker may call it."""
+        ...
+
+
+@runtime_checkable
+class CopiedEventLog(Protocol):
+    """An event log of which the owner of a run keeps a copy in memory, for followers on its worker."""
+
+    def inherit(self, run_id: str) -> None:
+        """Drop the copy. Other workers have executed earlier attempts of the run, so what is appended from
+        here on is a part of the log."""
         ...

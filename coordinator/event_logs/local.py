@@ -22,8 +22,8 @@ class _Log:
 
     __slots__ = ("events", "ids", "size", "whole")
 
-    def __init__(self, first: EventId) -> None:
-        self.whole = first.number == 1
+    def __init__(self, *, whole: bool) -> None:
+        self.whole = whole
         self.events: list[Event] = []
         self.ids: list[EventId] = []
         self.size = 0
@@ -45,6 +45,8 @@ class LocalEventLog:
 
     def __init__(self, memory: int = MEMORY) -> None:
         self._logs: OrderedDict[str, _Log] = OrderedDict()
+        self._parts = set[str]()
+        """Runs that have emitted nothing here yet, and may have emitted something on other workers."""
         self._memory, self._size = memory, 0
 
     away = False
@@ -59,7 +61,9 @@ class LocalEventLog:
         """As `append`."""
         log = self._logs.get(run_id)
         if log is None:
-            log = self._logs[run_id] = _Log(entry.id)
+            whole = entry.id.number == 1 and run_id not in self._parts
+            self._parts.discard(run_id)
+            log = self._logs[run_id] = _Log(whole=whole)
         elif log.ids[-1] >= entry.id:
             return _refusal(log, entry.id)
         self._logs.move_to_end(run_id)
@@ -92,6 +96,11 @@ class LocalEventLog:
     def has(self, run_id: str) -> bool:
         return run_id in self._logs
 
+    def begin_part(self, run_id: str) -> None:
+        """Drops the log. What is appended from here on is a part of a log that other workers have begun."""
+        self._drop(run_id)
+        self._parts.add(run_id)
+
     def covers(self, run_id: str, after: EventId | None) -> bool:
         """Returns whether the log has all retained events after this id."""
         if (log := self._logs.get(run_id)) is None:
@@ -107,6 +116,7 @@ class LocalEventLog:
 
     def forget(self, run_id: str) -> None:
         self._drop(run_id)
+        self._parts.discard(run_id)
 
     def _drop(self, run_id: str) -> None:
         log = self._logs.pop(run_id, None)

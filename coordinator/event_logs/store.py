@@ -107,6 +107,9 @@ class StoreEventLog:
         while self._backlog.waits(run_id):
             await self._answered.wait()
 
+    def inherit(self, run_id: str) -> None:
+        self._local.begin_part(run_id)
+
     def forget(self, run_id: str) -> None:
         """Drops the copy in memory. Waiting events are still written."""
         self._local.forget(run_id)

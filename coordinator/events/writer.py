@@ -12,7 +12,16 @@ from hashlib import sha256
 
 from coordinator.arguments import check_mode
 from coordinator.errors import CoordinatorError, InvalidArgument, StaleFence
-from coordinator.event_log import BEGINNING, END, OMITTED, Appended, Entry, EventId, EventLog
+from coordinator.event_log import (
+    BEGINNING,
+    END,
+    OMITTED,
+    Appended,
+    CopiedEventLog,
+    Entry,
+    EventId,
+    EventLog,
+)
 from coordinator.events.sender import Room, Sender
 from coordinator.events.window import Window
 from coordinator.notifier import Notifier
@@ -134,6 +143,11 @@ class EventWriter:
         except UnicodeDecodeError as error:
             raise InvalidArgument("data", f"must be UTF-8 for an event {mode!r}: {error}") from None
         return text.replace("\r", " ").replace("\n", " ")  # of indented JSON; in strings they are escaped
+
+    def inherit(self, own: Ownership) -> None:
+        """Must be called before the first event of a further attempt of a run."""
+        if isinstance(self._log, CopiedEventLog):
+            self._log.inherit(own.run_id)
 
     async def append(self, own: Ownership, mode: str, text: str) -> None:
         """Returns when the event is appended, or after `event_budget`: then it stays in the bounded backlog,

@@ -49,8 +49,9 @@ class Emitting(Protocol):
 
     def encode(self, mode: str, data: Json) -> str: ...
     def encoded(self, mode: str, data: bytes) -> str: ...
+    def inherit(self, own: Ownership) -> None: ...
     async def append(self, own: Ownership, mode: str, text: str) -> None: ...
-    def close(self, own: Ownership) -> None: ...
+    def close(self, own: Ownership, *, if_empty: bool = False) -> None: ...
 
 
 class Services:
@@ -64,6 +65,8 @@ class Services:
         modes = entry.record.kwargs.get("stream_mode") or ()
         self._blocks = MessageBlocks() if PROTOCOL in modes else None
         execution.values.permit(own.thread_id, own.fence)
+        if entry.attempt > 1:
+            execution.events.inherit(own)
 
     def check(self) -> None:
         self._execution.worker.check(self._own.epoch)

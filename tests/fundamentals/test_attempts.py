@@ -239,6 +239,20 @@ async def test_followers_of_a_run_that_is_handed_over_miss_and_repeat_nothing(
         assert ids == sorted(set(ids))
 
 
+async def test_follower_that_begins_on_the_new_owner_gets_the_events_of_every_attempt(tmp_path: Path) -> None:
+    """Also after an event of the first attempt. The new owner has those of its own attempt in memory."""
+    walk = Walk(waits_at=2)
+    async with pair(tmp_path, walk, lease_ttl=30.0, event_log="store") as (a, b):
+        run_id = await begun(a, walk)
+        await a.shutdown(timeout=10)
+        walk.go_on.set()
+        await b.wait(run_id, timeout=10)
+        items = await _all(b.follow(run_id, modes=("custom",)))
+        assert [item.data for item in items[:-1]] == [0, 1, 2, 3]
+        assert items[-1].complete
+        assert await _all(b.follow(run_id, modes=("custom",), after=str(items[0].id))) == items[1:]
+
+
 async def test_log_of_a_run_is_complete_before_the_run_is_handed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
