@@ -245,6 +245,8 @@ class Follower:
                 raise StopAsyncIteration
             run, wakeup = self._run, self._wakeup
             if run is not None and wakeup is not None and self._is_read_in_memory(run):
+                if self._over:  # that read has closed the log
+                    continue
                 pause = self._pause(wakeup, run)
                 if await wakeup.wait(min(deadline - loop.time(), pause)):
                     # Else a read of another follower in the pause is enough.

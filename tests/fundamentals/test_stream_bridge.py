@@ -48,7 +48,8 @@ async def next_event(items: Items) -> Event:
 async def test_subscribers_of_all_workers_get_every_event_and_the_end(team: list[RunManager]) -> None:
     worker, peer = team
     record, own = await started(worker)
-    readers = [asyncio.create_task(all_of(each.streams.subscribe(record.run_id))) for each in team]
+    streams = [each.streams.subscribe(record.run_id, heartbeat=60) for each in team]
+    readers = [asyncio.create_task(all_of(stream)) for stream in streams]
     for number in range(20):
         await worker.streams.publish(record.run_id, "messages", {"n": number})
     await worker.streams.end(record.run_id)
