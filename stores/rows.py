@@ -43,12 +43,10 @@ class Ownership(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What became of a run, as the store has it after a decide or a finish.
-
-    `won` is True where this very call fixed the outcome. `settled` is True where the run does not hold the
-    thread (any more), so that no task has to be stopped. `children`: what this very call decided over the
-    children in flight, and over theirs.
-    """
+    """What became of a run, as the store has it after a decide or a finish. `won` is True where this very
+    call fixed the outcome. `settled` is True where the run does not hold the thread (any more), so that no
+    task has to be stopped. `children`: what this very call decided over the children in flight, and over
+    theirs."""
 
     run_id: str
     thread_id: str
@@ -127,7 +125,8 @@ class NextStart(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a run's task ended. `values` None: those of the thread stay. `interrupts`: what it waits for."""
+    """How a run's task ended. `values` None: those of the thread stay. `interrupts`: what it waits for.
+    `log_end`: see `RunRow`."""
 
     status: RunStatus
     error: str | None = None
@@ -137,6 +136,7 @@ class Outcome(NamedTuple):
     interrupts: Json = None
     delivered_at: int | None = None
     stopped_at: int | None = None
+    log_end: int | None = None
 
 
 ANY_WORKER = 0
@@ -144,14 +144,11 @@ ANY_WORKER = 0
 
 
 class Finish(NamedTuple):
-    """The answer of finish and settle.
-
-    `lost`: the guard matched no row, nothing was written. `undo`: a rollback was decided first, so
-    the thread stays held until `settle` comes with the restored values. `next_home`: the home epoch
-    of the head of the queue; ANY_WORKER where the head is portable and has no live home; None
-    where no run waits. `claimed`: the head, which took the thread in the same transaction; then
-    `next_home` is None.
-    """
+    """The answer of finish and settle. `lost`: the guard matched no row, nothing was written. `undo`: a
+    rollback was decided first, so the thread stays held until `settle` comes with the restored values.
+    `next_home`: the home epoch of the head of the queue; ANY_WORKER where the head is portable and has no
+    live home; None where no run waits. `claimed`: the head, which took the thread in the same transaction;
+    then `next_home` is None."""
 
     status: RunStatus | None
     lost: bool = False
@@ -301,6 +298,9 @@ class RunRow(RunColumns):
     queue_deadline_at: int | None = None
     not_before: int | None = None
     """While the run is delayed: when it joins the queue."""
+    log_end: int | None = None
+    """The number of the last entry of its event log under its fence, as its owner reported it when it settled
+    the run; 0 = it emitted nothing. None = unknown, also if its owner has not settled it."""
 
     @property
     def open(self) -> bool:

@@ -103,6 +103,7 @@ class RunParts:
             worker=shared.worker,
             undo=shared.undo,
             left=shared.left,
+            events=shared.events,
             jobs=shared.jobs,
             outbox=shared.outbox,
             telemetry=shared.telemetry,

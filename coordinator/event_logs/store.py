@@ -45,7 +45,7 @@ LONGEST_REST = 0.5
 """Seconds after which the loss of the notifier's announcements is detected."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.3
-"""Seconds between two attempts. Short, because a follower waits for the end of a log for half a second."""
+"""Seconds between two attempts. Short, because a follower waits for the end of a log for seconds."""
 _SLOW = 1.0
 """Seconds after which a write without an answer counts as an outage of the store."""
 

@@ -30,10 +30,6 @@ class LocalRuns:
         entry = self._registry.entry(run_id)
         return None if entry is None or entry.elsewhere else entry
 
-    def emitted(self, run_id: str) -> bool | None:
-        """Returns whether the run has emitted an event; None if only its log shows that."""
-        return None if self.entry(run_id) is None else self._writer.emitted(run_id)
-
     def appended(self, run_id: str) -> EventId | None:
         return self._writer.appended(run_id)
 

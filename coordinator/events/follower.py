@@ -13,30 +13,18 @@ from typing import Self
 
 from coordinator.errors import RunNotFound, StoreUnavailable
 from coordinator.event_log import OMITTED, End, Event, EventId, EventLog, Gap, Page
+from coordinator.event_logs.local import LocalEventLog
 from coordinator.events.audience import Audience
 from coordinator.events.cursor import Cursor
+from coordinator.events.ending import PATIENCE, Ending, has_gap
 from coordinator.events.followed import FollowedRun, FollowedRuns, LocalRuns
 from coordinator.events.standing import Settled, Standings
 from coordinator.notifier import Connectivity, Notifier, Wakeup
 from coordinator.runs.jobs import Jobs
 from coordinator.settings import Settings
 
-_GRACE = 0.5
-"""Seconds for which a follower of a settled run waits for the log's last entry. The owner sends it before it
-settles the run, but on another connection. An owner that died has sent none."""
-
-_FIRST_GRACE = 0.2
-"""The same for a run without any entry so far, because most such runs emitted nothing."""
-
-_OUTAGE = 2.0
-"""Seconds for which a follower waits for an unreadable log: as long as the link takes to reconnect."""
-
-_LAG = 2.0
-"""Seconds for which a follower on another worker waits for a log that ends before its position. The client
-may have read further from the owner's memory, which is written to the log later."""
-
 _POLL = 0.05
-_SETTLED_LONG_AGO = 5.0
+"""Interval (s) of reads of a log that is late."""
 
 
 class Readers:
@@ -56,6 +44,8 @@ class Readers:
         self.log, self.notifier, self.settings = log, notifier, settings
         self.standings, self.local, self.audience = standings, local, audience
         self.closed = False
+        # In memory it is written with the emit, and other workers never read it.
+        self.patience = 0.0 if isinstance(log, LocalEventLog) else PATIENCE
         self.runs = FollowedRuns(
             log,
             local,
@@ -156,8 +146,7 @@ class Follower:
         self._wakeup: Wakeup | None = None
         self._run: FollowedRun | None = None
         self._settled: Settled | None = None
-        self._waiting_since: float | None = None
-        self._readable_since: float | None = None
+        self._ending = Ending(self._cursor, readers.patience)
         self._ahead_since: float | None = None
         # Whether the log is read before the next wait. Not needed if the previous page reached its end: later
         # events wake this follower, which saves one read of the log for each event and follower.
@@ -310,7 +299,8 @@ class Follower:
         """Delivers a page that was read at the cursor. Returns whether the cursor has moved."""
         self._log_is_readable = page is not None
         if page is not None and self._deliver(page):
-            self._log_is_due, self._readable_since = not run.pages.is_last(page), None
+            self._log_is_due = not run.pages.is_last(page)
+            self._ending.moved()
             self._row_is_due = self._cursor.closed
             return True
         self._log_is_due = False
@@ -329,15 +319,17 @@ class Follower:
         return self._cursor.position != before
 
     def _is_early(self, page: Page) -> bool:
-        """Returns whether the log may still reach the cursor, which it has not reached."""
+        """Returns whether the log may still reach the cursor, which it has not reached: the client may have
+        read further from the owner's memory."""
         run = self._run
-        ends_early = not page.events and self._cursor.is_ahead_of(page.top)
-        if not ends_early or self._settled is not None or run is None or run.is_local():
+        if page.events or not self._cursor.is_ahead_of(page.top) or run is None or run.is_local():
             self._ahead_since = None
             return False
+        if self._settled is not None:
+            return self._ending.is_due(self._settled)
         now = time.monotonic()
         self._ahead_since = self._ahead_since or now
-        return now - self._ahead_since < _LAG
+        return now - self._ahead_since < PATIENCE
 
     def _is_wanted(self, mode: str) -> bool:
         if self._modes is None or mode == OMITTED:
@@ -359,32 +351,14 @@ class Follower:
 
     async def _conclude(self, settled: Settled, page: Page | None, wakeup: Wakeup) -> None:
         """Appends the `End` of a settled run whose log was read to its end, or waits once if entries may
-        still arrive. The end is proven by the log's last entry, or if the run emitted nothing."""
-        cursor = self._cursor
-        no_log = page is not None and page.top is None
-        emitted = self._readers.local.emitted(self.run_id)
-        emitted_nothing = not settled.started or emitted is False
-        behind = cursor.position is not None and cursor.position.fence < settled.fence
-        proven = (cursor.closed and not behind) or (no_log and emitted_nothing and cursor.position is None)
-        no_entry_read = no_log and cursor.position is None and not emitted
-        grace = _FIRST_GRACE if no_entry_read else _GRACE
-        if not proven and cursor.complete and self._may_arrive(settled, page, grace):
+        still arrive."""
+        cursor, proven = self._cursor, self._ending.is_proven(settled, page)
+        if not proven and self._ending.may_arrive(settled, page):
             await wakeup.wait(_POLL)
             return
-        if not proven and (page is None or no_log):  # the log is unreadable, or has expired
+        if not proven and has_gap(settled, page):
             self._items.append(cursor.gap(None))
         complete = proven and cursor.complete
         self._items.append(
             End(self.run_id, settled.status, settled.error, settled.cause, cursor.last_id, complete)
         )
-
-    def _may_arrive(self, settled: Settled, page: Page | None, grace: float) -> bool:
-        """Returns whether further entries of the log may still arrive."""
-        now = time.monotonic()
-        self._waiting_since = self._waiting_since or now
-        if page is None:
-            self._readable_since = None
-            return now - self._waiting_since < _OUTAGE
-        # After an outage of the log, the owner's backlog arrives when the owner's link has reconnected.
-        self._readable_since = self._readable_since or now
-        return now - self._readable_since < grace and time.time() - settled.at < _SETTLED_LONG_AGO

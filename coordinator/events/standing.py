@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from coordinator.event_log import EventId
 from coordinator.record import RunRecord
 from coordinator.runs.queries import Queries, is_settled
 from coordinator.schemas import Cause, RunStatus
@@ -13,7 +14,8 @@ from stores.states import OPEN
 
 class Settled(NamedTuple):
     """The outcome of a settled run. `at`: seconds since 1970 on the store's clock; 0 = unknown, long ago.
-    `fence`: of the last attempt of a run that had several, whose log ends with that fence; else 0."""
+    `fence`: of the last attempt of a run that had several, whose log ends with that fence; else 0. `log_end`:
+    the last entry of its log, with number 0 if the run emitted nothing; None = unknown."""
 
     status: RunStatus
     error: str | None
@@ -21,6 +23,7 @@ class Settled(NamedTuple):
     started: bool
     at: float
     fence: int = 0
+    log_end: EventId | None = None
 
 
 class Standing(NamedTuple):
@@ -49,7 +52,8 @@ def _settled(row: RunRow) -> Settled | None:
         return None
     at = (row.settled_at or row.ended_at or 0) / 1e6
     fence = row.fence if row.attempt > 1 else 0
-    return Settled(row.status, row.error, row.cancel_cause, row.started_at is not None, at, fence)
+    log_end = None if row.log_end is None else EventId(row.fence, row.log_end)
+    return Settled(row.status, row.error, row.cancel_cause, row.started_at is not None, at, fence, log_end)
 
 
 def _ended(record: RunRecord) -> Settled | None:

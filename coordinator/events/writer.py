@@ -259,9 +259,14 @@ class EventWriter:
                 await writing.sender.sent()
                 await self._log.flushed(own.thread_id, own.run_id)
 
-    def emitted(self, run_id: str) -> bool:
-        """Returns whether this worker's run has emitted an event."""
-        return run_id in self._runs
+    def log_end(self, own: Ownership, attempt: int) -> int | None:
+        """Returns the number of the last entry of the run's log under this fence, 0 if the run has emitted
+        nothing. None = unknown: the log is not closed, or only an earlier attempt has emitted something, or
+        may have."""
+        writing = self._runs.get(own.run_id)
+        if writing is None:
+            return 0 if attempt == 1 else None
+        return writing.number + 1 if writing.closed and writing.fence == own.fence else None
 
     def appended(self, run_id: str) -> EventId | None:
         """Returns the newest entry that this worker has appended to the run's log, if any."""

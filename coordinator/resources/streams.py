@@ -12,6 +12,7 @@ from coordinator.events.follower import Follower, Readers
 from coordinator.runs.entry import Entry
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.registry import Registry
+from coordinator.runs.states import Closing
 from coordinator.schemas import Json
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunEmitted
@@ -51,11 +52,14 @@ class Streams:
     async def publish(self, run_id: str, event: str, data: Json) -> None:
         """Append an event to the log of a run that holds its thread on this worker; bounds and waits as
         `RunContext.emit`. Raises RunNotFound (this worker does not execute it), StaleFence (before it has
-        its thread, after `end` and after it has settled), LeaseLost, InvalidArgument."""
+        its thread, after `end`, and when its end is being written), LeaseLost, InvalidArgument."""
         entry, own = self._held(run_id)
         text = self._publisher.encode(event, data)
         if self._publisher.is_closed(own):
             why = f"run {run_id!r} has ended its stream: it publishes nothing more"
+            raise StaleFence(own.thread_id, own.fence, why)
+        if isinstance(entry.state, Closing):  # its row gets the number of its last event
+            why = f"run {run_id!r} has stopped: it publishes nothing more"
             raise StaleFence(own.thread_id, own.fence, why)
         entry.touch()
         self._telemetry.emit(RunEmitted(own.run_id, own.thread_id, event, text))

@@ -17,7 +17,7 @@ from coordinator.runs.children import hint_at_children
 from coordinator.runs.entry import Entry
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.kept import Result
-from coordinator.runs.outcomes import fallback, refused, row_of, text_of, with_times, without_room
+from coordinator.runs.outcomes import fallback, refused, row_of, text_of, with_facts, without_room
 from coordinator.runs.states import Hold
 from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
 from coordinator.telemetry import Telemetry
@@ -34,6 +34,12 @@ AGAIN = 0.2  # s between two attempts of a rollback; the thread is held meanwhil
 
 class EndingStore(OwnershipStore, DecisionStore, RecordStore, ReadStore, Protocol):
     """Store operations that end a run."""
+
+
+class EndOfLog(Protocol):
+    """The writer of events."""
+
+    def log_end(self, own: Ownership, attempt: int) -> int | None: ...
 
 
 class Written(NamedTuple):
@@ -58,6 +64,7 @@ class Endings:
         worker: Incarnation,
         undo: Undo,
         left: LeftStates,
+        events: EndOfLog,
         outbox: Outbox,
         notifier: Notifier,
         telemetry: Telemetry,
@@ -65,6 +72,7 @@ class Endings:
     ) -> None:
         """`next_start` returns the run that may start in the transaction that frees its thread."""
         self._store, self._worker, self._undoing, self._left = store, worker, undo, left
+        self._events = events
         self._outbox, self._notifier, self._telemetry = outbox, notifier, telemetry
         self._next_start = next_start
 
@@ -145,7 +153,8 @@ class Endings:
     async def _finish(self, entry: Entry, hold: Hold) -> tuple[Finish, Outcome]:
         """Writes the outcome. Returns the store's response and the outcome as written."""
         own = hold.own
-        end = with_times(await self._with_left_state(entry, hold, entry.outcome or fallback(entry)), entry)
+        left = await self._with_left_state(entry, hold, entry.outcome or fallback(entry))
+        end = self._with_facts(left, entry, own)
         # Not closures: they would keep a dozen small objects for every end that waits for its commit.
         following = self._next_start(own.thread_id) if own.fence else None  # 0: it holds nothing
         write = partial(self._write_end, own, end, following)
@@ -156,10 +165,13 @@ class Endings:
         except CoordinatorError:
             raise
         except Exception as error:  # noqa: BLE001 - any error of the engine or its driver
-            harmless = with_times(refused(end, error), entry)
+            harmless = self._with_facts(refused(end, error), entry, own)
             logger.warning("The end of run %r was refused: %s", own.run_id, harmless.error)
         entry.replace_outcome(harmless)
         return await self._persist(entry, partial(self._write_end, own, harmless, None)), harmless
+
+    def _with_facts(self, outcome: Outcome, entry: Entry, own: Ownership) -> Outcome:
+        return with_facts(outcome, entry, self._events.log_end(own, entry.attempt))
 
     async def _with_left_state(self, entry: Entry, hold: Hold, end: Outcome) -> Outcome:
         """Returns the outcome of a run that has not succeeded with the state that it has left, if its
@@ -186,7 +198,7 @@ class Endings:
     async def _without_result(
         self, entry: Entry, own: Ownership, end: Outcome, error: StoreFull
     ) -> tuple[Finish, Outcome]:
-        less = with_times(without_room(end, error), entry)
+        less = self._with_facts(without_room(end, error), entry, own)
         return await self._store.finish(own, less), less
 
     async def _undo(self, entry: Entry, hold: Hold, end: Outcome) -> Finish:
@@ -206,7 +218,7 @@ class Endings:
                     await asyncio.sleep(AGAIN)
                     continue
                 state, error = "failed", f"Rollback failed: {text_of(failure)}"
-            settled = with_times(Outcome(end.status, error, values=values), entry)
+            settled = self._with_facts(Outcome(end.status, error, values=values), entry, own)
             return await self._persist(entry, partial(self._store.settle, own, settled, state))
 
     async def _try_again(self, entry: Entry, hold: Hold) -> bool:

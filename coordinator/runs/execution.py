@@ -106,7 +106,8 @@ class Services:
         self._execution.values.close(self._own.thread_id, self._own.fence)
         with suppress(LeaseLost):  # fenced: nothing is written any more
             self.check()
-            self._execution.events.close(self._own)
+            # Of a further attempt in any case: its last entry proves that no attempt has an entry behind it.
+            self._execution.events.close(self._own, if_empty=self._entry.attempt > 1)
 
     async def save(self, values: Json) -> None:
         self._execution.home.check()

@@ -101,8 +101,10 @@ def fallback(entry: Entry) -> Outcome:
     return Outcome(RunStatus.error, "The run's task ended without an outcome")
 
 
-def with_times(outcome: Outcome, entry: Entry) -> Outcome:
-    return Outcome(*outcome[:6], entry.work.delivered_at, entry.work.stopped_at)  # _replace takes 4 us
+def with_facts(outcome: Outcome, entry: Entry, log_end: int | None) -> Outcome:
+    """Returns the outcome with what its worker knows of the end: its times, and where its event log ends."""
+    work = entry.work
+    return Outcome(*outcome[:6], work.delivered_at, work.stopped_at, log_end)  # _replace takes 4 us
 
 
 def row_of(record: object, status: RunStatus, error: str | None) -> dict[str, Json]:

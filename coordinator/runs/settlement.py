@@ -15,7 +15,7 @@ from coordinator.clock import Stamps
 from coordinator.errors import LeaseLost, StaleFence, StoreReplaced, StoreUnavailable
 from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier, Signal
-from coordinator.runs.endings import Endings, EndingStore
+from coordinator.runs.endings import Endings, EndingStore, EndOfLog
 from coordinator.runs.entry import NO_RESULT, Entry
 from coordinator.runs.hand_over import HandOvers
 from coordinator.runs.incarnation import Incarnation
@@ -47,6 +47,7 @@ class Settlement:
         worker: Incarnation,
         undo: Undo,
         left: LeftStates,
+        events: EndOfLog,
         jobs: Jobs,
         outbox: Outbox,
         telemetry: Telemetry,
@@ -59,6 +60,7 @@ class Settlement:
             worker=worker,
             undo=undo,
             left=left,
+            events=events,
             outbox=outbox,
             notifier=notifier,
             telemetry=telemetry,

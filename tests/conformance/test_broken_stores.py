@@ -299,10 +299,28 @@ class SettlesTwice(MemoryStore):
         return finish
 
 
+class SettlesWithoutLogEnd(MemoryStore):
+    async def settle(self, own: Ownership, outcome: Outcome, rollback_state: str | None = None) -> Finish:
+        return await super().settle(own, outcome._replace(log_end=None), rollback_state)
+
+
+class GuessesLogEnds(MemoryStore):
+    async def sweep(self, **options: Any) -> Any:
+        """A run that it ends is stored as one without events."""
+        orphans = await super().sweep(**options)
+        for orphan in orphans:
+            sql_of(self)("UPDATE runs SET log_end = 0 WHERE run_id = ?", orphan.run_id)
+        return orphans
+
+
 BROKEN: tuple[tuple[type[MemoryStore], str, str], ...] = (
     (TwoHolders, "of_concurrent_admissions_one_holds", "one run holds a thread"),
     (LosesCancels, "cancel_is_read_by_its_owner_until_it_settles", "a cancel that was answered is not lost"),
     (SettlesTwice, "run_settles_once", "a run is decided once and settles once"),
+    *(
+        (kind, "end_of_a_log_is_known_from_the_owner_alone", "a run's row has every field of its outcome")
+        for kind in (SettlesWithoutLogEnd, GuessesLogEnds)
+    ),
     (QueuesRejects, "of_concurrent_rejects_one_is_admitted", "a run is admitted by its strategy"),
     (
         RepeatsRows,

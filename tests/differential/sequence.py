@@ -119,6 +119,7 @@ class Sequence:
             interrupts=random.choice((None, None, [json_value(random)])),
             delivered_at=self._moment(),
             stopped_at=self._moment(),
+            log_end=random.choice((None, 0, 7)),
         )  # fmt: skip
 
     # -- admission

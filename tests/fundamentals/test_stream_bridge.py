@@ -12,6 +12,7 @@ import pytest
 from coordinator import Event, Gap, InvalidArgument, RunManager, RunNotFound, RunRecord, RunStatus, StaleFence
 from tests.fundamentals.test_existing_callers import OwnTask
 from tests.support.agents import running
+from tests.support.held import hold_calls
 from tests.support.teams import EVENT_BUDGET, on_every_store
 
 pytestmark = [on_every_store, pytest.mark.settings(event_budget=EVENT_BUDGET)]
@@ -131,6 +132,22 @@ async def test_publishing_is_refused_where_the_run_is_not_executed(team: list[Ru
     await worker.wait(record.run_id, timeout=20)
     with pytest.raises(StaleFence, match=f"run '{record.run_id}' has settled"):
         await worker.streams.publish(record.run_id, "custom", 1)
+
+
+async def test_publishing_is_refused_while_the_end_of_the_run_is_written(team: list[RunManager]) -> None:
+    worker, peer = team
+    record, own = await started(worker)
+    settling = hold_calls(worker.store, "finish")
+    record.task = None
+    ending = asyncio.create_task(worker.set_status(record.run_id, RunStatus.success))
+    await settling.reached.wait()
+    with pytest.raises(StaleFence, match=f"run '{record.run_id}' has stopped"):
+        await worker.streams.publish(record.run_id, "custom", 1)
+    settling.go_on.set()
+    await ending
+    assert await all_of(peer.streams.subscribe(record.run_id)) == []
+    own.may_end.set()
+    await own.ended.wait()
 
 
 async def test_events_of_a_launched_run_are_one_log(team: list[RunManager]) -> None:

@@ -295,8 +295,8 @@ class TestLeft:
         assert [one.data for one in stream.sent[1:3]] == ["waiting", "through"]
 
 
-def _nothing(*args: Any) -> None:
-    del args
+def _nothing(*args: Any, **options: Any) -> None:
+    del args, options
 
 
 class Answer(LongLivedResponse):

@@ -248,9 +248,8 @@ async def events_are_followed_across(pair: Pair) -> None:
         return
     run = await pair.owner.do("return await begin(t, kwargs={'emit': {'x': 1}})", t=pair.thread)
     await pair.owner.do("release(run)", run=run)
-    code = "return [getattr(e, 'data', type(e).__name__) async for e in m.follow(run)]"
-    items = await pair.other.do(code, run=run)
-    equal((items[0], items[-1]), ({"x": 1}, "End"))
+    code = "return [getattr(e, 'data', getattr(e, 'complete', None)) async for e in m.follow(run)]"
+    equal(await pair.other.do(code, run=run), [{"x": 1}, True])
 
 
 @both_ways

@@ -14,7 +14,9 @@ from coordinator.errors import CoordinatorError, InvalidArgument, StaleFence, St
 from coordinator.event_log import BEGINNING, END, TAIL, Appended, Entry, Event, EventId, EventLog, Gap, Page
 from coordinator.event_logs.local import LocalEventLog
 from coordinator.events.cursor import Cursor
+from coordinator.events.ending import Ending
 from coordinator.events.pages import Pages
+from coordinator.events.standing import Settled
 from coordinator.events.window import Window
 from coordinator.events.writer import EventWriter, Holds
 from coordinator.notifiers.local import LocalNotifier
@@ -22,6 +24,7 @@ from coordinator.notifiers.wakeups import ThreadWatchers, WakeupEvent
 from coordinator.redis.messages import read_event, read_hint
 from coordinator.redis.published import MAX_EVENTS, PublishedEvents
 from coordinator.runs.jobs import Jobs
+from coordinator.schemas import RunStatus
 from coordinator.settings import Settings
 from stores.rows import Ownership
 from tests.support.inside import parts_of
@@ -79,6 +82,48 @@ def test_reader_of_the_tail_may_begin_anywhere() -> None:
     cursor = Cursor(TAIL)
     assert shown(cursor, Page((), None), page("4-17", "4-18")) == ["4-17", "4-18"]
     assert cursor.complete
+
+
+# ---- the end -------------------------------------------------------------------------------------------
+
+READ = page("3-1", "3-2"), page("3-1", "3-2", closed=True)
+SETTLED = Settled(RunStatus.success, None, None, started=True, at=0)
+
+
+@pytest.mark.parametrize(
+    ("after", "read", "end", "proven", "due"),
+    [
+        (None, READ[1], EventId(3, 3), True, True),
+        (None, READ[0], EventId(3, 3), False, True),
+        (None, READ[1], EventId(4, 1), False, True),
+        (None, None, EventId(3, 3), False, True),
+        (TAIL, None, EventId(3, 3), False, True),
+        (TAIL, Page((), EventId(3, 3)), EventId(3, 3), True, True),
+        (EventId(9, 50), None, EventId(3, 3), False, False),
+        (None, None, EventId(3, 0), True, False),
+        (TAIL, None, EventId(3, 0), True, False),
+        (EventId(3, 1), None, EventId(3, 0), False, False),
+        (None, READ[1], None, True, False),
+        (None, READ[0], None, False, False),
+        (None, Page((), None), None, False, False),
+        (None, None, None, False, False),
+    ],
+)
+def test_end_of_a_log_is_proven_by_its_number_or_by_the_entry_that_closes_it(
+    after: EventId | None, read: Page | None, end: EventId | None, proven: bool, due: bool
+) -> None:
+    cursor = Cursor(after)
+    if read is not None:
+        cursor.advance(read)
+    ending, settled = Ending(cursor, 0), SETTLED._replace(log_end=end)
+    assert (ending.is_proven(settled, read), ending.is_due(settled)) == (proven, due)
+
+
+def test_end_of_a_log_is_unproven_before_the_last_attempt_and_proven_for_a_run_that_never_started() -> None:
+    cursor = Cursor(None)
+    assert Ending(cursor, 0).is_proven(SETTLED._replace(started=False), Page((), None))
+    cursor.advance(READ[1])
+    assert not Ending(cursor, 0).is_proven(SETTLED._replace(fence=4), None)
 
 
 # ---- how much is kept ----------------------------------------------------------------------------------
@@ -166,6 +211,22 @@ async def test_each_fence_counts_from_one() -> None:
     page_read = await log.read("t", "r", None, 10)
     assert page_read is not None
     assert [str(event.id) for event in page_read.events] == ["3-1", "4-1"]
+
+
+async def test_end_of_a_log_is_the_number_of_the_entry_that_closes_it() -> None:
+    log = Unreliable()
+    writer = writer_to(log)
+    assert (writer.log_end(OWN, 1), writer.log_end(OWN, 2)) == (0, None)
+    log.answers = [Appended.done, Appended.refused, Appended.late]
+    for number in range(3):
+        await writer.append(OWN, "custom", str(number))
+    assert writer.log_end(OWN, 1) is None, "of a log that is not closed"
+    writer.close(OWN)
+    assert (writer.log_end(OWN, 1), writer.log_end(OWN, 2)) == (4, 4), "lost events have numbers"
+    assert writer.log_end(OWN._replace(fence=4), 1) is None, "of the log of another fence"
+    silent = OWN._replace(run_id="silent")
+    writer.close(silent, if_empty=True)
+    assert writer.log_end(silent, 2) == 1
 
 
 @pytest.mark.parametrize("repeated", [False, True], ids=["once", "for ever"])

@@ -103,6 +103,7 @@ def finish(
         interrupts=dumps_or_null(outcome.interrupts),
         delivered_at=outcome.delivered_at,
         stopped_at=outcome.stopped_at,
+        log_end=outcome.log_end,
         following=None if following is None else following.run_id,
         following_ref=None if following is None else dumps(following.rollback_ref),
         now=now,
@@ -135,8 +136,8 @@ def _passed_on(row: Row) -> Claimed:
 
 
 _SETTLE = Function(
-    "settle",
-    ("text", "text", "bigint", "bigint", "text", "text", "text", "bigint", "bigint", "bigint"),
+    "settle_run",
+    ("text", "text", "bigint", "bigint", "text", "text", "text", "bigint", "bigint", "bigint", "bigint"),
     f"reply, next_home, {STANDING}",
 )
 
@@ -149,6 +150,7 @@ def settle(now: int | None, own: Ownership, outcome: Outcome, rollback_state: st
         rollback_state,
         outcome.delivered_at,
         outcome.stopped_at,
+        outcome.log_end,
         now,
     )
 

@@ -190,6 +190,7 @@ def _written(outcome: Outcome) -> dict[str, Column]:
         "values": values,
         "delivered_at": outcome.delivered_at,
         "stopped_at": outcome.stopped_at,
+        "log_end": outcome.log_end,
         "paused": int(outcome.paused),
         "interrupts": dumps_or_null(outcome.interrupts if outcome.status is RunStatus.success else None),
         "result": values if outcome.result is outcome.values else dumps_or_null(outcome.result),
@@ -224,7 +225,7 @@ _FINISH = (
     "UPDATE runs SET holds_thread = holds_thread AND :hold, settled_at = CASE WHEN NOT :hold THEN :now END,"
     " ended_at = COALESCE(ended_at, :now), updated_at = :now,"
     " cancel_delivered_at = COALESCE(:delivered_at, cancel_delivered_at),"
-    " stopped_at = COALESCE(:stopped_at, stopped_at),"
+    " stopped_at = COALESCE(:stopped_at, stopped_at), log_end = COALESCE(:log_end, log_end),"
     f" checkpointed = checkpointed OR ({_LEAVES}),"
     f" checkpoint_values = CASE WHEN {_LEAVES} AND :values IS NOT NULL THEN"
     f" CASE WHEN status NOT IN {OPEN_STATUSES} OR :result IS NOT :values THEN :values END"
@@ -247,7 +248,7 @@ def settle(
     status is ignored."""
     row = cx.execute(
         "UPDATE runs SET holds_thread = 0, settled_at = :now, updated_at = :now,"
-        " stopped_at = COALESCE(:stopped_at, stopped_at),"
+        " stopped_at = COALESCE(:stopped_at, stopped_at), log_end = COALESCE(:log_end, log_end),"
         " cancel_delivered_at = COALESCE(:delivered_at, cancel_delivered_at),"
         " rollback_state = COALESCE(:rollback_state, rollback_state), error = COALESCE(:error, error)"
         f" WHERE {GUARD} AND status NOT IN {OPEN_STATUSES} RETURNING {DECISION_COLUMNS}",
@@ -255,6 +256,7 @@ def settle(
             **guard(own),
             "now": now,
             "stopped_at": outcome.stopped_at,
+            "log_end": outcome.log_end,
             "delivered_at": outcome.delivered_at,
             "rollback_state": rollback_state,
             "error": storable(outcome.error),

@@ -27,7 +27,7 @@ _EARLY = """early = self._registry.entry(run_id)
     try:"""
 
 _NOT_RESTORED = """hold.rollback_ref
-    own, done = hold.own, with_times(end, entry)
+    own, done = hold.own, self._with_facts(end, entry, hold.own)
     return await self._persist(entry, lambda: self._store.settle(own, done, 'done'))
 """
 

@@ -7,10 +7,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from coordinator.testing.conformance.stores.builders import (
+    ENDED,
     SUCCESS,
     Field,
     StoreCase,
     admitted,
+    decided,
+    declared_dead,
     holding,
     new_run,
     row_of,
@@ -24,7 +27,7 @@ from stores.crons import CronRow, CronStore, Firing
 from stores.errors import ThreadNotFound
 from stores.rows import Limits, Outcome, Ownership
 from stores.spec import COLUMN_NAMES, PRIVATE, RECORDED, ROLES, AdmissionRequest, Kind, RunSpec, default_of
-from stores.states import RunStatus
+from stores.states import CancelAction, RunStatus
 from stores.webhooks import WebhookStore
 
 _FIRING = Firing("cron", 1_000_000, None)
@@ -204,7 +207,7 @@ async def outcomes_are_kept(case: StoreCase) -> None:
     state: dict[str, Field] = {"values": {"v": 1}, "interrupts": [{"q": "?"}]}
     for status in (RunStatus.success, RunStatus.error, RunStatus.timeout, RunStatus.interrupted):
         own = await running(store, me)
-        outcome = Outcome(status, delivered_at=5, stopped_at=6, **state)
+        outcome = Outcome(status, delivered_at=5, stopped_at=6, log_end=7, **state)
         if status is RunStatus.success:
             outcome = outcome._replace(result={"r": "ü"}, paused=True)
         else:
@@ -230,6 +233,7 @@ async def _kept(store: CoordinationStore, own: Ownership) -> dict[str, Field]:
         "interrupts": thread.interrupts,
         "delivered_at": row.cancel_delivered_at,
         "stopped_at": row.stopped_at,
+        "log_end": row.log_end,
     }
 
 
@@ -244,6 +248,27 @@ async def error_of_a_settle_is_kept(case: StoreCase) -> None:
     assert (await thread_of(store)).error is None
 
 
+async def end_of_a_log_is_known_from_the_owner_alone(case: StoreCase) -> None:
+    """An owner that settles the run reports it, or None if it is unknown; 0 is a number."""
+    store, (me, peer) = case.store, await case.workers()
+    for number in (0, 7, None):
+        own = await running(store, me)
+        await store.finish(own, SUCCESS._replace(log_end=number))
+        await store.finish(own, SUCCESS._replace(log_end=9))
+        assert (await row_of(store, own.run_id)).log_end == number, "of a run that was finished"
+    undone = await running(store, me)
+    await decided(store, undone.run_id, action=CancelAction.rollback)
+    assert (await store.finish(undone, ENDED._replace(log_end=3))).undo
+    assert (await row_of(store, undone.run_id)).log_end is None, "of a run that has not settled"
+    await store.settle(undone, ENDED._replace(log_end=3), "done")
+    assert (await row_of(store, undone.run_id)).log_end == 3, "of a run that was rolled back"
+    orphan = await running(store, peer)
+    await declared_dead(store, peer, by=me)
+    await store.sweep(by=me, error="dead")
+    row = await row_of(store, orphan.run_id)
+    assert (row.settled, row.log_end) == (True, None), "of a run whose worker is dead"
+
+
 _ROW = "a run's row has every field of its request"
 
 FIELDS: tuple[Check[StoreCase], ...] = (
@@ -256,6 +281,7 @@ FIELDS: tuple[Check[StoreCase], ...] = (
     *checks_of(
         outcomes_are_kept,
         error_of_a_settle_is_kept,
+        end_of_a_log_is_known_from_the_owner_alone,
         promise="a run's row has every field of its outcome",
     ),
 )

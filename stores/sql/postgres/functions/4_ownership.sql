@@ -187,7 +187,7 @@ BEGIN
             holds_thread = holds_thread AND call.hold, settled_at = CASE WHEN NOT call.hold THEN v_now END,
             ended_at = COALESCE(r.ended_at, v_now), updated_at = v_now,
             cancel_delivered_at = COALESCE(call.delivered_at, cancel_delivered_at),
-            stopped_at = COALESCE(call.stopped_at, r.stopped_at),
+            stopped_at = COALESCE(call.stopped_at, r.stopped_at), log_end = COALESCE(call.log_end, r.log_end),
             -- A run that was cancelled and returned all the same leaves what it has returned, as its last save.
             checkpointed = r.checkpointed OR call.leaves AND (r.status IN ('pending', 'running')
                 OR call."values" IS NOT NULL AND NOT call.hold AND r.status IN ('interrupted', 'timeout')
@@ -298,9 +298,9 @@ BEGIN
 END $$;
 
 -- Free the thread of a run that was decided. `_values`: what `restore` returned.
-CREATE OR REPLACE FUNCTION rc.settle(
+CREATE OR REPLACE FUNCTION rc.settle_run(
     _run_id text, _thread_id text, _epoch bigint, _fence bigint, _error text, _values text,
-    _rollback_state text, _delivered_at bigint, _stopped_at bigint, _now bigint,
+    _rollback_state text, _delivered_at bigint, _stopped_at bigint, _log_end bigint, _now bigint,
     OUT reply text, OUT stands rc.standing, OUT next_home bigint
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -313,7 +313,7 @@ BEGIN
     v_now := rc.clock(_now);
     IF v_state IN ('live', 'draining') THEN
         UPDATE rc.runs SET holds_thread = false, settled_at = v_now, updated_at = v_now,
-            stopped_at = COALESCE(_stopped_at, stopped_at),
+            stopped_at = COALESCE(_stopped_at, stopped_at), log_end = COALESCE(_log_end, log_end),
             cancel_delivered_at = COALESCE(_delivered_at, cancel_delivered_at),
             rollback_state = COALESCE(_rollback_state, rollback_state), error = COALESCE(_error, error)
             WHERE run_id = _run_id AND owner_epoch = _epoch AND fence = _fence AND settled_at IS NULL
@@ -334,6 +334,16 @@ BEGIN
         next_home := rc.next_worker(_thread_id);
     END IF;
 END $$;
+
+-- For workers of the earlier release, which do not report where the log ends.
+CREATE OR REPLACE FUNCTION rc.settle(
+    _run_id text, _thread_id text, _epoch bigint, _fence bigint, _error text, _values text,
+    _rollback_state text, _delivered_at bigint, _stopped_at bigint, _now bigint,
+    OUT reply text, OUT stands rc.standing, OUT next_home bigint
+) LANGUAGE sql AS $$
+    SELECT * FROM rc.settle_run(
+        _run_id, _thread_id, _epoch, _fence, _error, _values, _rollback_state, _delivered_at, _stopped_at, NULL, _now)
+$$;
 
 -- A guard has matched no row.
 CREATE OR REPLACE FUNCTION rc.why_not(_stands rc.standing, _epoch bigint, _fence bigint, _alive boolean) RETURNS text
