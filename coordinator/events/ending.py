@@ -14,8 +14,10 @@ from coordinator.events.cursor import Cursor
 from coordinator.events.standing import Settled
 
 PATIENCE = 2.0
-"""Seconds for which a follower waits for an entry that the log is to have, and for a log that it cannot read:
-as long as the link takes to reconnect."""
+"""Seconds for which a follower waits for an unreadable log: as long as the link takes to reconnect."""
+
+LATE = 5.0
+"""Seconds for which a follower waits for an entry that the log is to have."""
 
 _GRACE = 0.5
 """Seconds for which a follower waits for further entries if the last one is unknown. The owner sends it
@@ -29,7 +31,7 @@ _SETTLED_LONG_AGO = 5.0
 
 
 class Ending:
-    """The end of the log that is read with `cursor`. `patience`: PATIENCE; 0 for a log that is never late.
+    """The end of the log that is read with `cursor`. `patience`: LATE; 0 for a log that is never late.
     `page`: what was read last; None = the log cannot be read."""
 
     def __init__(self, cursor: Cursor, patience: float) -> None:

@@ -16,7 +16,7 @@ from coordinator.event_log import OMITTED, End, Event, EventId, EventLog, Gap, P
 from coordinator.event_logs.local import LocalEventLog
 from coordinator.events.audience import Audience
 from coordinator.events.cursor import Cursor
-from coordinator.events.ending import PATIENCE, Ending, has_gap
+from coordinator.events.ending import LATE, PATIENCE, Ending, has_gap
 from coordinator.events.followed import FollowedRun, FollowedRuns, LocalRuns
 from coordinator.events.standing import Settled, Standings
 from coordinator.notifier import Connectivity, Notifier, Wakeup
@@ -45,7 +45,7 @@ class Readers:
         self.standings, self.local, self.audience = standings, local, audience
         self.closed = False
         # In memory it is written with the emit, and other workers never read it.
-        self.patience = 0.0 if isinstance(log, LocalEventLog) else PATIENCE
+        self.patience = 0.0 if isinstance(log, LocalEventLog) else LATE
         self.runs = FollowedRuns(
             log,
             local,

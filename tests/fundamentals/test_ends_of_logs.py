@@ -57,7 +57,7 @@ def hold_log(owner: RunManager) -> Release:
 
 
 def wait_for_logs(manager: RunManager, seconds: float) -> None:
-    """In place of two seconds."""
+    """In place of five seconds."""
     assembly_of(manager).runs.readers.patience = seconds
 
 
