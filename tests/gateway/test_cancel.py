@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -69,13 +70,16 @@ async def test_cancel_with_wait_has_a_location_to_resume(pair: Pair, thread: str
     assert answer.json() == (values or {})
 
 
-async def test_cancelled_run_is_shown_as_running_until_its_task_has_stopped(pair: Pair, thread: str) -> None:
+async def test_cancelled_run_is_shown_as_running_until_its_task_has_stopped(
+    pair: Pair, thread: str, tmp_path: Path
+) -> None:
     local, remote = pair
-    run = await start_running(local.sdk, thread, "slow_to_stop")
+    run = await start_running(local.sdk, thread, "slow_to_stop", until=str(tmp_path / "stop"))
     await remote.sdk.runs.cancel(thread, run, wait=False)
     shown = (await remote.raw.get(f"/threads/{thread}/runs/{run}")).json()
     assert (shown["status"], shown["cancelling"]) == ("running", True)
     assert await thread_status(remote.sdk, thread) == "busy"
+    (tmp_path / "stop").touch()
     await until_status(remote.sdk, thread, run, "interrupted")
     shown = (await remote.raw.get(f"/threads/{thread}/runs/{run}")).json()
     assert (shown["cancelling"], shown["cancel_reason"]) == (False, "user")
@@ -218,14 +222,15 @@ class TestDelete:
         assert await thread_status(local.sdk, thread) == "idle"
         await local.sdk.runs.wait(thread, "agent", input=demo(), multitask_strategy="reject")
 
-    async def test_deleting_a_queued_run_removes_it(self, pair: Pair, thread: str) -> None:
+    async def test_deleting_a_queued_run_removes_it(self, pair: Pair, thread: str, tmp_path: Path) -> None:
         local, remote = pair
-        first = await start_running(local.sdk, thread, sleep=0.2)
+        first = await start_running(local.sdk, thread, "gated", until=str(tmp_path / "go"))
         second = (await local.sdk.runs.create(thread, "agent", input=demo(tag="b")))["run_id"]
         await remote.sdk.runs.delete(thread, second)
         assert (await local.raw.get(f"/threads/{thread}/runs/{second}")).status_code == 404
+        (tmp_path / "go").touch()
         await local.sdk.runs.join(thread, first)
-        assert await log_of(remote.sdk, thread) == ["run:1"]
+        assert await log_of(remote.sdk, thread) == ["run:through"]
 
     async def test_deleting_a_thread_stops_all_its_runs(self, pair: Pair, thread: str) -> None:
         local, remote = pair

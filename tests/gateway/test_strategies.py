@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,12 +62,15 @@ class TestReject:
             assert (answer.status_code, answer.json()["run_id"]) == (409, run)
         assert len(await remote.sdk.runs.list(thread)) == 1
 
-    async def test_reject_refuses_until_the_cancelled_task_has_stopped(self, pair: Pair, thread: str) -> None:
+    async def test_reject_refuses_until_the_cancelled_task_has_stopped(
+        self, pair: Pair, thread: str, tmp_path: Path
+    ) -> None:
         local, remote = pair
-        run = await start_running(local.sdk, thread, "slow_to_stop")
+        run = await start_running(local.sdk, thread, "slow_to_stop", until=str(tmp_path / "stop"))
         await remote.sdk.runs.cancel(thread, run)
         with pytest.raises(ConflictError):
             await remote.sdk.runs.create(thread, "agent", input=demo(), multitask_strategy="reject")
+        (tmp_path / "stop").touch()
         await until_status(remote.sdk, thread, run, "interrupted")
         await remote.sdk.runs.wait(thread, "agent", input=demo(), multitask_strategy="reject")
 

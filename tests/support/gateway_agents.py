@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from coordinator import RunContext
@@ -22,12 +23,22 @@ def _log(ctx: RunContext) -> list[str]:
     return list(values.get("log", []))
 
 
+async def _is_there(file: str) -> None:
+    """A gate for runs of any process."""
+    while not Path(file).exists():  # noqa: ASYNC110, ASYNC240 - another process makes it
+        await asyncio.sleep(0.01)
+
+
 async def gated(ctx: RunContext) -> dict[str, Any]:
-    """Emits "waiting", waits for its gate, and emits "through"."""
+    """Emits "waiting", waits for its gate (`gate`), or until a file is there (`until`), and emits
+    "through"."""
     given: Any = ctx.input or {}
     log = _log(ctx)
     await ctx.emit("custom", "waiting")
-    await GATES.setdefault(given["gate"], asyncio.Event()).wait()
+    if file := given.get("until"):
+        await _is_there(file)
+    else:
+        await GATES.setdefault(given["gate"], asyncio.Event()).wait()
     await ctx.emit("custom", "through")
     return {"log": [*log, f"{given.get('tag', 'run')}:through"]}
 
@@ -47,14 +58,14 @@ async def talker(ctx: RunContext) -> Outcome:
 
 
 async def slow_to_stop(ctx: RunContext) -> dict[str, Any]:
-    """Unwinds for `UNWINDING` when it is cancelled."""
+    """Unwinds for `UNWINDING` when it is cancelled, or until a file is there (`until`)."""
     given: Any = ctx.input or {}
     values = {"log": [*_log(ctx), f"{given.get('tag', 'run')}:begun"]}
     await ctx.save(values)
     try:
         await asyncio.Event().wait()
     except asyncio.CancelledError:
-        await asyncio.sleep(UNWINDING)
+        await (_is_there(file) if (file := given.get("until")) else asyncio.sleep(UNWINDING))
         raise
     return values
 

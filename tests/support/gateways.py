@@ -172,6 +172,6 @@ async def all_closed(served: Served) -> None:
 
 async def start_running(sdk: Sdk, thread: str, assistant: str = "agent", **options: Any) -> str:
     """Creates a background run as `create` does, and returns its id when it is running."""
-    run = await sdk.runs.create(thread, assistant, input=demo(**options))
+    run = await sdk.runs.create(thread, assistant, input=demo() | options)
     await until_status(sdk, thread, run["run_id"], "running")
     return str(run["run_id"])
