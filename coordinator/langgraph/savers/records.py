@@ -50,13 +50,23 @@ class Position(NamedTuple):
 
 
 def position_of(config: RunnableConfig) -> Position:
-    configurable = cast("Mapping[str, object]", config.get("configurable", {}))
-    namespace, checkpoint_id = configurable.get("checkpoint_ns"), configurable.get("checkpoint_id")
+    """Raises KeyError if the config has no thread."""
+    configurable = _configurable(config)
+    namespace = configurable.get("checkpoint_ns")
     return Position(
         str(configurable["thread_id"]),
         None if namespace is None else str(namespace),
-        None if not checkpoint_id else str(checkpoint_id),
+        checkpoint_id_of(config),
     )
+
+
+def checkpoint_id_of(config: RunnableConfig) -> str | None:
+    checkpoint_id = _configurable(config).get("checkpoint_id")
+    return None if not checkpoint_id else str(checkpoint_id)
+
+
+def _configurable(config: RunnableConfig) -> Mapping[str, object]:
+    return cast("Mapping[str, object]", config.get("configurable", {}))
 
 
 class Write(NamedTuple):

@@ -19,7 +19,13 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from coordinator.errors import WrongEventLoop
 from coordinator.langgraph.savers.fences import OpenFences
-from coordinator.langgraph.savers.records import CheckpointKey, Position, next_version, position_of
+from coordinator.langgraph.savers.records import (
+    CheckpointKey,
+    Position,
+    checkpoint_id_of,
+    next_version,
+    position_of,
+)
 from coordinator.langgraph.savers.traces import Traces
 
 T = TypeVar("T")
@@ -78,12 +84,13 @@ class FencedSaver(BaseCheckpointSaver[str]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
-        """Newest first. Reads pages: what is written meanwhile and is older may be in the list."""
+        """Newest first. Reads pages: what is written meanwhile and is older may be in the list. Of `before`
+        only the id counts: it needs no thread, and the id need not exist."""
         page_after = self._pages(
             Selection(
-                None if config is None else position_of(config),
+                position_of(config) if config else None,
                 filter or {},
-                None if before is None else position_of(before).checkpoint_id,
+                checkpoint_id_of(before) if before else None,
             )
         )
         after, left = None, limit

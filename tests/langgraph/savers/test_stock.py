@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
-from itertools import count
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from itertools import count, product
 from pathlib import Path
 from typing import Any, cast, get_args
 from urllib.parse import urlsplit, urlunsplit
@@ -22,6 +23,7 @@ from langgraph.checkpoint.conformance import (
     checkpointer_test,
     validate,
 )
+from langgraph.checkpoint.memory import InMemorySaver
 
 from coordinator.langgraph.states import GraphStates
 from tests.langgraph.savers.databases import CheckpointDatabase, PostgresDatabase, SQLiteDatabase
@@ -190,6 +192,148 @@ def _id(one: CheckpointTuple) -> str:
 def _by_id(listed: Sequence[CheckpointTuple]) -> Mapping[str, CheckpointTuple]:
     assert len({_id(one) for one in listed}) == len(listed)
     return {_id(one): one for one in listed}
+
+
+THREADS = ("fork", "answer in a persistent subgraph", "answer in a subgraph")
+"""Scenes with several branches and several namespaces, each on a thread of its name."""
+
+
+@asynccontextmanager
+async def both_filled(
+    database: CheckpointDatabase, twin: CheckpointDatabase
+) -> AsyncGenerator[tuple[BaseCheckpointSaver[str], BaseCheckpointSaver[str], Sequence[CheckpointTuple]]]:
+    """Yields our saver and the stock one, which have the same rows, and all checkpoints."""
+    if isinstance(database, PostgresDatabase) and isinstance(twin, PostgresDatabase):
+        await database.clone(twin)
+    async with AsyncExitStack() as stack:
+        stock = await stack.enter_async_context(twin.stock())
+        states = database.states()
+        await stack.enter_async_context(states.opened())
+        for name in THREADS:
+            scene = SCENES[name]
+            driver = Driver(scene.graph(), states, thread_id=name)
+            driver.saver = Both(states.saver, stock)
+            driver.graph = driver.graph.copy(update={"checkpointer": driver.saver})
+            await scene.before(driver)
+            await scene.run(driver)
+        yield states.saver, stock, [one async for one in states.saver.alist(None)]
+
+
+def in_memory(checkpoints: Sequence[CheckpointTuple]) -> InMemorySaver:
+    """LangGraph's saver in memory with these checkpoints."""
+    saver = InMemorySaver()
+    for one in checkpoints:
+        keys = one.config.get("configurable", {})
+        parent = (one.parent_config or {}).get("configurable", {}).get("checkpoint_id")
+        saver.put(
+            {"configurable": {**keys, "checkpoint_id": parent}},
+            one.checkpoint,
+            one.metadata,
+            one.checkpoint["channel_versions"],
+        )
+    return saver
+
+
+def config_forms(one: CheckpointTuple) -> list[Any]:
+    """The configs that a list or a read accepts: with and without namespace and id, known and unknown."""
+    keys = one.config.get("configurable", {})
+    thread = {"thread_id": keys["thread_id"]}
+    forms: list[dict[str, Any]] = [
+        thread,
+        {"thread_id": "unknown"},
+        {**thread, "checkpoint_ns": ""},
+        {**thread, "checkpoint_ns": keys["checkpoint_ns"]},
+        {**thread, "checkpoint_ns": "unknown"},
+        {**thread, "checkpoint_id": keys["checkpoint_id"]},
+        {**thread, "checkpoint_id": None},
+        {**thread, "checkpoint_id": ""},
+        {**thread, "checkpoint_ns": "", "checkpoint_id": "unknown"},
+        dict(keys),
+    ]
+    return [{"configurable": form} for form in forms]
+
+
+def before_forms(one: CheckpointTuple, other: CheckpointTuple) -> list[Any]:
+    keys, others = one.config.get("configurable", {}), other.config.get("configurable", {})
+    only_id = {"checkpoint_id": keys["checkpoint_id"]}
+    forms: list[dict[str, Any]] = [
+        only_id,
+        {**only_id, "thread_id": keys["thread_id"]},
+        {**only_id, "checkpoint_ns": "unknown"},
+        dict(keys),
+        dict(others),
+        {"checkpoint_id": "0"},
+        {"checkpoint_id": "z"},
+    ]
+    return [None, *({"configurable": form} for form in forms)]
+
+
+async def test_each_form_of_a_list_reads_as_the_stock_saver(
+    database: CheckpointDatabase, twin: CheckpointDatabase
+) -> None:
+    """The engine names the checkpoint before which it reads by its id alone, when it replays a subgraph."""
+    async with both_filled(database, twin) as (ours, stock, all_):
+        within = [one for one in all_ if one.config.get("configurable", {})["checkpoint_ns"]]
+        middle, other = within[len(within) // 2], all_[len(all_) // 3]
+        forms: Any = product(
+            [None, *config_forms(middle)],
+            before_forms(middle, other),
+            (None, 0, 1, 3),
+            (None, {}, {"source": "loop"}, {"source": "input", "step": -1}),
+        )
+        memory, listed, calls = in_memory(all_), 0, list(forms)
+        for config, before, limit, chosen in calls:
+            options: Any = {"before": before, "limit": limit, "filter": chosen}
+            ids = [_id(one) async for one in ours.alist(config, **options)]
+            assert ids == [_id(one) async for one in stock.alist(config, **options)], (config, options)
+            if limit is None:  # which orders the namespaces of a thread one after another
+                assert sorted(ids) == sorted(map(_id, memory.list(config, **options))), (config, options)
+            listed += len(ids)
+        assert listed > len(calls)
+        await asyncio.to_thread(_check_synchronous_lists, ours, memory, calls)
+
+
+def _check_synchronous_lists(
+    ours: BaseCheckpointSaver[str], memory: InMemorySaver, calls: Sequence[tuple[Any, Any, Any, Any]]
+) -> None:
+    for config, before, limit, chosen in calls:
+        if limit is None and chosen is None:
+            expected = sorted(map(_id, memory.list(config, before=before)))
+            assert sorted(map(_id, ours.list(config, before=before))) == expected, (config, before)
+
+
+async def test_each_form_of_a_read_reads_as_the_stock_saver(
+    database: CheckpointDatabase, twin: CheckpointDatabase
+) -> None:
+    async with both_filled(database, twin) as (ours, stock, all_):
+        for one in all_:
+            for config in config_forms(one):
+                assert await ours.aget_tuple(config) == await stock.aget_tuple(config), config
+                read = await asyncio.to_thread(ours.get_tuple, config)
+                assert read == await ours.aget_tuple(config), config
+
+
+async def test_list_that_names_no_thread_or_no_checkpoint_reads_as_the_saver_in_memory(
+    database: CheckpointDatabase, twin: CheckpointDatabase
+) -> None:
+    """The other stock savers disagree: they fail, or return nothing."""
+    async with both_filled(database, twin) as (ours, _, all_):
+        memory = in_memory(all_)
+        no_ids: list[Any] = [
+            {},
+            {"configurable": {}},
+            {"configurable": {"thread_id": "fork", "checkpoint_id": None}},
+        ]
+        configs: list[Any] = [None, {}, *config_forms(all_[0])]
+        for config, before in product(configs, no_ids):
+            expected = sorted(map(_id, memory.list(config, before=before)))
+            assert sorted([_id(one) async for one in ours.alist(config, before=before)]) == expected
+
+
+async def test_config_without_a_thread_is_refused(states: GraphStates) -> None:
+    for config in [RunnableConfig(configurable={}), RunnableConfig(configurable={"checkpoint_ns": ""})]:
+        with pytest.raises(KeyError, match="thread_id"):
+            await anext(states.saver.alist(config))
 
 
 async def test_a_thread_moves_between_the_savers(database: CheckpointDatabase) -> None:
