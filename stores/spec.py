@@ -117,6 +117,7 @@ class AdmissionRequest(NamedTuple):
     """A spec, and what the admitting worker adds to it. `created_at`: ISO 8601 with an offset. `portable`:
     another worker that knows the assistant may execute the run. `request_hash`: see
     `coordinator.runs.idempotency`. `thread_metadata`: keys that are added to the thread's metadata.
+    `new_thread_metadata`: the metadata of the thread if this admission creates it; None = `thread_metadata`.
     `start_ref`: if the run takes its thread, it may start in the same transaction with this rollback
     reference, see `OwnershipStore.start`. `dispatched`: the admitting worker does not execute the run, which
     is portable: it joins the queue without a home, also where the thread is free."""
@@ -127,6 +128,7 @@ class AdmissionRequest(NamedTuple):
     portable: bool = False
     request_hash: str | None = None
     thread_metadata: dict[str, str] | None = None
+    new_thread_metadata: JsonObject | None = None
     start_ref: JsonObject | None = None
     dispatched: bool = False
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import cast
 
+from coordinator.assistants.registry import Assistants
 from coordinator.schemas import Json, RunRequest
 from stores.assistants import AssistantRow
 from stores.json_values import JsonMapping, JsonObject
@@ -24,6 +25,20 @@ def with_assistant_of(metadata: JsonMapping, run: JsonMapping) -> JsonObject:
     """Returns `metadata` with the keys of the created assistant that are in the metadata of a run, if any."""
     kept = {key: value for key, value in metadata.items() if key != VERSION}
     return kept if VERSION not in run else {**kept, **{key: run[key] for key in ("assistant_id", VERSION)}}
+
+
+def keys_of_thread(assistants: Assistants, name: str, run: JsonMapping) -> dict[str, str]:
+    """Returns the keys that a run of the assistant adds to the metadata of its thread. `run`: its
+    metadata."""
+    assistant_id = client_assistant(run) or assistants.id_of(name)
+    return {"graph_id": assistants.graph_of(name), "assistant_id": assistant_id}
+
+
+def of_new_thread(run: JsonMapping, keys: Mapping[str, str]) -> JsonObject | None:
+    """Returns the metadata of a thread that a run creates: that of the run, and `keys`, which win. None =
+    `keys` alone."""
+    inherited = {key: value for key, value in run.items() if key != VERSION}
+    return None if inherited.keys() <= keys.keys() else {**inherited, **keys}
 
 
 def configured(request: RunRequest, assistant: AssistantRow) -> RunRequest:

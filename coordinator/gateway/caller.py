@@ -39,8 +39,6 @@ class Caller:
     """Passed with `permissions` to the assistant, in `ctx.user`, and kept with runs and crons."""
     identity: Identity | None = field(default=None, compare=False, repr=False)
     """Given by the functions of a configuration, which then authorise each request. None = there are none."""
-    threads_inherit: bool = False
-    """Threads that the caller's runs create get the metadata of the run, for filters of such functions."""
     configurable: Mapping[str, str] = field(default_factory=dict[str, str], compare=False, repr=False)
     """Headers of the request that runs get in `config.configurable`."""
 

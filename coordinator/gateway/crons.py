@@ -107,17 +107,11 @@ def _run_of(cron: CronRow) -> RunCreate:
     )
 
 
-def _caller_of(cron: CronRow, *, threads_inherit: bool) -> Caller:
+def _caller_of(cron: CronRow) -> Caller:
     """Returns the owner of the cron, as it was authenticated when it last wrote the cron."""
     if (user := user_of(cron)) is None:
-        return Caller(None, Role.user, threads_inherit=threads_inherit)
-    return Caller(
-        user.user_id,
-        Role.user,
-        permissions=user.permissions,
-        attributes=user.attributes,
-        threads_inherit=threads_inherit,
-    )
+        return Caller(None, Role.user)
+    return Caller(user.user_id, Role.user, permissions=user.permissions, attributes=user.attributes)
 
 
 def firing_for(services: Services) -> Fire:
@@ -125,7 +119,7 @@ def firing_for(services: Services) -> Fire:
     key contains the moment, so a repeated firing returns the existing run."""
 
     async def fire(cron: CronRow, firing: Firing) -> bool:
-        caller = _caller_of(cron, threads_inherit=services.extension.handlers is not None)
+        caller = _caller_of(cron)
         spec = await validate_run(
             services,
             caller,
@@ -134,7 +128,7 @@ def firing_for(services: Services) -> Fire:
             idempotency_key=f"cron:{cron.cron_id}:{firing.at}",
             firing=firing,
         )
-        record = await start_run(services, spec, caller, own_thread=cron.thread_id is None)
+        record = await start_run(services, spec, own_thread=cron.thread_id is None)
         return record.already_admitted
 
     return fire

@@ -38,7 +38,6 @@ class Identification:
             permissions=identity.permissions,
             attributes=identity.attributes,
             identity=identity,
-            threads_inherit=True,
         )
 
     def _arguments(self, request: Request) -> Mapping[str, object]:

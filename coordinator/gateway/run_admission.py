@@ -13,7 +13,7 @@ from fastapi import HTTPException
 from coordinator.assistants.configured import configured
 from coordinator.assistants.function import FunctionAssistant
 from coordinator.assistants.requests import cleaned
-from coordinator.errors import IdempotencyConflict, InvalidArgument, ThreadExists, ThreadNotFound
+from coordinator.errors import IdempotencyConflict, InvalidArgument, ThreadNotFound
 from coordinator.gateway.caller import Caller
 from coordinator.gateway.created_assistants import as_uuid, client_assistant, registered, unknown_assistant
 from coordinator.gateway.services import Services
@@ -23,7 +23,6 @@ from coordinator.gateway.wire.runs import RunCreate, RunOptions
 from coordinator.ids import random_hex
 from coordinator.manager import RunManager
 from coordinator.record import RunRecord
-from coordinator.runs.specs import seconds
 from coordinator.schemas import CheckpointRef, Command, RunRequest
 from stores.assistants import AssistantRow
 from stores.crons import Firing
@@ -76,17 +75,13 @@ async def validate_run(
     )
 
 
-async def start_run(
-    services: Services, spec: RunSpec, caller: Caller, *, own_thread: bool = False
-) -> RunRecord:
-    """Admits the run that `validate_run` has returned for the caller, and launches it; it may be queued. On a
-    worker that only admits, another one executes it.
+async def start_run(services: Services, spec: RunSpec, *, own_thread: bool = False) -> RunRecord:
+    """Admits the run that `validate_run` has returned, and launches it; it may be queued. On a worker
+    that only admits, another one executes it.
     `own_thread`: its thread has a random id. A repeated idempotency key returns the record of the first run
     and launches nothing. Raises InvalidArgument and the exceptions of admission."""
     manager = services.manager
     await _check_checkpoint(services, spec, own_thread=own_thread)
-    if caller.threads_inherit:
-        await _create_thread(manager, spec, own_thread=own_thread)
     if own_thread and spec.idempotency_key is not None:
         record = await _admit_once(manager, spec, spec.idempotency_key)
     else:
@@ -104,25 +99,6 @@ async def created_document(services: Services, record: RunRecord, caller: Caller
         return documents.run_created(record, assistants)
     row = await services.manager.runs.get(record.run_id, user_id=caller.user_id)
     return documents.run_document(row, assistants, position=await services.manager.runs.position(row))
-
-
-async def _create_thread(manager: RunManager, spec: RunSpec, *, own_thread: bool) -> None:
-    """Creates the thread of a run with the metadata of the run, if the run would create it. An existing
-    thread stays unchanged."""
-    used = None
-    if own_thread and spec.idempotency_key is not None:
-        used = await manager.runs.thread_of_key(spec.idempotency_key, user_id=spec.user_id)
-    if used is not None or spec.thread_must_exist or not spec.metadata:
-        return
-    with suppress(ThreadExists):  # of another user: admission refuses the run
-        await manager.threads.create(
-            spec.thread_id,
-            metadata=spec.metadata,
-            if_exists="do_nothing",
-            ttl=None if spec.idempotency_key is None else seconds(spec.temporary_ms),
-            temporary=spec.temporary_ms is not None,
-            user_id=spec.user_id,
-        )
 
 
 async def _created(services: Services, caller: Caller, assistant_id: str) -> AssistantRow:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-from coordinator.assistants.configured import client_assistant
+from coordinator.assistants.configured import keys_of_thread, of_new_thread
 from coordinator.assistants.ports import Assistant, retries_of
 from coordinator.assistants.registry import Assistants
 from coordinator.assistants.values import StoredValues
@@ -167,9 +167,11 @@ class Admissions:
                 self._dispatch.check_executes()
             return request
         may_start = not (self._capacity.limited or self._dispatch.admit_only)  # else it may have to wait
+        keys = keys_of_thread(self._assistants, spec.assistant_id or assistant.name, spec.metadata)
         return request._replace(
             portable=True,
-            thread_metadata=self._keys_of(spec, assistant),
+            thread_metadata=keys,
+            new_thread_metadata=of_new_thread(spec.metadata, keys),
             start_ref=self._values.start_ref(assistant.states) if start and may_start else None,
             dispatched=self._dispatch.admit_only,
         )
@@ -186,12 +188,6 @@ class Admissions:
         if (retries := retries_of(assistant)) != spec.retries:
             spec = replace(spec, retries=retries)
         return spec, assistant
-
-    def _keys_of(self, spec: RunSpec, assistant: Assistant) -> dict[str, str]:
-        """Returns the keys to add to the metadata of the run's thread."""
-        name = spec.assistant_id or assistant.name
-        assistant_id = client_assistant(spec.metadata) or self._assistants.id_of(name)
-        return {"graph_id": self._assistants.graph_of(name), "assistant_id": assistant_id}
 
     def _patience(self) -> Patience:
         return Patience(self._patient_for, self._worker.drain_event.is_set)

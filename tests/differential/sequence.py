@@ -132,6 +132,7 @@ class Sequence:
         stamp = {"graph_id": self.random.choice(("g", "é")), "assistant_id": "a"}
         stamps: dict[str, Any] = {
             "thread_metadata": stamp if self._one_in(3) else None,
+            "new_thread_metadata": {"m": "ü", **stamp} if self._one_in(3) else None,
             "run_id": self._run_id() if again else f"r{random.randrange(10**6):06}{self._number:04}",
         }
         fields: dict[str, Any] = {"thread_id": random.choice(THREADS)}

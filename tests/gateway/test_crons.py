@@ -39,6 +39,17 @@ async def fired(served: Served, cron_id: str) -> str:
     return run_id
 
 
+async def test_kept_thread_of_a_cron_is_found_by_the_metadata_of_the_cron(pair: Pair) -> None:
+    local, remote = pair
+    cron: Any = await local.sdk.crons.create(
+        "agent", schedule=YEARLY, input=demo(), metadata={"of": "kept"}, on_run_completed="keep"
+    )
+    await make_due(local, cron["cron_id"])
+    run_id = await fired(local, cron["cron_id"])
+    [thread] = await remote.sdk.threads.search(metadata={"of": "kept"})
+    assert thread["thread_id"] == (await local.manager.runs.get(run_id)).thread_id
+
+
 async def test_cron_is_created_searched_changed_and_deleted(pair: Pair) -> None:
     local, remote = pair[0].sdk.crons, pair[1].sdk.crons
     cron: Any = await local.create("agent", schedule=YEARLY, input=demo(), metadata={"of": "mine"})

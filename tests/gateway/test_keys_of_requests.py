@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
-import pytest
 from starlette.requests import Request
 
 from coordinator import RunManager, Settings
@@ -50,12 +49,9 @@ async def test_repeated_key_returns_the_same_run_on_every_worker(pair: Pair) -> 
     assert changed.status_code == 409
 
 
-@pytest.mark.parametrize("inherits", [False, True], ids=["with its run", "before its run"])
-async def test_key_outlives_the_lifetime_of_a_temporary_thread(inherits: bool) -> None:
-    """The thread is created with the run, or before it, to have its metadata."""
-
+async def test_key_outlives_the_lifetime_of_a_temporary_thread() -> None:
     async def caller(request: Request) -> Caller:
-        return Caller("alice", Role.user, threads_inherit=inherits)
+        return Caller("alice", Role.user)
 
     manager = RunManager(settings=Settings(tick=0.05, grace=0, keep_temporary=0.0))
     async with serving(manager=manager, authenticate=caller) as (_, client):

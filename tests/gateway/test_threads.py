@@ -156,6 +156,21 @@ class TestPrune:
         assert len(await local.sdk.threads.get_history(thread)) >= 2
 
 
+async def test_thread_that_a_run_creates_has_the_metadata_of_the_run(plain: Pair) -> None:
+    local, remote = plain
+    mine: Any = {"m": "ü", "graph_id": "another"}
+    run = await local.sdk.runs.create(None, "agent", input=demo(), metadata=mine, on_completion="keep")
+    await remote.sdk.runs.join(run["thread_id"], run["run_id"])
+    made = str(uuid4())
+    await local.sdk.runs.wait(made, "agent", input=demo(), metadata=mine, if_not_exists="create")
+    matches = await remote.sdk.threads.search(metadata={"m": "ü", "graph_id": "agent"})
+    assert {thread["thread_id"] for thread in matches} == {made, run["thread_id"]}
+    await remote.sdk.runs.wait(made, "agent", input=demo(), metadata={"m": "later", "n": 1})
+    agent = {"graph_id": "agent", "assistant_id": local.manager.assistants.id_of("agent")}
+    assert (await local.sdk.threads.get(made))["metadata"] == {"m": "ü", **agent}
+    assert (await local.sdk.runs.get(run["thread_id"], run["run_id"]))["metadata"] == mine
+
+
 async def test_runs_write_their_assistant_into_the_metadata(plain: Pair) -> None:
     """Front ends search their threads by the graph's name or the assistant's id."""
     local, remote = plain

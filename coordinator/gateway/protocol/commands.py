@@ -146,7 +146,7 @@ class Commands:
         services, caller = self._services, self._caller
         spec = await validate_run(services, caller, body, self._thread_id, idempotency_key=self._key)
         spec = replace(spec, kwargs={**spec.kwargs, "stream_mode": self._modes(spec.assistant_id)})
-        record = await start_run(services, spec, caller)
+        record = await start_run(services, spec)
         services.manager.threads.notify(self._thread_id)
         return record
 

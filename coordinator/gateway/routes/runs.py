@@ -69,7 +69,7 @@ async def create_run(
 ) -> Response:
     """Admit a run and respond at once. `Content-Location` is its path."""
     spec = await validate_run(services, caller, body, str(thread_id), idempotency_key=idempotency_key)
-    run = await start_run(services, spec, caller)
+    run = await start_run(services, spec)
     document = await created_document(services, run, caller)
     return TolerantJsonResponse(document, headers=created_headers(run_path(run.thread_id, run.run_id)))
 
@@ -87,7 +87,7 @@ async def create_and_stream(
     """Admit a run and stream its events."""
     spec = await validate_run(services, caller, body, str(thread_id), idempotency_key=idempotency_key)
     with services.watchers.reserve(caller.user_id) as slot:
-        run = await start_run(services, spec, caller)
+        run = await start_run(services, spec)
         return RunResponses(services, caller).stream(run, slot)
 
 
@@ -102,7 +102,7 @@ async def create_and_wait(
     """Admit a run and respond with its result when it ends. The headers are sent at once."""
     spec = await validate_run(services, caller, body, str(thread_id), idempotency_key=idempotency_key)
     with services.watchers.reserve(caller.user_id) as slot:
-        run = await start_run(services, spec, caller)
+        run = await start_run(services, spec)
         return RunResponses(services, caller).result(run, slot)
 
 

@@ -51,7 +51,7 @@ async def create_run(
 ) -> Response:
     """Admit a run and respond at once."""
     spec = await validate_run(services, caller, body, None, idempotency_key=idempotency_key)
-    run = await start_run(services, spec, caller, own_thread=True)
+    run = await start_run(services, spec, own_thread=True)
     document = await created_document(services, run, caller)
     return TolerantJsonResponse(document, headers=created_headers(_path(run)))
 
@@ -63,7 +63,7 @@ async def create_and_stream(
     """Admit a run and stream its events."""
     spec = await validate_run(services, caller, body, None, idempotency_key=idempotency_key)
     with services.watchers.reserve(caller.user_id) as slot:
-        run = await start_run(services, spec, caller, own_thread=True)
+        run = await start_run(services, spec, own_thread=True)
         return RunResponses(services, caller).stream(run, slot, _path(run))
 
 
@@ -74,7 +74,7 @@ async def create_and_wait(
     """Admit a run and respond with its result when it ends."""
     spec = await validate_run(services, caller, body, None, idempotency_key=idempotency_key)
     with services.watchers.reserve(caller.user_id) as slot:
-        run = await start_run(services, spec, caller, own_thread=True)
+        run = await start_run(services, spec, own_thread=True)
         return RunResponses(services, caller).result(run, slot)
 
 
@@ -93,7 +93,7 @@ async def create_batch(
     started: list[RunRecord] = []
     try:
         for each, spec in zip(body, specs, strict=True):
-            started.append(await start_run(services, spec, caller, own_thread=each.thread_id is None))
+            started.append(await start_run(services, spec, own_thread=each.thread_id is None))
     except BaseException:
         await _roll_back(services.manager, started, caller)
         raise

@@ -62,6 +62,7 @@ def _record(request: AdmissionRequest, epoch: int, limits: Limits, *, beside: bo
         created_us=created_us,
         request_hash=request.request_hash,
         stamp=dumps_or_null(request.thread_metadata),
+        fresh_metadata=dumps_or_null(request.new_thread_metadata),
         start_ref=dumps_or_null(request.start_ref),
         dispatched=request.dispatched or None,
         **dict(zip(STORED, _write_spec(spec), strict=True)),

@@ -224,7 +224,7 @@ _TOUCH_THREAD = (
     " metadata)"
     " VALUES (:thread, :user, :assistant,"
     " :step + COALESCE((SELECT fence FROM deleted_threads WHERE thread_id = :thread), 0), 1, :now, :now,"
-    " :temporary_ms, :temporary_ms IS NOT NULL, COALESCE(:stamp, '{}'))"
+    " :temporary_ms, :temporary_ms IS NOT NULL, COALESCE(:fresh, :stamp, '{}'))"
     " ON CONFLICT (thread_id) DO UPDATE SET"
     " user_id = COALESCE(threads.user_id, excluded.user_id),"
     " assistant_id = COALESCE(excluded.assistant_id, threads.assistant_id),"
@@ -252,6 +252,7 @@ def touch(
             "now": now,
             "temporary_ms": spec.temporary_ms,
             "stamp": dumps_or_null(request.thread_metadata),
+            "fresh": dumps_or_null(request.new_thread_metadata),
             "read": starts,
         },
     ).fetchone()

@@ -199,6 +199,19 @@ async def row_has_what_the_worker_adds(case: StoreCase) -> None:
     assert (await thread_of(store)).metadata == {"graph_id": "é"}
 
 
+async def admission_gives_metadata_to_a_thread_that_it_creates(case: StoreCase) -> None:
+    store, (me, _) = case.store, await case.workers()
+    keys, fresh = {"graph_id": "g"}, {"m": "ü", "n": [None], "graph_id": "g"}
+    for thread_id, delay_ms in (("t", None), ("delayed", 60_000)):
+        await admitted(
+            store, me, thread_id, delay_ms=delay_ms, thread_metadata=keys, new_thread_metadata=fresh
+        )
+        assert (await thread_of(store, thread_id)).metadata == fresh
+        later = {"thread_metadata": {"graph_id": "h"}, "new_thread_metadata": {"m": "another"}}
+        await admitted(store, me, thread_id, multitask_strategy="enqueue", **later)
+        assert (await thread_of(store, thread_id)).metadata == {**fresh, "graph_id": "h"}
+
+
 # -- how a run ended
 
 
@@ -273,7 +286,12 @@ _ROW = "a run's row has every field of its request"
 
 FIELDS: tuple[Check[StoreCase], ...] = (
     *checks_for(("admit", "insert"), columns_survive, promise=_ROW),
-    *checks_of(columns_survive_admissions_at_once, row_has_what_the_worker_adds, promise=_ROW),
+    *checks_of(
+        columns_survive_admissions_at_once,
+        row_has_what_the_worker_adds,
+        admission_gives_metadata_to_a_thread_that_it_creates,
+        promise=_ROW,
+    ),
     *checks_for(
         WITHOUT_COLUMN, field_without_a_column_takes_effect, promise="every field of a request takes effect"
     ),

@@ -116,10 +116,10 @@ BEGIN
     WITH fresh AS (
         INSERT INTO rc.threads (thread_id, user_id, assistant_id, metadata, fence, next_seq, created_at, updated_at, ttl_ms,
                                 temporary)
-        SELECT thread_id, user_id, assistant_id, rc.stamped('{}', stamp),
+        SELECT thread_id, user_id, assistant_id, COALESCE(fresh_metadata, rc.stamped('{}', stamp)),
             1 + COALESCE((SELECT d.fence FROM rc.deleted_threads d WHERE d.thread_id = new.thread_id), 0), 1, now, now,
             temporary_ms, temporary_ms IS NOT NULL
-        FROM (SELECT DISTINCT ON (thread_id) thread_id, user_id, assistant_id, stamp, temporary_ms
+        FROM (SELECT DISTINCT ON (thread_id) thread_id, user_id, assistant_id, stamp, fresh_metadata, temporary_ms
               FROM unnest(_calls) WITH ORDINALITY
               WHERE epoch = ANY (v_live) AND NOT thread_must_exist AND thread_id <> ALL (v_locked)
               ORDER BY thread_id, ordinality) new
@@ -181,7 +181,8 @@ BEGIN
     ), taken AS (
         UPDATE rc.threads t SET user_id = CASE WHEN fresh THEN call.user_id ELSE COALESCE(t.user_id, call.user_id) END,
             assistant_id = COALESCE(call.assistant_id, t.assistant_id),
-            metadata = rc.stamped(CASE WHEN fresh THEN '{}' ELSE t.metadata END, stamp),
+            metadata = CASE WHEN fresh THEN COALESCE(fresh_metadata, rc.stamped('{}', stamp))
+                            ELSE rc.stamped(t.metadata, stamp) END,
             fence = t.fence + _holds::int, next_seq = t.next_seq + 1, updated_at = _now,
             created_at = CASE WHEN fresh THEN _now ELSE t.created_at END,
             ttl_ms = CASE WHEN fresh THEN temporary_ms ELSE t.ttl_ms END,

@@ -1,0 +1,1 @@
+-- Admission sets the metadata of a thread that it creates. Tables are as before: this number is that of PostgreSQL.
