@@ -50,7 +50,8 @@ status. Left out: what was rolled back, and what never began."""
 STATUS = (
     f"CASE WHEN {BUSY} THEN 'busy'"
     " WHEN last.status IN ('error', 'timeout') OR last.rollback_state = 'failed' THEN 'error'"
-    " WHEN last.paused OR last.status = 'interrupted' THEN 'interrupted' ELSE 'idle' END"
+    " WHEN last.paused OR last.status = 'interrupted' OR t.interrupts <> '[]' THEN 'interrupted'"
+    " ELSE 'idle' END"
 )
 THREAD_COLUMNS = (
     't.thread_id, t.user_id, t.assistant_id, t.fence, t.metadata, t."values", t.interrupts, t.created_at,'

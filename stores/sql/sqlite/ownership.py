@@ -172,8 +172,10 @@ def _finish(cx: sqlite3.Connection, now: int, own: Ownership, outcome: Outcome, 
             )
     elif _keeps(own, decision, outcome, hold=hold):
         _write_values(cx, own.thread_id, values, None, now)
+        _correct_webhook(cx, decision, values)
     elif _left(own, decision, outcome, hold=hold):
         _write_values(cx, own.thread_id, values, dumps_or_null(outcome.interrupts), now)
+        _correct_webhook(cx, decision, values)
     return Finish(decision.status, next_home=home, decision=decision)
 
 
@@ -327,3 +329,12 @@ def _write_values(
         " WHERE thread_id = ?",
         (values, interrupts, now, now, thread_id),
     )
+
+
+def _correct_webhook(cx: sqlite3.Connection, decision: Decision, values: str | None) -> None:
+    """Of a run that has settled without success: its webhook became due with the values from before."""
+    if decision.status is not RunStatus.success:
+        cx.execute(
+            "UPDATE webhooks SET \"values\" = ? WHERE run_id = ? AND state = 'due'",
+            (values, decision.run_id),
+        )

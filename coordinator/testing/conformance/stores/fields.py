@@ -234,6 +234,18 @@ async def outcomes_are_kept(case: StoreCase) -> None:
         assert (record["status"], record["error"]) == (status, outcome.error)
 
 
+async def webhook_has_the_values_that_a_run_left(case: StoreCase) -> None:
+    store, (me, _) = case.store, await case.workers()
+    if not isinstance(store, WebhookStore):
+        return
+    for status in (RunStatus.error, RunStatus.timeout):
+        own = await running(store, me, webhook="https://example.org/hook")
+        await store.finish(own, Outcome(status, values={"by": status.value}))
+    claimed = await store.claim_webhooks(epoch=me, lease=60.0, limit=10)
+    values = {each.run["status"]: each.run["values"] for each in claimed}
+    assert values == {status: {"by": status} for status in ("error", "timeout")}
+
+
 async def _kept(store: CoordinationStore, own: Ownership) -> dict[str, Field]:
     """By the names of an outcome. A field that is added to it is missing here, and fails the check."""
     row, thread = await row_of(store, own.run_id), await thread_of(store)
@@ -302,4 +314,5 @@ FIELDS: tuple[Check[StoreCase], ...] = (
         end_of_a_log_is_known_from_the_owner_alone,
         promise="a run's row has every field of its outcome",
     ),
+    *checks_of(webhook_has_the_values_that_a_run_left, promise="a webhook has the final values of its run"),
 )

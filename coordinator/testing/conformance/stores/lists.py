@@ -13,6 +13,7 @@ from coordinator.testing.conformance.stores.builders import (
     holding,
     row_of,
     running,
+    thread_of,
     waiting,
 )
 from coordinator.testing.conformance.suite import Check, checks_of, refused
@@ -158,6 +159,24 @@ async def user_finds_its_own_threads(case: StoreCase) -> None:
         assert await store.count_threads(ThreadQuery(), user_id=user) == 1
 
 
+async def thread_with_an_open_question_is_interrupted_also_without_the_run(case: StoreCase) -> None:
+    store, (me, _) = case.store, await case.workers()
+    question: Field = [{"value": "?"}]
+    for answered in (False, True):
+        thread_id = f"answered-{answered}"
+        await store.finish(await running(store, me, thread_id), Outcome(RunStatus.success, values={"v": 1}))
+        asking = await running(store, me, thread_id)
+        paused = Outcome(RunStatus.success, values={"v": 2}, paused=True, interrupts=question)
+        await store.finish(asking, paused)
+        if answered:
+            answer = await running(store, me, thread_id)
+            await store.finish(answer, Outcome(RunStatus.success, values={"v": 3}, interrupts=[]))
+        await store.delete_run(asking.run_id, thread_id=thread_id, user_id=None)
+        expected = "idle" if answered else "interrupted"
+        assert (await thread_of(store, thread_id)).status == expected
+        assert await thread_ids(store, status=expected) == [thread_id]
+
+
 async def key_leads_its_user_to_the_thread_of_its_run(case: StoreCase) -> None:
     store, (me, _) = case.store, await case.workers()
     await holding(store, me, "a", user_id="alice", idempotency_key="k")
@@ -179,6 +198,10 @@ LISTS: tuple[Check[StoreCase], ...] = (
         runs_in_flight_are_in_the_order_of_their_ids_in_pages,
         page_of_threads_has_none_of_another_page,
         promise="a list has one order, and its pages have each row once",
+    ),
+    *checks_of(
+        thread_with_an_open_question_is_interrupted_also_without_the_run,
+        promise="the status of a thread agrees with the interrupts that its state has",
     ),
     *checks_of(
         user_sees_its_own_runs,

@@ -231,6 +231,7 @@ BEGIN
     IF _waits THEN
         children := rc.end_children(v_call.run_id, (v_stands[1]).status, v_now);
     END IF;
+    WITH left_state AS (
     UPDATE rc.threads t SET "values" = COALESCE(call."values", t."values"),
         interrupts = CASE WHEN (stood).status = 'success' OR call.status <> 'success' THEN call.interrupts END,
         state_updated_at = CASE WHEN call."values" IS NOT NULL THEN v_now ELSE state_updated_at END, updated_at = v_now
@@ -245,7 +246,11 @@ BEGIN
                THEN call."values" IS NOT NULL OR call.interrupts IS NOT NULL OR t.interrupts IS NOT NULL
                     AND EXISTS (SELECT FROM rc.runs r WHERE r.run_id = call.run_id AND (r.kind = 'run' OR r.checkpointed))
                ELSE (stood).status IN ('interrupted', 'timeout') AND (stood).cancel_action = 'interrupt'
-                    AND call."values" IS NOT NULL AND NOT call.hold END;
+                    AND call."values" IS NOT NULL AND NOT call.hold END
+        RETURNING call.run_id, call."values" AS vals, (stood).status AS status
+    )  -- a webhook became due with the values from before
+    UPDATE rc.webhooks w SET "values" = left_state.vals FROM left_state
+    WHERE left_state.status <> 'success' AND w.run_id = left_state.run_id AND w.state = 'due';
     RETURN QUERY
     SELECT v_places[i], 'written', v_stands[i], rc.next_worker((v_stands[i]).thread_id), finish.children
     FROM generate_subscripts(v_places, 1) i;
