@@ -348,6 +348,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/threads/{thread_id}/state/{checkpoint_id}"): read_thread,
     ("POST", "/threads/{thread_id}/state/checkpoint"): read_thread,
     ("POST", "/threads/{thread_id}/state"): update_state,
+    ("GET", "/threads/{thread_id}/history"): read_thread,
     ("POST", "/threads/{thread_id}/history"): read_thread,
     ("POST", "/runs"): create_run,
     ("POST", "/runs/stream"): create_run,

@@ -50,6 +50,9 @@ async def validate_run(
         services.targets.parse(body.webhook)
         if services.extension.webhooks.disabled:
             body = body.model_copy(update={"webhook": None})
+    if thread_id is None and body.command is not None and "resume" in body.command.model_fields_set:
+        why = "a run without a thread has no question to answer: send it to the thread of the paused run"
+        raise InvalidArgument("command.resume", why)
     check_metadata(body.metadata, services.settings.max_metadata_bytes)
     assistants = services.manager.assistants
     assistant = assistants.get(body.assistant_id)

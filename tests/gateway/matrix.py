@@ -170,6 +170,7 @@ ROWS: dict[tuple[str, str], Row] = {
         Needs.reader, own=404, body=lambda ids: {"checkpoint": {"checkpoint_id": "c"}}
     ),
     ("POST", "/threads/{thread_id}/state"): Row(Needs.user, body=lambda ids: {"values": {"a": 1}}),
+    ("GET", "/threads/{thread_id}/history"): _READ,
     ("POST", "/threads/{thread_id}/history"): Row(Needs.reader, body=_nothing),
     # -- stateless runs
     ("POST", "/runs"): _RUN,

@@ -52,8 +52,16 @@ async def test_kept_thread_of_a_cron_is_found_by_the_metadata_of_the_cron(pair: 
 
 async def test_cron_is_created_searched_changed_and_deleted(pair: Pair) -> None:
     local, remote = pair[0].sdk.crons, pair[1].sdk.crons
+    local_id = pair[0].manager.assistants.id_of("agent")
     cron: Any = await local.create("agent", schedule=YEARLY, input=demo(), metadata={"of": "mine"})
     assert cron["schedule"] == YEARLY
+    assert cron["payload"] == {
+        "assistant_id": local_id,
+        "input": demo(),
+        "metadata": {"of": "mine"},
+        "schedule": YEARLY,
+        "timezone": None,
+    }
     assert cron["next_run_date"].startswith(f"{datetime.now(UTC).year + 1}-01-01T00:00:00")
     assert cron["thread_id"] is None
     [searched] = await remote.search(metadata={"of": "mine"})

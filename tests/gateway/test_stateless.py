@@ -144,3 +144,18 @@ class TestIdempotency:
             )
             assert answer.json()["log"] == ["a:1"]
         assert len(await remote.sdk.runs.list(thread)) == 1
+
+
+@pytest.mark.parametrize("answer", [1, None])
+async def test_answer_needs_the_thread_of_the_paused_run(pair: Pair, answer: Any) -> None:
+    local, _ = pair
+    body = {"assistant_id": "asker", "input": {}, "command": {"resume": answer}}
+    for path, sent in (
+        ("/runs", body),
+        ("/runs/wait", body),
+        ("/runs/stream", body),
+        ("/runs/batch", [body]),
+    ):
+        refused = await local.raw.post(path, json=sent)
+        assert refused.status_code == 422, path
+        assert "send it to the thread of the paused run" in refused.json()["detail"]

@@ -362,3 +362,31 @@ class TestAssistants:
             assert (await http.post(f"/threads/{thread}/runs", json=body)).status_code == status
             assert (await http.post("/runs/wait", json=body)).status_code == status
         assert (await http.get(f"/threads/{thread}/runs")).json() == []
+
+
+async def test_history_is_read_without_a_body(plain: Pair) -> None:
+    local, remote = plain
+    thread = await new_thread(local.sdk)
+    for tag in ("a", "b"):
+        await local.sdk.runs.wait(thread, "agent", input=demo(tag=tag))
+    whole = await local.sdk.threads.get_history(thread)
+    path = f"/threads/{thread}/history"
+    assert (await remote.raw.get(path)).json() == whole
+    assert (await remote.raw.get(path, params={"limit": 1})).json() == whole[:1]
+    before = whole[0]["checkpoint"]["checkpoint_id"]
+    assert before is not None
+    assert (await remote.raw.get(path, params={"before": before})).json() == whole[1:]
+    assert (await remote.raw.get(path, params={"limit": "x"})).status_code == 422
+
+
+async def test_thread_stays_interrupted_without_its_paused_run(plain: Pair) -> None:
+    local, remote = plain
+    thread = await new_thread(local.sdk)
+    await local.sdk.runs.wait(thread, "asker")
+    (run,) = await local.sdk.runs.list(thread)
+    await remote.sdk.runs.delete(thread, run["run_id"])
+    shown = await local.sdk.threads.get(thread)
+    assert (shown["status"], len(shown["interrupts"])) == ("interrupted", 1)
+    assert [each["thread_id"] for each in await remote.sdk.threads.search(status="interrupted")] == [thread]
+    assert await local.sdk.runs.wait(thread, "asker", command={"resume": "yes"}) == {"answer": "yes"}
+    assert (await remote.sdk.threads.get(thread))["status"] == "idle"

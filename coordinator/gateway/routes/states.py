@@ -14,7 +14,7 @@ from coordinator.errors import InvalidArgument
 from coordinator.gateway import pages
 from coordinator.gateway.caller import Caller, CallerIn
 from coordinator.gateway.routes import router_of
-from coordinator.gateway.routes.parameters import READER, ThreadIn, acting
+from coordinator.gateway.routes.parameters import READER, LimitIn, ThreadIn, acting
 from coordinator.gateway.services import Services, ServicesIn
 from coordinator.gateway.streamed_list import StreamedList
 from coordinator.gateway.wire import documents
@@ -80,12 +80,22 @@ async def update_state(
     return documents.state_updated(str(thread_id), updated)
 
 
-@router.post(
-    "/threads/{thread_id}/history",
-    dependencies=READER,
-    response_model=list[StateParts],
-    response_model_exclude_unset=True,
-)
+_HISTORY: JsonObject = {"response_model": list[StateParts], "response_model_exclude_unset": True}
+
+
+@router.get("/threads/{thread_id}/history", dependencies=READER, **_HISTORY)
+async def get_latest_history(
+    services: ServicesIn,
+    caller: CallerIn,
+    thread_id: ThreadIn,
+    limit: LimitIn = 10,
+    before: Annotated[Name | None, Query(description="Id of a checkpoint")] = None,
+) -> Response:
+    """As POST, for clients without a body."""
+    return await get_history(services, caller, thread_id, HistoryBefore(limit=limit, before=before))
+
+
+@router.post("/threads/{thread_id}/history", dependencies=READER, **_HISTORY)
 async def get_history(
     services: ServicesIn, caller: CallerIn, thread_id: ThreadIn, body: HistoryBefore
 ) -> Response:

@@ -152,9 +152,10 @@ CronParts = parts_of(Cron)
 
 
 def cron_document(row: CronRow, assistants: Assistants) -> Cron:
+    assistant_id = client_assistant(row.metadata) or assistants.client_id(row.assistant_id)
     return Cron(
         cron_id=row.cron_id,
-        assistant_id=client_assistant(row.metadata) or assistants.client_id(row.assistant_id),
+        assistant_id=assistant_id,
         thread_id=row.thread_id,
         on_run_completed=cast("Completion | None", row.on_run_completed),
         end_time=iso(row.end_at),
@@ -162,7 +163,7 @@ def cron_document(row: CronRow, assistants: Assistants) -> Cron:
         timezone=row.timezone,
         created_at=iso(row.created_at) or ALWAYS,
         updated_at=iso(row.updated_at) or ALWAYS,
-        payload=_without_webhook_path(row.payload),
+        payload=_payload(row, assistant_id),
         user_id=row.user_id,
         next_run_date=iso(row.next_at),
         metadata=row.metadata,
@@ -173,6 +174,10 @@ def cron_document(row: CronRow, assistants: Assistants) -> Cron:
     )
 
 
-def _without_webhook_path(payload: JsonObject) -> JsonObject:
-    webhook: Json = payload.get("webhook")
-    return {**payload, "webhook": without_path(webhook)} if isinstance(webhook, str) else payload
+def _payload(row: CronRow, assistant_id: str | None) -> JsonObject:
+    """Returns the payload with the fields of the cron that other servers repeat in it."""
+    payload, webhook = row.payload, cast("Json", row.payload.get("webhook"))
+    if isinstance(webhook, str):
+        payload = {**payload, "webhook": without_path(webhook)}
+    own = {"assistant_id": assistant_id, "schedule": row.schedule, "timezone": row.timezone}
+    return {**payload, **own, "metadata": row.metadata}
