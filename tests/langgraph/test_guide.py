@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tests.langgraph.lab import assistants
 from tests.support.gateways import gateways
 from tests.unit.test_readme import ROOT, run_examples
 
+END = datetime(2100, 1, 1, tzinfo=UTC)
 GUIDE = ROOT / "docs" / "guides" / "from-langgraph-server.md"
 
 
@@ -39,10 +41,32 @@ async def test_threads_and_crons_are_copied(tmp_path: Path, namespace: str) -> N
         more: Any = await new.runs.wait(ended, "chain", input={"log": []})
         assert more == {"log": ["a", "b", "a", "b"]}
 
-        await old.crons.create("chain", schedule="0 0 1 1 *", input={"log": []}, metadata={"c": 1})
-        assert await guide["copy_crons"](old, new) == 1
-        (cron,) = await new.crons.search()
-        assert (cron["enabled"], cron["schedule"], cron["metadata"]) == (False, "0 0 1 1 *", {"c": 1})
+        config: Any = {"configurable": {"k": 1}, "tags": ["t"]}
+        await old.crons.create(
+            "chain",
+            schedule="0 0 1 1 *",
+            input={"log": []},
+            metadata={"c": 1},
+            config=config,
+            timezone="Europe/Paris",
+            end_time=END,
+            on_run_completed="keep",
+            multitask_strategy="reject",
+        )
+        for thread in (ended, paused):
+            await old.crons.create_for_thread(thread, "chain", schedule="0 0 1 2 *", metadata={"of": thread})
+        [left] = [cron["cron_id"] for cron in await old.crons.search(metadata={"of": paused})]
+        assert await guide["copy_crons"](old, new) == [left]
+        (cron,) = await new.crons.search(metadata={"c": 1})
+        assert (cron["enabled"], cron["schedule"], cron["timezone"]) == (False, "0 0 1 1 *", "Europe/Paris")
+        assert (cron["metadata"], cron["on_run_completed"]) == ({"c": 1}, "keep")
+        assert datetime.fromisoformat(cron["end_time"]) == END
         assert cron["payload"]["input"] == {"log": []}
+        assert cron["payload"]["config"] == config
+        assert cron["payload"]["multitask_strategy"] == "reject"
+        (cron,) = await new.crons.search(thread_id=ended)
+        assert (cron["enabled"], cron["schedule"], cron["timezone"]) == (False, "0 0 1 2 *", None)
+        assert cron["metadata"] == {"of": ended}
 
         assert await guide["differing_keys"](old, new, "chain", {"log": []}) == set()
+        assert await guide["differing_keys"](old, new, "asking", {"log": []}) == set()
