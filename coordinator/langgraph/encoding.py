@@ -1,4 +1,4 @@
-"""JSON of what graphs stream and keep: messages, models, dataclasses, interrupts, sets, exceptions."""
+"""JSON of what graphs stream and keep: messages, models, dataclasses, interrupts, sends, sets, exceptions."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ import re
 from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import timedelta, tzinfo
 from decimal import Decimal
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
 from pathlib import PurePath
 from typing import cast
 
 import orjson
-from langgraph.types import Interrupt
+from langgraph.types import Interrupt, Send
 from pydantic import BaseModel
 
 from coordinator.schemas import Json
@@ -68,22 +76,28 @@ def interrupt_fields(interrupt: Interrupt[Json]) -> dict[str, Json]:
     return fields
 
 
+_ADDRESSES = (IPv4Address, IPv4Network, IPv4Interface, IPv6Address, IPv6Network, IPv6Interface)
 _SIMPLIFIED: tuple[tuple[type | tuple[type, ...], Callable[[Json], object]], ...] = (
     (Mapping, dict),
     ((set, frozenset, tuple, deque), list),
-    (BaseException, lambda error: {"error": type(error).__name__, "message": str(error)}),
+    (BaseException, lambda error: {"error": type(error).__name__, "message": _text(error, str)}),
+    (Send, lambda send: {"node": send.node, "args": send.arg}),
     ((bytes, bytearray, memoryview), lambda data: b64encode(data).decode()),
     (Decimal, lambda number: float(number) if number.is_finite() else str(number)),
     (timedelta, timedelta.total_seconds),
-    (PurePath, str),
+    ((PurePath, tzinfo, *_ADDRESSES), str),
     (re.Pattern, lambda pattern: pattern.pattern),
 )
 
 
 def _repr(value: object) -> str:
+    return _text(value, repr)
+
+
+def _text(value: object, convert: Callable[[object], str]) -> str:
     try:
-        return repr(value)
-    except Exception:  # noqa: BLE001 - a repr of the user's
+        return convert(value)
+    except Exception:  # noqa: BLE001 - a method of the user's
         return f"<{type(value).__name__}>"
 
 

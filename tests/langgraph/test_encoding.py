@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from langchain_core.messages import HumanMessage
-from langgraph.types import Interrupt
+from langgraph.types import Interrupt, Send
 from pydantic import BaseModel
 
 from coordinator.langgraph.encoding import as_json, encoded
@@ -40,6 +42,25 @@ class Broken:
         raise RuntimeError
 
 
+class Failure(Exception):
+    """A failure with data of its own."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, {1, 2})
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
 class Pair(NamedTuple):
     left: int
     right: set[int]
@@ -57,6 +78,21 @@ CASES: list[tuple[Any, Any]] = [
         {"value": 1, "id": "i", "response_schema": {"type": "string"}},
     ),
     (ValueError("no"), {"error": "ValueError", "message": "no"}),
+    (OSError(), {"error": "OSError", "message": ""}),
+    (
+        ExceptionGroup("two", [ValueError("a")]),
+        {"error": "ExceptionGroup", "message": "two (1 sub-exception)"},
+    ),
+    (Failure("no"), {"error": "Failure", "message": "no"}),
+    (Mute(), {"error": "Mute", "message": "<Mute>"}),
+    (Send("work", {"x": {1}}), {"node": "work", "args": {"x": [1]}}),
+    (ip_address("1.2.3.4"), "1.2.3.4"),
+    (ip_network("1.2.3.0/24"), "1.2.3.0/24"),
+    (ip_interface("1.2.3.4/24"), "1.2.3.4/24"),
+    (ip_address("::1"), "::1"),
+    (ip_network("fd00::/8"), "fd00::/8"),
+    (ip_interface("::1/64"), "::1/64"),
+    (ZoneInfo("Europe/Berlin"), "Europe/Berlin"),
     (b"ab", "YWI="),
     (Decimal("1.5"), 1.5),
     (Path("/a"), "/a"),
@@ -74,6 +110,10 @@ CASES: list[tuple[Any, Any]] = [
         {"text": "\ud800", "when": "2020-01-01T00:00:00+00:00"},
     ),
     (10**5000, "<int>"),
+    (
+        [2**70, ip_address("::1"), Send("n", 1), ZoneInfo("UTC"), ValueError("no")],
+        [2**70, "::1", {"node": "n", "args": 1}, "UTC", {"error": "ValueError", "message": "no"}],
+    ),
 ]
 
 
