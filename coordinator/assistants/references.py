@@ -32,9 +32,10 @@ def copied(
 ) -> Json:
     """Return what rows keep of the `output` of `values`: it, or a reference to checkpoint `at` (None = the
     current state) if it occupies more than `limit` bytes in memory and the assistant has the feature
-    "state"."""
+    "state". So are values that are None at a checkpoint: in a row None stands for the values as they were."""
     returned = _output_of(values, output)
-    if "state" not in assistant.features or size_of(returned, limit=limit) <= limit:
+    is_null = returned is None and at is not None
+    if "state" not in assistant.features or (not is_null and size_of(returned, limit=limit) <= limit):
         return returned
     ref = at or CheckpointRef()
     held: dict[str, Json] = {"checkpoint_id": ref.checkpoint_id, "checkpoint_ns": ref.checkpoint_ns}

@@ -122,13 +122,18 @@ class GraphAssistant:
                 except GraphDrained:
                     return Outcome(drained=True)
                 snapshot = await self._snapshot(graph, ctx.run.thread_id)
-            return await self._outcome(graph, snapshot, ctx.run.thread_id, paused=events.paused)
+            values = None if isinstance(events, ProtocolStream) else as_json(events.values)
+            return await self._outcome(
+                graph, snapshot, ctx.run.thread_id, paused=events.paused, result=values
+            )
 
     async def _outcome(
-        self, graph: Graph, snapshot: StateSnapshot, thread_id: str, *, paused: bool
+        self, graph: Graph, snapshot: StateSnapshot, thread_id: str, *, paused: bool, result: Json = None
     ) -> Outcome:
+        """`result`: None = what is in the snapshot."""
         return Outcome(
             values=as_json(snapshot.values),
+            result=result,
             paused=paused,
             interrupts=await _interrupts(graph, snapshot, thread_id) if paused else (),
             checkpoint=views.ref_of(cast("JsonMapping", snapshot.config)),

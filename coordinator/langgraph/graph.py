@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, 
 from contextlib import contextmanager
 from typing import Protocol, cast
 
+from langgraph.channels import UntrackedValue
 from langgraph.pregel import Pregel
 from langgraph.types import StateSnapshot, StateUpdate
 
@@ -78,6 +79,13 @@ class Graph(Protocol):
     async def abulk_update_state(
         self, config: JsonObject, supersteps: Sequence[Sequence[StateUpdate]]
     ) -> JsonObject: ...
+
+
+def returns_untracked(graph: Graph) -> bool:
+    """Whether a value that the graph returns is in no checkpoint."""
+    names = graph.output_channels
+    listed = (names,) if isinstance(names, str) else names
+    return any(isinstance(graph.channels.get(name), UntrackedValue) for name in listed)
 
 
 @contextmanager

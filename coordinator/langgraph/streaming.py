@@ -2,7 +2,8 @@
 
 The name of an event is its mode; for a subgraph the parts of the namespace follow, joined by `|`. Clients
 that request `messages` receive each message as it grows (`messages/metadata`, `messages/partial`,
-`messages/complete`), those that request `messages-tuple` each chunk (`messages`).
+`messages/complete`), those that request `messages-tuple`, with `messages` or without, each chunk
+(`messages`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from uuid import UUID, uuid4
 from langchain_core.messages import BaseMessage, BaseMessageChunk, message_chunk_to_message
 
 from coordinator.langgraph.encoding import encoded
-from coordinator.langgraph.graph import Graph
+from coordinator.langgraph.graph import Graph, returns_untracked
 from coordinator.langgraph.views import INTERRUPT, checkpoint_of
 from coordinator.schemas import Json
 from stores.json_values import JsonMapping, JsonObject
@@ -32,26 +33,31 @@ class Emitter(Protocol):
 
 class EventStream:
     """Emits the requested events of one run, and encodes nothing else. `paused`: the graph stopped, at a
-    breakpoint or because nodes have interrupted it."""
+    breakpoint or because nodes have interrupted it. `values`: the newest ones that the graph has streamed, if
+    some of them are in no checkpoint; else None."""
 
     def __init__(self, emitter: Emitter, requested: Collection[str], *, subgraphs: bool) -> None:
         self._emitter, self._requested, self._subgraphs = emitter, frozenset(requested), subgraphs
         self._messages: dict[str, BaseMessage] = {}
+        self._keeps_values = False
         self.paused = False
+        self.values: Json = None
 
-    @property
-    def modes(self) -> list[str]:
+    def _modes(self) -> list[str]:
         """The modes to stream. `updates` is always among them: it shows interrupts."""
         modes = (self._requested & SAME_NAME) | {"updates"}
         if self._requested & {"messages", "messages-tuple"}:
             modes |= {"messages"}
+        if self._keeps_values:
+            modes |= {"values"}
         return sorted(modes)
 
     async def follow(self, graph: Graph, given: Json, config: JsonObject, options: JsonObject) -> None:
         """Run the graph and emit what it streams. When this returns or raises, it has stopped."""
+        self._keeps_values = returns_untracked(graph)
         options = {
             **options,
-            "stream_mode": self.modes,
+            "stream_mode": self._modes(),
             "subgraphs": self._subgraphs,
             "output_keys": graph.output_channels,
         }
@@ -66,15 +72,17 @@ class EventStream:
                     await self._emit_part(part)
 
     async def _follow_events(self, stream: AsyncGenerator[JsonObject], run_id: str) -> None:
-        """Emit the events, and the parts that the graph itself streamed."""
+        """Emit the events, and the parts that the graph itself streamed under the names of their modes, which
+        would otherwise come twice."""
         async with aclosing(stream) as events:
             async for event in events:
                 self._emitter.touch()
                 if "langsmith:hidden" in (event.get("tags") or ()):
                     continue
-                await self._emitter.emit_encoded("events", encoded(_visible_event(event)))
                 if event["event"] == "on_chain_stream" and event["run_id"] == run_id:
                     await self._emit_part(event["data"]["chunk"])
+                else:
+                    await self._emitter.emit_encoded("events", encoded(_visible_event(event)))
 
     async def _emit_part(self, part: Json) -> None:
         """`part`: mode and data, with subgraphs after the namespace. Each step has one, whether it is
@@ -85,6 +93,8 @@ class EventStream:
     async def _emit(self, namespace: tuple[str, ...], mode: str, data: Json) -> None:
         if mode == "updates" and not namespace and INTERRUPT in data:
             self.paused = True
+        if self._keeps_values and mode == "values" and not namespace:
+            self.values = _without_interrupt(data) or self.values
         if mode == "messages":
             await self._emit_message(*data, namespace=namespace)
         elif mode in self._requested:
@@ -95,6 +105,7 @@ class EventStream:
     ) -> None:
         if "messages-tuple" in self._requested:
             await self._emitter.emit_encoded(_name("messages", namespace), encoded([message, metadata]))
+            return
         if "messages" not in self._requested:
             return
         key = str(message.id)
@@ -107,6 +118,12 @@ class EventStream:
         self._messages[key] = cast("BaseMessage", whole)
         name = "messages/partial" if is_chunk else "messages/complete"
         await self._emitter.emit_encoded(name, encoded([message_chunk_to_message(self._messages[key])]))
+
+
+def _without_interrupt(values: Json) -> Json:
+    if not isinstance(values, Mapping):
+        return values
+    return {key: value for key, value in cast("JsonMapping", values).items() if key != INTERRUPT}
 
 
 def _name(mode: str, namespace: tuple[str, ...]) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from langgraph.channels import UntrackedValue
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
-from langgraph.types import interrupt
+from langgraph.types import Command, interrupt
 from typing_extensions import TypedDict
 
 from coordinator import RunManager
@@ -96,6 +98,47 @@ async def test_paused_run_returns_the_output(tmp_path: Path) -> None:
         assert await done(manager, "g", command={"resume": 1}) == {"a": "pause"}
 
 
+class Untracked(TypedDict):
+    log: Annotated[list[str], operator.add]
+    token: Annotated[Any, UntrackedValue]
+
+
+def untracked() -> Any:
+    """`token` is in no checkpoint."""
+
+    async def first(state: Untracked) -> Any:
+        return {"log": ["first"], "token": {"t": "x" * 40}}
+
+    async def second(state: Untracked) -> Any:
+        return {"log": [interrupt("?") if state["log"][0] == "pause" else "second"]}
+
+    builder: Any = StateGraph(Untracked)
+    builder.add_node("first", first)
+    builder.add_node("second", second)
+    builder.add_edge(START, "first")
+    builder.add_edge("first", "second")
+    return builder
+
+
+@pytest.mark.parametrize("modes", [[], ["values"], ["updates", "events"]])
+@pytest.mark.parametrize("word", ["run", "pause"])
+async def test_run_returns_values_that_are_in_no_checkpoint(
+    tmp_path: Path, word: str, modes: list[str]
+) -> None:
+    stock: Any = untracked().compile(checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "t"}}
+    expected = await stock.ainvoke({"log": [word]}, config)
+    expected.pop("__interrupt__", None)
+    async with workers(tmp_path, {"g": untracked()}) as (a, b):
+        run = await begun(a, "g", input={"log": [word]}, stream_mode=modes)
+        assert await a.wait(run.run_id, timeout=20) == await b.wait(run.run_id, timeout=20) == expected
+        assert "token" in expected
+        assert (await view(b)).values == (await stock.aget_state(config)).values
+        if word == "pause":
+            answered = await stock.ainvoke(Command(resume="yes"), config)
+            assert await done(a, "g", command={"resume": "yes"}) == answered
+
+
 async def test_large_output_is_in_no_row(tmp_path: Path) -> None:
     async with workers(tmp_path, {"g": private()}) as (a, b):
         run = await begun(a, "g", input={"q": LARGE})
@@ -126,3 +169,33 @@ async def test_one_of_two_answers_gives_what_the_graph_itself_returns(tmp_path: 
         await done(manager, "g", input={"log": []})
         left = next(one for one in (await view(manager)).interrupts if one.value == "left")
         assert await done(manager, "g", command={"resume": {left.id: "A"}}) == {"log": ["left=A"]}
+
+
+class Plain:
+    """A class of which checkpoints can have no value."""
+
+
+class Holder(TypedDict, total=False):
+    value: Any
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("Plain", Plain()), ("Plain", {"deep": [Plain()]}), ("complex", 1 + 2j), ("range", range(3))],
+)
+async def test_error_of_a_value_that_no_checkpoint_can_have_names_its_class_and_the_remedy(
+    tmp_path: Path, name: str, value: Any
+) -> None:
+    async def node(state: Holder) -> Holder:
+        return {"value": value}
+
+    builder: Any = StateGraph(Holder)
+    builder.add_node("node", node)
+    builder.add_edge(START, "node")
+    async with workers(tmp_path, {"g": builder}, 1) as (manager,):
+        run = await begun(manager, "g", input={"value": None})
+        ended = await manager.ended(run.run_id, timeout=20)
+        assert ended.status == "error"
+        assert ended.error is not None
+        assert f"not msgpack serializable: {name}. Checkpoints keep no values" in ended.error
+        assert "make the class a dataclass, a Pydantic model or a TypedDict" in ended.error

@@ -11,8 +11,10 @@ from uuid import uuid4
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.func import entrypoint
 from langgraph.graph import START, StateGraph
-from langgraph.types import Command
+from langgraph.pregel import Pregel
+from langgraph.types import Command, interrupt
 
 from coordinator.langgraph import GraphAssistant, postgres_states
 from coordinator.langgraph.encoding import as_json
@@ -39,18 +41,23 @@ class Thread(Protocol):
 
 
 def shown(values: dict[str, Any]) -> dict[str, Any]:
-    """Values with what the interrupts ask, without their ids."""
+    """Values with the questions of the interrupts, without their ids."""
     if "__interrupt__" not in values:
         return values
-    asked: list[Any] = values["__interrupt__"]
-    return {**values, "__interrupt__": [as_json(one)["value"] for one in asked]}
+    questions: list[Any] = values["__interrupt__"]
+    return {**values, "__interrupt__": [as_json(one)["value"] for one in questions]}
+
+
+def is_compiled(builder: Any) -> bool:
+    return isinstance(builder, Pregel)
 
 
 class ByItself:
     """The graph with LangGraph's saver in memory."""
 
     def __init__(self, builder: Any) -> None:
-        self._graph = builder.compile(checkpointer=InMemorySaver())
+        update = {"checkpointer": InMemorySaver()}
+        self._graph: Any = builder.copy(update) if is_compiled(builder) else builder.compile(**update)
 
     def _config(self, at: Checkpoint | None = None) -> Any:
         return {"configurable": {**(at or {}), "thread_id": "t"}, "metadata": {"run_id": str(uuid4())}}
@@ -75,7 +82,7 @@ class ByItself:
 
     async def state(self) -> Any:
         state = await self._graph.aget_state(self._config())
-        return [state.values, list(state.next), [one.value for one in state.interrupts]]
+        return [state.values or {}, list(state.next), [one.value for one in state.interrupts]]
 
 
 class OverHTTP:
@@ -134,6 +141,16 @@ def invoking(*, persistent: bool = False, questions: bool = False) -> Any:
     return builder
 
 
+def function(*, persistent: bool = False, questions: bool = False) -> Any:
+    """An `@entrypoint` with a question, which returns a value when it is answered."""
+    make: Any = entrypoint()
+
+    async def inner(given: Any) -> Any:
+        return {"given": given, "answer": interrupt({"q": "inner"})}
+
+    return make(inner)
+
+
 Script = Callable[[Thread], Awaitable[list[Any]]]
 
 
@@ -160,14 +177,14 @@ async def fork_by_id(thread: Thread) -> list[Any]:
     return await replay(thread, "checkpoint_id", {"log": ["fork"]})
 
 
-async def ask_again(thread: Thread) -> list[Any]:
+async def question_again(thread: Thread) -> list[Any]:
     seen = [await thread.run(INPUT)]
     at = await thread.before("inner")
     seen += [await thread.answer("first"), await thread.run(None, at), await thread.state()]
     return [*seen, await thread.answer("second"), await thread.state()]
 
 
-async def ask_again_after_new_input(thread: Thread) -> list[Any]:
+async def question_after_new_input(thread: Thread) -> list[Any]:
     seen = [await thread.run(INPUT), await thread.answer("first")]
     at = await thread.before("inner")
     seen += [await thread.run({"log": ["fork"]}, at), await thread.state()]
@@ -221,11 +238,14 @@ class Case(NamedTuple):
 REPLAYS: list[Script] = [replay, replay_by_id, replay_by_config, fork, fork_by_id]
 OF_SUBGRAPHS: list[Script] = [inner_checkpoint, inner_update, inner_update_of_the_newest]
 """A graph that a node calls is no part of the state."""
-ASKING: list[Script] = [ask_again, ask_again_after_new_input, answer_at, *OF_SUBGRAPHS]
-CASES = [
-    Case(make, persistent, script)
-    for make, persistent, script in product((graphs.nested, invoking), (False, True), REPLAYS + ASKING)
-    if make is graphs.nested or script not in OF_SUBGRAPHS
+ASKING: list[Script] = [question_again, question_after_new_input, answer_at, *OF_SUBGRAPHS]
+CASES: list[Case] = [
+    *(Case(function, False, script) for script in (question_again, answer_at)),
+    *(
+        Case(make, persistent, script)
+        for make, persistent, script in product((graphs.nested, invoking), (False, True), REPLAYS + ASKING)
+        if make is graphs.nested or script not in OF_SUBGRAPHS
+    ),
 ]
 
 

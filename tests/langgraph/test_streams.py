@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.runnables import RunnablePassthrough
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, StateGraph
+from langgraph.types import Send
 
 from coordinator import Event, RunManager
 from coordinator.langgraph.encoding import as_json
@@ -91,8 +94,22 @@ async def test_checkpoints_are_shown_without_the_config_of_the_server(tmp_path: 
             check_checkpoint(shown["payload"], data["payload"])
 
 
-async def test_events_show_checkpoints_without_the_rights_of_the_user(tmp_path: Path) -> None:
-    async with workers(tmp_path, {"mine": graphs.nested()}, 1) as (manager,):
+def streaming() -> Any:
+    """One node, which streams the checkpoints of a chain that ends with another graph."""
+    inner = graphs.nested().compile().bind(stream_mode=["checkpoints", "debug"], subgraphs=True)
+    chain: Any = RunnablePassthrough() | inner
+
+    async def node(state: graphs.Log) -> graphs.Log:
+        return {"log": [str(len([part async for part in chain.astream({"log": []})]))]}
+
+    builder: Any = StateGraph(graphs.Log)
+    builder.add_node("node", node)
+    builder.add_edge(START, "node")
+    return builder
+
+
+async def test_chunks_of_events_show_checkpoints_without_the_rights_of_the_user(tmp_path: Path) -> None:
+    async with workers(tmp_path, {"mine": streaming()}, 1) as (manager,):
         modes = ["events", "checkpoints", "debug"]
         kwargs: dict[str, Any] = {"input": {"log": ["in"]}, "stream_mode": modes, "stream_subgraphs": True}
         run = await manager.create_or_reject("t", "mine", kwargs=kwargs, user_id="ann")
@@ -104,7 +121,7 @@ async def test_events_show_checkpoints_without_the_rights_of_the_user(tmp_path: 
     ]
     assert streamed
     assert all(one["checkpoint"]["checkpoint_id"] for one in streamed)
-    assert "secret-right" not in json.dumps(events)
+    assert "secret-right" not in json.dumps(chunks)
 
 
 def check_checkpoint(shown: Any, streamed: Any) -> None:
@@ -179,6 +196,56 @@ async def test_events_are_those_of_the_tracer(tmp_path: Path) -> None:
     values = [data for name, data in events if name == "values"]
     assert values[-1] == {"log": ["before", "before", "x", "y", "after"]}
     assert any(name.startswith("values|inner:") for name, _ in events)
+
+
+@pytest.mark.parametrize("modes", [["events"], ["values", "events"], ["events", "updates", "messages-tuple"]])
+async def test_events_leave_out_what_the_graph_itself_streams(tmp_path: Path, modes: list[str]) -> None:
+    """It comes in events of its own mode, if that is requested. The chunks of nodes are events."""
+    async with workers(tmp_path, {"mine": graphs.nested()}, 1) as (manager,):
+        events = await emitted(manager, "mine", {"log": []}, modes)
+    traced = [data for name, data in events if name == "events"]
+    root = traced[0]["run_id"]
+    names = [(data["event"], data["name"]) for data in traced if data["run_id"] != root]
+    assert [data["event"] for data in traced if data["run_id"] == root] == ["on_chain_start", "on_chain_end"]
+    assert ("on_chain_stream", "before") in names
+    graph = graphs.nested().compile(checkpointer=InMemorySaver(), name="mine")
+    config: Any = {"configurable": {"thread_id": "t"}}
+    stock = [one async for one in graph.astream_events({"log": []}, config, version="v2")]
+    assert names == [(one["event"], one["name"]) for one in stock if one["parent_ids"]]
+    shown = {name for name, _ in events} - {"events"}
+    assert shown == {mode for mode in modes if mode in {"values", "updates"}}
+
+
+async def test_events_show_a_send_with_its_node_and_argument(tmp_path: Path) -> None:
+    async with workers(tmp_path, {"mine": sending()}, 1) as (manager,):
+        events = await emitted(manager, "mine", {"log": []}, ["events"])
+    outputs = [data["data"].get("output") for _, data in events if data["name"] == "fan"]
+    assert [{"node": "work", "args": {"x": 1}}] in outputs
+
+
+def sending() -> Any:
+    """`plan`, then a node for each `Send` of the condition `fan`."""
+
+    async def work(item: Any) -> graphs.Log:
+        return {"log": [str(item["x"])]}
+
+    def fan(state: graphs.Log) -> list[Send]:
+        return [Send("work", {"x": 1})]
+
+    builder = graphs.chain("plan")
+    builder.add_node("work", work)
+    builder.add_conditional_edges("plan", fan, ["work"])
+    return builder
+
+
+@pytest.mark.parametrize("modes", [["messages", "messages-tuple"], ["messages-tuple", "messages"]])
+async def test_message_tuples_replace_growing_messages(tmp_path: Path, modes: list[str]) -> None:
+    """In either order, as from LangGraph's own server."""
+    given = {"messages": [{"role": "user", "content": "hi", "id": "q"}]}
+    async with workers(tmp_path, {"mine": graphs.chat()}, 1) as (manager,):
+        events = await emitted(manager, "mine", given, modes)
+    assert {name for name, _ in events} == {"messages"}
+    assert "".join(data[0]["content"] for _, data in events) == "Hello to you"
 
 
 async def test_large_state_is_streamed_or_missing_and_never_ends_the_run(tmp_path: Path) -> None:

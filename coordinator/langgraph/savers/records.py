@@ -137,12 +137,27 @@ def next_version(current: str | float | None) -> str:
     return f"{number + 1:032}.{random.random():016}"
 
 
+class _Serializer(JsonPlusSerializer):
+    def dumps_typed(self, obj: object) -> tuple[str, bytes]:
+        """Raises TypeError, with the remedy, for a value that no checkpoint can have."""
+        try:
+            return super().dumps_typed(obj)
+        except TypeError as error:
+            raise TypeError(f"{error}. {_REMEDY}") from error
+
+
+_REMEDY = (
+    "Checkpoints keep no values of such classes, because nothing is pickled: make the class a dataclass, a"
+    " Pydantic model or a TypedDict, or keep what it is made of in the state of the graph"
+)
+
+
 def serializer(allowed: Iterable[type | tuple[str, str]] = ()) -> SerializerProtocol:
     """Of values of built-in types and of LangGraph's and LangChain's own, and of the types in `allowed`
     (classes, or module and name). A value of another type is read as the plain data that it was made of.
     Never unpickles."""
     # The package's own types are incomplete: a tuple of two names is one of its keys.
-    return JsonPlusSerializer(
+    return _Serializer(
         pickle_fallback=False,
         allowed_msgpack_modules=cast("tuple[type, ...]", tuple(allowed)) or None,
     )
