@@ -26,6 +26,9 @@ from tests.histories.sequential import Op, Thread, after, anything
 STEPS_PER_CLOCK_READ = 16
 """One step takes 20 us to a few ms."""
 
+UNDECIDED = "linearizable: undecided"
+"""The property of a thread whose search has run out of its budget."""
+
 FIRST_ATTEMPT = 2000
 """Steps of the first attempt. Each further attempt has twice as many and tries calls in another order: a
 wrong choice near the start costs a search through everything after it, and most other orders avoid it."""
@@ -161,7 +164,7 @@ def check_thread(thread: str, ops: Sequence[Op], *, budget: float) -> list[Findi
     )
     if not verdict.decided:
         what = f"undecided after {budget:g} s and {verdict.steps} steps: {where}"
-        return [Finding("linearizable: undecided", what, lines, thread)]
+        return [Finding(UNDECIDED, what, lines, thread)]
     names = ", ".join(f"{op.what} {op.run or ''}".strip() for op in verdict.stuck[:4])
     what = f"no order of these calls explains their answers: {where}, then none of: {names}"
     return [Finding("linearizable", what, lines, thread, verdict.stuck[0].run if verdict.stuck else None)]
