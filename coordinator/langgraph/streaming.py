@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
+from itertools import pairwise
 from typing import Protocol, cast
 from uuid import UUID, uuid4
 
@@ -131,20 +132,23 @@ def _name(mode: str, namespace: tuple[str, ...]) -> str:
 
 
 def _visible_event(event: JsonObject) -> JsonObject:
-    """Return the event; where it contains a part that a graph has streamed, that as clients see it."""
-    chunk: Json = event["data"].get("chunk")
-    if event["event"] != "on_chain_stream" or not isinstance(chunk, tuple):
-        return event
-    match cast("tuple[Json, ...]", chunk):
-        case (*namespace, "checkpoints" as mode, {"tasks": _} as data) | (
-            *namespace,
-            "debug" as mode,
-            {"payload": {"tasks": _}} as data,
-        ):
-            chunk = (*namespace, mode, _visible(mode, data))
-            return {**event, "data": {**event["data"], "chunk": chunk}}
-        case _:
-            return event
+    """Return the event; where it contains parts that a graph has streamed, those as clients see them."""
+    data: JsonObject = event["data"]
+    return {**event, "data": {key: _visible_parts(value) for key, value in data.items()}}
+
+
+def _visible_parts(value: Json) -> Json:
+    """Return a value of an event. A part is a tuple that ends with mode and data; a chain joins several."""
+    if not isinstance(value, tuple):
+        return value
+    parts = list(cast("tuple[Json, ...]", value))
+    for at, (mode, data) in enumerate(pairwise(parts), start=1):
+        match mode, data:
+            case ("checkpoints", {"tasks": _}) | ("debug", {"payload": {"tasks": _}}):
+                parts[at] = _visible(mode, data)
+            case _:
+                pass
+    return tuple(parts)
 
 
 def _visible(mode: str, data: Json) -> Json:

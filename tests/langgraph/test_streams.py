@@ -108,7 +108,7 @@ def streaming() -> Any:
     return builder
 
 
-async def test_chunks_of_events_show_checkpoints_without_the_rights_of_the_user(tmp_path: Path) -> None:
+async def test_events_show_checkpoints_without_the_rights_of_the_user(tmp_path: Path) -> None:
     async with workers(tmp_path, {"mine": streaming()}, 1) as (manager,):
         modes = ["events", "checkpoints", "debug"]
         kwargs: dict[str, Any] = {"input": {"log": ["in"]}, "stream_mode": modes, "stream_subgraphs": True}
@@ -121,7 +121,7 @@ async def test_chunks_of_events_show_checkpoints_without_the_rights_of_the_user(
     ]
     assert streamed
     assert all(one["checkpoint"]["checkpoint_id"] for one in streamed)
-    assert "secret-right" not in json.dumps(chunks)
+    assert "secret-right" not in json.dumps(events)
 
 
 def check_checkpoint(shown: Any, streamed: Any) -> None:
