@@ -71,13 +71,19 @@ async def emit(agent: Agent, *values: int) -> None:
         await agent.ctx.emit("custom", value)
 
 
+async def settled_before_its_log(owner: RunManager, other: RunManager, agent: Agent, *values: int) -> Release:
+    """Emits the values and settles the run. Its log is held back as by `hold_log`."""
+    release = hold_log(owner)
+    await emit(agent, *values)
+    await settled(owner, other, agent)
+    return release
+
+
 @on_every_store
 async def test_follower_waits_for_a_log_that_is_later_than_the_row(team: list[RunManager]) -> None:
     owner, other = team
     run, agent = await running(owner, "t")
-    release = hold_log(owner)
-    await emit(agent, *range(5))
-    await settled(owner, other, agent)
+    release = await settled_before_its_log(owner, other, agent, *range(5))
     following = asyncio.create_task(all_of(other.follow(run.run_id)))
     await asyncio.sleep(0.7)  # how late the log is, which is tested
     assert not following.done()
@@ -92,9 +98,7 @@ async def test_follower_waits_for_a_log_that_is_later_than_the_row(team: list[Ru
 async def test_log_that_never_arrives_is_a_gap_before_the_end(team: list[RunManager]) -> None:
     owner, other = team
     run, agent = await running(owner, "t")
-    release = hold_log(owner)
-    await emit(agent, *range(5))
-    await settled(owner, other, agent)
+    release = await settled_before_its_log(owner, other, agent, *range(5))
     wait_for_logs(other, 0.2)
     items = await all_of(other.follow(run.run_id))
     assert items[0] == Gap(None, None)
@@ -108,9 +112,7 @@ async def test_rest_of_a_log_that_never_arrives_is_a_gap_before_the_end(team: li
     run, agent = await running(owner, "t")
     await agent.ctx.emit("custom", "read")
     await until_read(other, run.run_id, "read")
-    release = hold_log(owner)
-    await emit(agent, 1, 2)
-    await settled(owner, other, agent)
+    release = await settled_before_its_log(owner, other, agent, 1, 2)
     wait_for_logs(other, 0.2)
     items = await all_of(other.follow(run.run_id))
     event, gap, _ = items

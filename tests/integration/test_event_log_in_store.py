@@ -117,7 +117,7 @@ async def test_events_that_a_full_store_never_takes_become_a_gap(
             await agent.ctx.emit("custom", number)
     monkeypatch.setattr(store, "append_events", append)
     agent.may_end.set()
-    # A follower waits for two seconds for the end of a log: the retries of a full store may take longer.
+    # A follower waits for five seconds for the end of a log: the retries of a full store may take longer.
     await wait_until(lambda: newest_is_stored(other, run.run_id), description="the newest event is stored")
     items = await all_of(other.follow(run.run_id))
     assert len([one for one in items if isinstance(one, Gap)]) == 1

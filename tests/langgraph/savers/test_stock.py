@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from itertools import count, product
 from pathlib import Path
@@ -133,27 +133,41 @@ def twin(database: CheckpointDatabase, tmp_path: Path) -> CheckpointDatabase:
     return twin_of(database, tmp_path)
 
 
-@pytest.mark.parametrize("durability", get_args(Durability))
-async def test_the_same_writes_are_the_same_rows_and_read_the_same(
-    database: CheckpointDatabase, twin: CheckpointDatabase, durability: str
-) -> None:
+@asynccontextmanager
+async def both_filled(
+    database: CheckpointDatabase,
+    twin: CheckpointDatabase,
+    names: Iterable[str],
+    durability: Durability = "async",
+) -> AsyncGenerator[tuple[BaseCheckpointSaver[str], BaseCheckpointSaver[str]]]:
+    """Yields our saver and the stock one, after each of these scenes was written through both, on a thread of
+    its name."""
     if isinstance(database, PostgresDatabase) and isinstance(twin, PostgresDatabase):
         await database.clone(twin)
     async with AsyncExitStack() as stack:
         stock = await stack.enter_async_context(twin.stock())
         states = database.states()
         await stack.enter_async_context(states.opened())
-        for name, scene in SCENES.items():
-            driver = Driver(scene.graph(), states, thread_id=name, durability=cast("Durability", durability))
+        for name in names:
+            scene = SCENES[name]
+            driver = Driver(scene.graph(), states, thread_id=name, durability=durability)
             driver.saver = Both(states.saver, stock)
             driver.graph = driver.graph.copy(update={"checkpointer": driver.saver})
             await scene.before(driver)
             await scene.run(driver)
+        yield states.saver, stock
+
+
+@pytest.mark.parametrize("durability", get_args(Durability))
+async def test_the_same_writes_are_the_same_rows_and_read_the_same(
+    database: CheckpointDatabase, twin: CheckpointDatabase, durability: str
+) -> None:
+    async with both_filled(database, twin, SCENES, cast("Durability", durability)) as (ours, stock):
         rows = await database.rows()
         assert rows == await twin.rows()
         assert all(rows.values())
         for config in [None, *({"configurable": {"thread_id": name}} for name in SCENES)]:
-            await _compare_lists(states.saver, stock, cast("RunnableConfig | None", config))
+            await _compare_lists(ours, stock, cast("RunnableConfig | None", config))
 
 
 async def _compare_lists(
@@ -198,25 +212,8 @@ THREADS = ("fork", "answer in a persistent subgraph", "answer in a subgraph")
 """Scenes with several branches and several namespaces, each on a thread of its name."""
 
 
-@asynccontextmanager
-async def both_filled(
-    database: CheckpointDatabase, twin: CheckpointDatabase
-) -> AsyncGenerator[tuple[BaseCheckpointSaver[str], BaseCheckpointSaver[str], Sequence[CheckpointTuple]]]:
-    """Yields our saver and the stock one, which have the same rows, and all checkpoints."""
-    if isinstance(database, PostgresDatabase) and isinstance(twin, PostgresDatabase):
-        await database.clone(twin)
-    async with AsyncExitStack() as stack:
-        stock = await stack.enter_async_context(twin.stock())
-        states = database.states()
-        await stack.enter_async_context(states.opened())
-        for name in THREADS:
-            scene = SCENES[name]
-            driver = Driver(scene.graph(), states, thread_id=name)
-            driver.saver = Both(states.saver, stock)
-            driver.graph = driver.graph.copy(update={"checkpointer": driver.saver})
-            await scene.before(driver)
-            await scene.run(driver)
-        yield states.saver, stock, [one async for one in states.saver.alist(None)]
+async def all_of(saver: BaseCheckpointSaver[str]) -> list[CheckpointTuple]:
+    return [one async for one in saver.alist(None)]
 
 
 def in_memory(checkpoints: Sequence[CheckpointTuple]) -> InMemorySaver:
@@ -272,7 +269,8 @@ async def test_each_form_of_a_list_reads_as_the_stock_saver(
     database: CheckpointDatabase, twin: CheckpointDatabase
 ) -> None:
     """The engine names the checkpoint before which it reads by its id alone, when it replays a subgraph."""
-    async with both_filled(database, twin) as (ours, stock, all_):
+    async with both_filled(database, twin, THREADS) as (ours, stock):
+        all_ = await all_of(ours)
         within = [one for one in all_ if one.config.get("configurable", {})["checkpoint_ns"]]
         middle, other = within[len(within) // 2], all_[len(all_) // 3]
         forms: Any = product(
@@ -305,7 +303,8 @@ def _check_synchronous_lists(
 async def test_each_form_of_a_read_reads_as_the_stock_saver(
     database: CheckpointDatabase, twin: CheckpointDatabase
 ) -> None:
-    async with both_filled(database, twin) as (ours, stock, all_):
+    async with both_filled(database, twin, THREADS) as (ours, stock):
+        all_ = await all_of(ours)
         for one in all_:
             for config in config_forms(one):
                 assert await ours.aget_tuple(config) == await stock.aget_tuple(config), config
@@ -317,7 +316,8 @@ async def test_list_that_names_no_thread_or_no_checkpoint_reads_as_the_saver_in_
     database: CheckpointDatabase, twin: CheckpointDatabase
 ) -> None:
     """The other stock savers disagree: they fail, or return nothing."""
-    async with both_filled(database, twin) as (ours, _, all_):
+    async with both_filled(database, twin, THREADS) as (ours, _):
+        all_ = await all_of(ours)
         memory = in_memory(all_)
         no_ids: list[Any] = [
             {},
