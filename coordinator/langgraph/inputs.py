@@ -142,6 +142,7 @@ def validate(request: RunRequest, graph: Graph | None, preset: Preset) -> None:
     """Check what would only fail within the run. `graph`: None if it is not known before the run. Raises
     InvalidArgument."""
     _check_config(request.config)
+    _check_checkpoint(request.checkpoint)
     if graph is None:
         return
     nodes = frozenset(graph.nodes)
@@ -154,6 +155,11 @@ def validate(request: RunRequest, graph: Graph | None, preset: Preset) -> None:
     if request.input is not None and request.command is None and _takes_objects(graph):
         _check_input(request.input)
     preset.context_of(cleaned(request)).check(graph)
+
+
+def _check_checkpoint(ref: CheckpointRef | None) -> None:
+    if ref is not None and ref.checkpoint_id is not None and as_uuid(ref.checkpoint_id) is None:
+        raise InvalidArgument("checkpoint_id", f"must be the UUID of a state, not {ref.checkpoint_id!r:.100}")
 
 
 def _check_nodes(field: str, names: Iterable[Json], nodes: frozenset[str]) -> None:

@@ -316,6 +316,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "context": ({"input": {}, "context": {"colour": "red"}}, "context: .*colour"),
     "limit": ({"input": {}, "config": {"recursion_limit": 0}}, "config: recursion_limit"),
     "tags": ({"input": {}, "config": {"tags": "x"}}, "config: tags must be a list"),
+    "checkpoint": (
+        {"input": {}, "checkpoint": {"checkpoint_id": "newest"}},
+        "checkpoint_id: must be the UUID of a state, not 'newest'",
+    ),
 }
 
 
