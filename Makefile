@@ -193,6 +193,7 @@ lock: $(STAMP) ## Write the files in requirements again from pyproject.toml. New
 	$(COMPILE) pyproject.toml --extra gateway --group demo $(TESTED) --output-file requirements/demo.txt
 	$(COMPILE) pyproject.toml --extra gateway --extra postgres $(TESTED) --output-file requirements/image.txt
 	$(COMPILE) --group build $(TESTED) --output-file requirements/build.txt
+	$(COMPILE) --group peers $(TESTED) --output-file requirements/peers.txt $(ARGS)
 
 .PHONY: release
 release: $(STAMP) ## Wheel, sdist, SBOM and checksums of the commit, in dist/. Build again and compare: ARGS=--compare

@@ -26,6 +26,7 @@ from bench import (
     lines,
     old_transaction,
     pauses,
+    peers,
     postgres,
     postgres_cost,
     postgres_fleet,
@@ -71,6 +72,7 @@ BENCHES: dict[str, Bench] = {
     "old_transaction": old_transaction.run,
     "streams": streams.run,
     "routes": routes.run,
+    "peers": peers.run,
 }
 
 
