@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -61,6 +62,8 @@ def make(path: Path, fleet: Fleet) -> None:
         for _, _, sql in dropped:
             cx.execute(sql)
         cx.execute("COMMIT")
+    with path.open("rb") as file:
+        os.fsync(file.fileno())  # otherwise the first measurements pay for its gigabytes
 
 
 def _insert(cx: sqlite3.Connection, statement: str, count: int, **values: Any) -> None:
