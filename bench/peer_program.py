@@ -17,7 +17,7 @@ class Load(NamedTuple):
 
 def loads() -> Iterator[Load]:
     """Yields the load of each line of the standard input. Reports on the standard output that the program is
-    ready, and that a load is done when the caller asks for the next one. Blocks between loads."""
+    ready, and that a load is done when the caller wants the next one. Blocks between loads."""
     _report()
     for line in sys.stdin:
         command = json.loads(line)

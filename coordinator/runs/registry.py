@@ -123,6 +123,11 @@ class Registry:
         """Whether a run of this worker waits for the thread."""
         return bool(self._waiting_on(thread_id))
 
+    def is_first(self, thread_id: str, run_id: str) -> bool:
+        """Whether the run is the first of this worker that waits for the thread. One before it may have got
+        the thread since."""
+        return next(iter(self._waiting.get(thread_id, ())), None) == run_id
+
     def _wait_no_more(self, thread_id: str, run_id: str) -> None:
         if (queue := self._waiting.get(thread_id)) is not None:
             queue.pop(run_id, None)

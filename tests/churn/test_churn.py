@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from coordinator import RunManager
 from coordinator.notifier import Connectivity
 from coordinator.servers.valkey import ValkeyServer
@@ -13,6 +15,8 @@ from tests.support.builders import worker_row
 from tests.support.inside import assembly_of, bookkeeping_of, threads_in
 from tests.support.teams import keys_without_ttl
 from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(240)  # tests of many steps
 
 RUNNING, STEPS, KEPT = 40, 400, 50
 EVENT_LINK = 4

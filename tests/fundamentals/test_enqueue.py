@@ -126,3 +126,25 @@ async def test_queued_run_that_was_ended_in_the_store_ends_on_its_worker(team: l
     assert run.task is not None
     await asyncio.wait((run.task,))
     assert not agent.started.is_set()
+
+
+async def test_run_behind_another_one_of_its_worker_makes_no_claim_of_its_own(
+    alone: RunManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims: list[str] = []
+    claim = alone.store.claim
+
+    async def counted(thread_id: str, **options: Any) -> Any:
+        claims.append(thread_id)
+        return await claim(thread_id, **options)
+
+    monkeypatch.setattr(alone.store, "claim", counted)
+    _, first = await running(alone, "t")
+    line = [await launched(alone, "t", multitask_strategy="enqueue") for _ in range(3)]
+    await wait_until(lambda: bool(claims), description="the first of the queue has tried to claim its thread")
+    first.may_end.set()
+    for run, agent in line:
+        await agent.started.wait()
+        agent.may_end.set()
+        await alone.wait(run.run_id, timeout=20)
+    assert claims == ["t"]

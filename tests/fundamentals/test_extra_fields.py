@@ -53,6 +53,7 @@ async def test_fields_survive_the_takeover_of_a_queued_run(team: list[RunManager
     await a.worker.drain(grace=0)
     first.may_end.set()
     await wait_until(lambda: _settled(b, record.run_id), description="the other worker has executed it")
+    await b.wait(record.run_id, timeout=20)  # its memory follows its row
     taken = await b.get(record.run_id)
     assert taken is not None
     assert (taken.extra, taken.status) == ({"a": 1}, "success")

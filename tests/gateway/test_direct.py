@@ -24,6 +24,8 @@ from coordinator.gateway.direct import DirectRoutes
 from coordinator.gateway.routes import frequent
 from tests.support.asgi import BASE, key_for
 
+pytestmark = pytest.mark.timeout(240)  # tests of many steps
+
 JSON = ("content-type", "application/json")
 KEYS = {Role.reader: "reader", Role.user: "user"}
 SEED = 7

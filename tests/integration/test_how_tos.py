@@ -14,6 +14,8 @@ import pytest
 from coordinator.servers.postgres import URL_VARIABLE
 from tests.support.postgres import Database
 
+pytestmark = pytest.mark.timeout(240)  # tests of many steps
+
 ROOT = Path(__file__).parent.parent.parent
 WALK = "tests/fundamentals/test_run_spec.py"
 HOW_TOS = {  # patch: (product files at most, the tests of the walk that are about it)

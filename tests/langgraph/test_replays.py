@@ -24,6 +24,8 @@ from tests.langgraph.lab import assistants
 from tests.support.gateways import Sdk, gateways
 from tests.support.postgres import Database
 
+pytestmark = pytest.mark.timeout(240)  # tests of many steps
+
 Checkpoint = dict[str, Any]
 INPUT = {"log": ["in"]}
 

@@ -14,6 +14,8 @@ from tests.clients.npm import NPM, installed
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "examples" / "page.mjs"
+pytestmark = pytest.mark.timeout(240)  # tests of many steps
+
 LARGEST = {  # bytes; the half of the examples is React
     "examples/chat/page": 395 * 1024,
     "examples/langgraph/page": 350 * 1024,

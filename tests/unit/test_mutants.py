@@ -11,6 +11,8 @@ from tests.mutants.python_mutants import python_mutants
 from tests.mutants.sample import all_mutants, draw, equivalent
 from tests.mutants.sql_mutants import sql_mutants
 
+pytestmark = pytest.mark.timeout(240)  # tests of many steps
+
 ROOT = Path(__file__).resolve().parents[2]
 
 PYTHON = '''
