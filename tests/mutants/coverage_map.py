@@ -1,7 +1,8 @@
 """Which tests run which lines, and how long each test takes.
 
-The map comes from one run of the whole suite with coverage, a context a test. Lines that only child processes
-run, and PostgreSQL's functions, are in no context: such mutants are shown to tests of the same subject."""
+The map comes from one run of the whole suite with coverage, a context a test, which the processes that it
+starts share (`contexts`). Lines of processes that are killed, and PostgreSQL's functions, are in no context:
+such mutants are shown to tests of the same subject."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from tests.mutants.mutant import Mutant
 FOLDER = Path("build/mutants")
 FIRST, SECOND = 25, 40
 """How many tests a mutant is shown: the quickest that run its line, then others."""
+COVERAGE = ("--cov=coordinator", "--cov=stores", "--cov-context=test", "--cov-report=", "--cov-fail-under=0")
 _MAX_SECONDS = 20.0
 """Tests that take longer are not shown: campaigns have targets of their own."""
 _CONTEXT = re.compile(r"\|(?:run|setup|teardown)$")
@@ -30,21 +32,9 @@ def measure(root: Path, processes: int) -> None:
     """Run the suite once with coverage, about 15 minutes of two cores. What fails is left out of the map."""
     folder = root / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    command = [
-        *(
-            sys.executable,
-            "-m",
-            "pytest",
-            "-n",
-            str(processes),
-            "--dist",
-            "loadfile",
-            "--no-loadscope-reorder",
-            "-q",
-        ),
-        *("--cov=coordinator", "--cov=stores", "--cov-context=test", "--cov-report=", "--cov-fail-under=0"),
-        *("-p", "tests.mutants.durations"),
-    ]
+    scheduled = ("-n", str(processes), "--dist", "loadfile", "--no-loadscope-reorder", "-q")
+    plugins = ("-p", "tests.mutants.durations", "-p", "tests.mutants.contexts")
+    command = [sys.executable, "-m", "pytest", *scheduled, *COVERAGE, *plugins]
     files = {"COVERAGE_FILE": str(folder / "coverage"), "MUTANT_DURATIONS": str(folder / "durations.json")}
     subprocess.run(command, cwd=root, env=os.environ | files, check=False)
 

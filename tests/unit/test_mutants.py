@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from coverage import CoverageData
 
+from tests.mutants.coverage_map import COVERAGE
 from tests.mutants.python_mutants import python_mutants
 from tests.mutants.sample import all_mutants, draw, equivalent
 from tests.mutants.sql_mutants import sql_mutants
@@ -14,6 +19,16 @@ from tests.mutants.sql_mutants import sql_mutants
 pytestmark = pytest.mark.timeout(240)  # tests of many steps
 
 ROOT = Path(__file__).resolve().parents[2]
+
+STARTS = """
+import subprocess, sys
+
+def test_that_starts_one():
+    subprocess.run([sys.executable, "-c", "from coordinator import ids; ids.new_run_id()"], check=True)
+
+def test_that_starts_none():
+    pass
+"""
 
 PYTHON = '''
 def free(row, now, *, limit=3):
@@ -85,3 +100,27 @@ def test_mutants_of_the_core_differ_and_compile(sample: list[tuple[str, str]]) -
 def test_known_equivalent_mutants_still_exist() -> None:
     """The code that such a mutant changes has kept its text, or its entry has lost its meaning."""
     assert equivalent().keys() <= {mutant.id for mutant in all_mutants(ROOT)}
+
+
+def test_lines_of_a_process_count_for_the_test_that_starts_it(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(STARTS)
+    plugins = ("-p", "tests.mutants.contexts", "-p", "no:randomly", "-p", "no:cacheprovider", "--no-header")
+    command = (
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "0",
+        *COVERAGE,
+        *plugins,
+        str(tmp_path / "test_it.py"),
+    )
+    data_file = tmp_path / "coverage"
+    environment = os.environ | {"COVERAGE_FILE": str(data_file)}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=200, stdout=subprocess.DEVNULL)
+    data = CoverageData(str(data_file))
+    data.read()
+    contexts = data.contexts_by_lineno(str(ROOT / "coordinator/ids.py")).values()
+    tests = {context.partition("::")[2] for names in contexts for context in names if context}
+    assert tests == {"test_that_starts_one"}
