@@ -71,8 +71,8 @@ WAYS: dict[str, tuple[Way, dict[str, Any]]] = {
     "interrupt": (_interrupt, {}),
     "rollback": (_rollback, {}),
     "parent": (_parent, {}),
-    "timeout": (_limit, {"timeout": 0.2}),
-    "idle": (_limit, {"idle_timeout": 0.2}),
+    "timeout": (_limit, {"timeout": 1.0}),  # more than the start of all of them takes
+    "idle": (_limit, {"idle_timeout": 1.0}),
     "drain": (_drain, {}),
 }
 

@@ -71,7 +71,9 @@ class Gates:
 async def pair(
     folder: Path, graph: Any, *, retries: int = 1, **settings: Any
 ) -> AsyncGenerator[tuple[RunManager, RunManager]]:
-    given: dict[str, Any] = {**QUICK, "lease_ttl": 30.0, **settings}
+    """Two workers. The lease of the second is long: it outlives the first one, also on a busy machine."""
+    first: dict[str, Any] = {**QUICK, "lease_ttl": 30.0, **settings}
+    second: dict[str, Any] = {**first, "renew": QUICK["renew"], "lease_ttl": 30.0}
     async with AsyncExitStack() as stack:
         managers = [
             await stack.enter_async_context(
@@ -88,7 +90,7 @@ async def pair(
                     **given,
                 )
             )
-            for _ in range(2)
+            for given in (first, second)
         ]
         yield managers[0], managers[1]
 

@@ -109,15 +109,16 @@ async def test_the_example_cancels_its_run(
 async def test_a_day_with_two_workers_takes_50_ms(
     shared_valkey: ValkeyServer, somewhere: None, no_task_left: None
 ) -> None:
-    """Of processor time, for others want the processor too; and it waits for nothing. The best of several."""
+    """Of processor time, for others want the processor too; and it waits for none of the day. The best of
+    several."""
     names = await run_examples(ROOT / "docs" / "guides" / "testing.md", shared_valkey.url)
     took: list[tuple[float, float]] = []
-    while len(took) < 20 and min(took, default=(1.0, 1.0)) > (0.05, 1.0):
+    while len(took) < 20 and min(took, default=(1.0, 1.0))[0] > 0.05:
         cpu, wall = time.process_time(), time.monotonic()
         await names["test_a_day"]()
         took.append((time.process_time() - cpu, time.monotonic() - wall))
     assert min(took)[0] <= 0.05, took
-    assert min(wall for _, wall in took) < 0.5, took
+    assert min(wall for _, wall in took) < 10, took
 
 
 async def test_both_ways_to_check_a_webhook_hold(
