@@ -234,8 +234,9 @@ async def test_fenced_worker_discards_pending_writes_and_logs_it(
         )
 
 
-async def test_full_outbox_refuses_admissions_until_it_drains(tmp_path: Path) -> None:
-    async with team_of(1, tmp_path, **PATIENT, outbox_limit=3) as (manager,):
+@pytest.mark.parametrize("limit", [3, 5], ids=["beyond its limit", "at its limit"])
+async def test_full_outbox_refuses_admissions_until_it_drains(tmp_path: Path, limit: int) -> None:
+    async with team_of(1, tmp_path, **PATIENT, outbox_limit=limit) as (manager,):
         runs = await several(manager, 5)
         with locked(tmp_path / "runs.db"):
             for done, (_, agent) in enumerate(runs, start=1):  # those under way are never dropped

@@ -42,6 +42,7 @@ async def work(ctx: RunContext) -> None:
     await ctx.save({"text": "hello"})
 
 
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777], ids=oct, indirect=True)
 async def test_a_new_sqlite_store_and_the_files_beside_it_are_private(tmp_path: Path, umask: int) -> None:
     async with open_coordinator(f"sqlite:///{tmp_path / 'runs.db'}", grace=0) as manager:
         run = await manager.create_or_reject("t", "agent")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from coordinator import open_coordinator
+from coordinator.testing.conformance.stores.dispatch import dispatched
 from stores.errors import EpochDead
 from stores.postgres import PostgresStore
 from stores.rows import Ownership
@@ -290,6 +291,39 @@ async def test_sweep_ends_and_returns_all_runs_that_are_not_locked(scene: Scene,
     assert [orphan.run_id for orphan in await store.sweep(by=me, error="gone")] == [first.run_id]
 
 
+async def test_sweep_returns_what_it_adopted_before_the_store_was_unavailable(scene: Scene) -> None:
+    """The database refuses one of three adoptions; the next sweep makes up for those that were left."""
+    store, me = scene.store, scene.me
+    dead = await store.register(new_worker(assistants=("agent",)))
+    heir = await store.register(new_worker(assistants=("agent",)))
+    for thread in ("1", "2", "3"):
+        await dispatched(store, me, thread)
+        assert await store.claim(thread, epoch=dead) is not None
+    await fence_epoch(store, dead, by=me)
+    async with _one_adoption_by(scene, heir):
+        first = await store.sweep(by=heir, error="dead")
+    assert len(first) == 1
+    left = {orphan.thread_id for orphan in await store.sweep(by=heir, error="dead")}
+    assert left >= {"1", "2", "3"} - {first[0].thread_id}
+
+
+@asynccontextmanager
+async def _one_adoption_by(scene: Scene, epoch: int) -> AsyncGenerator[None]:
+    """The server has no memory for more than one, for the time of the block."""
+    schema = scene.store.schema
+    await scene.database.execute(
+        f"CREATE FUNCTION {schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" IF EXISTS (SELECT FROM {schema}.runs WHERE owner_epoch = {epoch}) THEN"
+        " RAISE 'out of memory' USING ERRCODE = '53200'; END IF; RETURN NEW; END $$",
+        f"CREATE TRIGGER refuse BEFORE UPDATE ON {schema}.runs FOR EACH ROW"
+        f" WHEN (NEW.owner_epoch = {epoch}) EXECUTE FUNCTION {schema}.refuse()",
+    )
+    try:
+        yield
+    finally:
+        await scene.database.execute(f"DROP FUNCTION {schema}.refuse() CASCADE")
+
+
 async def test_new_worker_admits_although_a_dead_workers_thread_is_locked(scene: Scene) -> None:
     await dead_with_runs(scene, "held")
     url, schema = scene.url, scene.store.schema
@@ -301,7 +335,9 @@ async def test_new_worker_admits_although_a_dead_workers_thread_is_locked(scene:
         await manager.create_or_reject("free", "agent", kwargs={})
 
 
-async def test_peer_whose_row_is_locked_keeps_no_other_from_being_declared_dead(scene: Scene) -> None:
+async def test_peer_whose_row_is_locked_is_not_declared_dead_and_delays_no_other(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
     url, schema = scene.url, scene.store.schema
     first, second = [await scene.store.register(new_worker(ttl_ms=1)) for _ in range(2)]
     async with (
@@ -310,12 +346,17 @@ async def test_peer_whose_row_is_locked_keeps_no_other_from_being_declared_dead(
         asyncio.timeout(SOON),
     ):
         await manager.create_or_reject("t", "agent", kwargs={})
-
-        async def second_is_dead() -> bool:
-            return (await worker_row(scene.store, second)).state is WorkerState.dead
-
-        await wait_until(second_is_dead, description="the other worker is declared dead")
+        await wait_until(
+            lambda: any(f"(epoch {second}, " in line for line in _declared_dead(caplog)),
+            description="the other worker is declared dead",
+        )
+        assert (await worker_row(scene.store, second)).state is WorkerState.dead
         assert (await worker_row(scene.store, first)).state is WorkerState.live
+        assert not any(f"(epoch {first}, " in line for line in _declared_dead(caplog))
+
+
+def _declared_dead(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [line for line in caplog.messages if "is dead and fenced" in line]
 
 
 # -- cancels

@@ -172,8 +172,9 @@ async def decide(s: Stage) -> Act:
 
     async def act() -> Any:
         decision = await cancel(s.store, own.run_id, reason="a\0b", actor="u")
+        later = await cancel(s.store, own.run_id, reason="another", actor="u")
         steps = [step.what for step in await s.store.transitions(own.run_id)]
-        return decision.status, decision.won, decision.settled, steps
+        return decision.status, decision.won, decision.settled, later.reason, later.won, steps
 
     return act
 

@@ -89,6 +89,17 @@ class Rollbacks(StoreCase):
         await store.settle(first.adopted, ENDED, "done")
         assert await store.sweep(by=me, error="gone") == []
 
+    async def test_restore_returns_the_values_with_which_the_run_was_started(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        """A further attempt is started with the values from before the first one."""
+        await store.finish(await running(store, me), SUCCESS._replace(values={"n": 1}))
+        own = await holding(store, me)
+        await store.start(own, {"kind": "values", "values": {"n": 0}, "interrupts": None})
+        await store.save(own, {"n": 2})
+        await cancel(store, own.run_id, CancelAction.rollback)
+        assert await store.restore(own) == {"n": 0}
+
     async def test_a_record_put_back_on_a_deleted_thread_does_not_reset_its_fence(
         self, store: CoordinationStore, me: int
     ) -> None:
