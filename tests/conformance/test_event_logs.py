@@ -130,6 +130,23 @@ async def test_event_that_waits_for_a_batch_is_written_with_the_end_of_its_run(
         await log.aclose()
 
 
+async def test_events_of_a_run_without_followers_wait_although_others_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.event_logs.store.LAZY", 3600)
+    async with on_sqlite(tmp_path / "runs.db") as store:
+        epoch = await store.register(new_worker())
+        own, other = await running(store, epoch), await running(store, epoch, "other")
+        log = StoreEventLog(store, LocalNotifier(), ttl=60)
+        for number in (1, 2, 3):
+            await log.append("t", own.run_id, entry(own.fence, number))
+        log.close("other", other.run_id, entry(other.fence, 1))
+        async with asyncio.timeout(10):
+            await log.flushed("other", other.run_id)
+        assert await ids(StoreEventLog(store, LocalNotifier(), ttl=60), own.run_id) == []
+        await log.aclose()
+
+
 class Announcing(LocalNotifier):
     """As the notifier of a store or of Redis that is connected."""
 

@@ -256,6 +256,20 @@ async def test_waiting_run_may_end_with_refused_error_text(manager: RunManager) 
     assert "no such character" in await ended(manager, waiting.run_id)
 
 
+async def test_waiting_run_without_an_error_text_ends_although_the_store_refuses_its_end(
+    manager: RunManager,
+) -> None:
+    await running(manager, "t")
+    waiting = await manager.create_or_reject("t", multitask_strategy="enqueue")
+    refuse(manager, "update_status", sqlite3.DataError("no such character here"), times=1)
+    await manager.set_status(waiting.run_id, RunStatus.interrupted)
+
+    async def is_interrupted() -> bool:
+        return (await row(manager, waiting.run_id))["status"] == "interrupted"
+
+    await wait_until(is_interrupted, description="it has ended")
+
+
 async def test_callers_own_task_may_end_with_refused_error_text(manager: RunManager) -> None:
     run = await manager.create_or_reject("t")
     await manager.set_status(run.run_id, RunStatus.running)

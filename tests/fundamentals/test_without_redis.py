@@ -45,6 +45,16 @@ async def test_workers_without_redis_coordinate_through_the_store(tmp_path: Path
         await everything_works(a, b, "t")
 
 
+async def test_worker_without_hints_reads_the_store_at_short_ticks(tmp_path: Path) -> None:
+    async with team_of(1, tmp_path, tick=3600.0, short_tick=0.05) as (manager,):
+        run, agent = await running(manager, "t")
+        assert await manager.store.decide(
+            run.run_id, RunStatus.interrupted, action=CancelAction.interrupt, cause=Cause.user
+        )
+        async with asyncio.timeout(20):
+            await agent.stopped.wait()
+
+
 async def test_runs_continue_when_redis_dies(with_redis: list[RunManager], own_valkey: ValkeyServer) -> None:
     a, b = with_redis
     run, agent = await running(a, "t")
