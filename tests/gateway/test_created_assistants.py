@@ -164,7 +164,7 @@ async def test_refusals(team: list[Served]) -> None:
     a, _ = team
     with pytest.raises(UnprocessableEntityError, match="graph_id: no assistant has the name or id 'no'"):
         await a.sdk.assistants.create("no")
-    with pytest.raises(UnprocessableEntityError, match=r"config\.configurable"):
+    with pytest.raises(UnprocessableEntityError, match=r"context: excludes config\.configurable"):
         await a.sdk.assistants.create("echo", config={"configurable": {"a": 1}}, context={"b": 1})
     unknown = str(uuid4())
     for call in (
@@ -178,6 +178,14 @@ async def test_refusals(team: list[Served]) -> None:
             await call
     with pytest.raises(UnprocessableEntityError, match="no assistant has the name or id 'nameless'"):
         await a.sdk.runs.create(None, "nameless")
+
+
+async def test_worker_refuses_runs_of_an_assistant_whose_graph_it_does_not_register(tmp_path: Path) -> None:
+    registered = iter([{"echo": echo, "other": other}, {"other": other}])
+    async with gateways(2, tmp_path, None, uuid4().hex, agents=lambda: next(registered)) as (a, b):
+        made = await a.sdk.assistants.create("echo")
+        with pytest.raises(ConflictError, match="needs the assistant 'echo', which is not registered here"):
+            await b.sdk.runs.create(None, made["assistant_id"])
 
 
 async def test_search_of_registered_and_created_ones(team: list[Served]) -> None:

@@ -167,6 +167,23 @@ def test_all_keys_are_refused_a_minute_after_the_file_became_unreadable(
     assert keys.trouble is None
 
 
+def test_grace_begins_anew_when_the_file_was_readable_in_between(
+    path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, text = key_file.create(path, role=Role.admin, user_id=None)
+    away = path.with_name("away.json")
+    keys = Keys(path, clock=clock)
+    for _ in range(2):
+        path.rename(away)
+        for _ in range(59):
+            clock.now += 1
+            assert keys.caller_of(text) is not None
+        away.rename(path)
+        clock.now += 1
+        assert keys.caller_of(text) is not None
+    assert not [line for line in caplog.messages if line.startswith("all API keys are refused")]
+
+
 def test_unreadable_file_is_detected_at_the_first_request(path: Path, clock: Clock) -> None:
     _, text = key_file.create(path, role=Role.admin, user_id=None)
     keys = Keys(path, clock=clock)

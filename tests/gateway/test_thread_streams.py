@@ -12,6 +12,7 @@ import pytest
 from tests.gateway.conftest import UNLINKED, Pair, pair_of
 from tests.support.gateway_agents import GATES
 from tests.support.gateways import Served, demo, new_thread, until_read
+from tests.support.held import hold_answers
 from tests.support.sse import Sent, all_events, events
 from tests.support.waiting import wait_until
 
@@ -149,6 +150,33 @@ async def test_thread_stream_ends_with_its_thread(pair: Pair, thread: str) -> No
         await local.sdk.threads.delete(thread)
         sent = await watched.until(bool, "its end")
     assert [(one.event, one.data["error"]) for one in sent] == [("error", "ThreadNotFound")]
+
+
+async def test_run_that_is_deleted_before_its_events_are_read_is_a_gap(one: Served) -> None:
+    thread = await new_thread(one.sdk)
+    removed_run = await ended(one, thread)
+    held = hold_answers(one.manager.runs, "get")
+
+    async def delete() -> None:
+        await held.reached.wait()
+        await one.manager.runs.delete(removed_run)
+        held.go_on.set()
+
+    deleting = asyncio.create_task(delete())
+    async with watching(one, thread, f"{removed_run}/1-1") as watched:
+        await deleting
+        await watched.until(bool, "a gap")
+        run = await ended(one, thread)
+        sent = await watched.until_done(run)
+    assert [one.event for one in sent][:2] == ["gap", "metadata"]
+
+
+async def test_heartbeats_are_sent_while_no_run_is_active(one: Served) -> None:
+    thread = await new_thread(one.sdk)
+    async with one.raw.stream("GET", f"/threads/{thread}/stream") as response:
+        chunks = response.aiter_raw()
+        for _ in range(3):
+            assert await anext(chunks) == b": heartbeat\r\n\r\n"
 
 
 @pytest.mark.parametrize("wrong", ["abc", "1-1", "/1-1", "r/1", f"r/{10**30}-0"])

@@ -296,6 +296,8 @@ class TestStates:
         await one.sdk.runs.wait(thread, "agent", input=demo())
         picked = await one.sdk.threads.get_state(thread, select=["values.done", "next"])
         assert picked == {"values": {"done": 1}, "next": []}
+        picked = await one.sdk.threads.get_state(thread, select=["values", "values.done"])
+        assert picked == {"values": {"log": ["run:1"], "done": 1, "steps": 1}}
         picked = await one.sdk.threads.get_history(thread, select=["values.done"])
         assert picked == [{"values": {"done": 1}}, {"values": {}}]
 

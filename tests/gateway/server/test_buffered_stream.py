@@ -132,6 +132,8 @@ def test_after_close_lines_are_written_at_once(pipe: Pipe) -> None:
     pipe.handler.close()
     pipe.log.info("late")
     assert pipe.write_of_now() == "late\n"
+    pipe.log.info("x" * 10_000)
+    assert "".join(iter(pipe.write_of_now, "")) == "x" * 10_000 + "\n", "longer than one write"
 
 
 # -- ends of a process

@@ -241,6 +241,16 @@ async def test_rest_of_an_answered_request_is_read_and_connection_stays_open(por
         assert b"0 of /." in await raw.closed()
 
 
+async def test_connection_stays_open_for_longer_than_the_rest_of_a_request_may_pause(app: App) -> None:
+    async with served_by(app, bounded(Limits(linger=1.0))) as port, connected(port) as raw:
+        await raw.send(request(b"/early", b"Content-Length: 1000", method=b"POST"))
+        await raw.has(b" of /early.")
+        await raw.send(b"x" * 1000)
+        await asyncio.wait((raw.ended,), timeout=1.5)
+        await raw.send(request(b"/", CLOSE))
+        assert b"0 of /." in await raw.closed()
+
+
 @pytest.mark.parametrize("header", [b"Connection: close", b"X: a"])
 async def test_early_response_reaches_a_client_that_is_still_sending(header: bytes, quick: int) -> None:
     async with connected(quick) as raw:
@@ -423,6 +433,24 @@ async def test_slow_reader_receives_the_whole_response(quick: int) -> None:
             got += len(data)
             await asyncio.sleep(0.005)
         assert got > 8 << 20
+
+
+async def test_client_that_reads_a_little_at_a_time_is_not_disconnected(app: App) -> None:
+    """For several times as long as it may read nothing."""
+    async with served_by(app, bounded(Limits(write=0.6))) as port:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32_768)
+            client.connect(("127.0.0.1", port))
+            client.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(client, request(b"/large", CLOSE))
+            got = 0
+            slow_until = loop.time() + 3
+            while data := await loop.sock_recv(client, 20_000 if loop.time() < slow_until else 1 << 20):
+                got += len(data)
+                if loop.time() < slow_until:
+                    await asyncio.sleep(0.02)
+            assert got > 8 << 20
 
 
 # -- bounds on connections
