@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
+import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -299,6 +301,46 @@ def test_concurrently_created_keys_are_all_kept(path: Path) -> None:
     keys = Keys(path)
     assert all(keys.caller_of(text) is not None for text in made)
     assert [entry.name for entry in path.parent.iterdir() if entry.suffix == ".tmp"] == []
+
+
+@pytest.fixture
+def failing_sync(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes `os.fsync` of files, or of folders, fail with an error number."""
+
+    def fail(number: int, *, of_folders: bool) -> None:
+        sync = os.fsync
+
+        def syncing(descriptor: int) -> None:
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode) == of_folders:
+                raise OSError(number, os.strerror(number))
+            sync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", syncing)
+
+    return fail
+
+
+def test_key_is_created_where_folders_cannot_be_synced(path: Path, failing_sync: Callable[..., None]) -> None:
+    failing_sync(errno.EINVAL, of_folders=True)
+    _, text = key_file.create(path, role=Role.admin, user_id=None)
+    assert Keys(path).caller_of(text) is not None
+
+
+@pytest.mark.parametrize("of_folders", [False, True], ids=["file", "folder"])
+def test_failed_write_is_reported_with_its_reason(
+    path: Path, failing_sync: Callable[..., None], of_folders: bool
+) -> None:
+    _, text = key_file.create(path, role=Role.admin, user_id=None)
+    failing_sync(errno.EIO, of_folders=of_folders)
+    with pytest.raises(KeyFileError, match=r"keys\.json' cannot be written: Input/output error"):
+        key_file.create(path, role=Role.user, user_id="bob")
+    assert Keys(path).caller_of(text) is not None
+
+
+def test_file_in_a_missing_folder_cannot_be_written(path: Path) -> None:
+    missing = path.parent / "missing" / "keys.json"
+    with pytest.raises(KeyFileError, match=r"keys\.json' cannot be written: No such file or directory"):
+        key_file.create(missing, role=Role.admin, user_id=None)
 
 
 def test_revoking_keeps_the_files_mode_and_the_other_keys(path: Path) -> None:

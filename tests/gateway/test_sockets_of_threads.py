@@ -126,6 +126,21 @@ async def test_each_caller_reaches_its_own_threads_alone(tmp_path: Path) -> None
                 await asyncio.wait_for(connection.recv(), 1.2)
 
 
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"assistant_id": 5}, "assistant_id: Input should be a valid string"),
+        ({"assistant_id": "agent", "metadata": {"a": "x" * 100}}, "metadata: "),
+    ],
+    ids=["type", "size"],
+)
+async def test_invalid_argument_of_a_command_is_named(params: dict[str, Any], message: str) -> None:
+    async with serving(max_metadata_bytes=50) as server, connect(server.url(str(uuid4()))) as connection:
+        answer = await call(connection, "run.start", **params)
+    assert answer["error"] == "invalid_argument"
+    assert answer["message"].startswith(message)
+
+
 async def _until_run(server: Server, thread: str) -> None:
     async def begun() -> bool:
         return bool(await server.manager.runs.started(thread))

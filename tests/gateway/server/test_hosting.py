@@ -16,6 +16,7 @@ from coordinator.bootstrap import open_observer
 from coordinator.gateway import serve
 from coordinator.gateway.server.failures import CannotServe
 from coordinator.settings import Settings
+from tests.gateway.server.test_metrics_of_all_workers import admitted
 from tests.support.served import Served, alive, running_python
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
@@ -133,6 +134,16 @@ async def test_killed_worker_is_restarted(tmp_path: Path) -> None:
         os.kill(first, signal.SIGKILL)
         await server.wait_for_line(r"worker 1 \(pid \d+\) listens", times=2)
         assert server.workers[1] != first
+
+
+async def test_metrics_of_a_mounted_gateway_are_those_of_all_workers(tmp_path: Path) -> None:
+    async with hosted(TWO, tmp_path) as server:
+        url = f"{await server.up()}/agents"
+        await server.wait_for_line(r"worker 2 \(pid \d+\) listens")
+        for _ in range(10):
+            async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+                assert (await client.post("/runs", json={"assistant_id": "long"})).status_code == 200
+        assert {await admitted(url) for _ in range(12)} == {10}
 
 
 def test_several_workers_need_the_name_of_the_app() -> None:
