@@ -460,3 +460,15 @@ async def test_reported_model_name_is_stored(manager: RunManager) -> None:
     await wait_until(written, description="the last name and the last counter")
     with pytest.raises(InvalidArgument, match="model_name"):
         agent.ctx.progress(model_name=5)
+
+
+async def test_model_name_that_is_reported_last_is_stored_when_the_run_has_ended(manager: RunManager) -> None:
+    async def name_model(ctx: RunContext) -> None:
+        ctx.progress(model_name="last")
+
+    run = await manager.create_or_reject("t")
+    manager.launch(run, name_model)
+    await manager.wait(run.run_id, timeout=20)
+    row = await manager.store.row(run.run_id)
+    assert row is not None
+    assert row.model_name == "last"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -336,6 +337,29 @@ async def test_call_that_waits_for_a_lock_is_not_taken_for_one_that_was_forgotte
 
 
 WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE $1"
+
+
+async def test_call_goes_on_although_the_server_takes_no_connection_to_examine_it(
+    shared_postgres: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("stores.postgres.silence.SILENT_FOR", 0.1)
+    monkeypatch.setattr("stores.postgres.silence._LOOK_EVERY", 0.1)
+    caplog.set_level(logging.DEBUG, "stores.postgres.silence")
+    async with shared_postgres.store() as store, shared_postgres.connection() as stranger:
+        await running(store, await store.register(new_worker()), "t")
+        async with stranger.transaction():
+            await stranger.execute(f"LOCK TABLE {store.schema}.threads IN ACCESS EXCLUSIVE MODE")
+            waiting = begin_soon(store.thread("t"))
+            await shared_postgres.execute(f"ALTER ROLE {store.schema} CONNECTION LIMIT 0")
+            try:
+                await wait_until(
+                    lambda: len([line for line in caplog.messages if "could not be checked" in line]) > 1,
+                    description="two examinations have failed",
+                )
+            finally:
+                await shared_postgres.execute(f"ALTER ROLE {store.schema} CONNECTION LIMIT -1")
+        assert await waiting is not None
+    assert not any("is given up" in line for line in caplog.messages)
 
 
 async def test_keepalive_and_user_timeout_of_connections_are_set(shared_postgres: Database) -> None:

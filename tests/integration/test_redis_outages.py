@@ -48,6 +48,23 @@ async def test_outage_is_reported_at_once_and_ends_within_two_seconds(
     assert levels == ["WARNING", "INFO"], "an outage is logged once when it begins and once when it ends"
 
 
+async def test_connection_that_the_server_closes_is_logged_with_this_reason(
+    own_valkey: ValkeyServer,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("coordinator.redis.keeper._STABLE_AFTER", float("inf"))
+    async with linked(own_valkey.url, namespace):
+        own_valkey.command("CLIENT", "KILL", "TYPE", "normal")
+        await wait_until(
+            lambda: any("Redis is away for the link" in line for line in caplog.messages),
+            description="the loss is logged",
+        )
+    (line,) = [line for line in caplog.messages if "Redis is away" in line]
+    assert ": closed by the server. " in line
+
+
 async def test_it_heals_after_an_outage_of_any_length(own_valkey: ValkeyServer, namespace: str) -> None:
     async with linked(own_valkey.url, namespace) as link:
         for _ in range(2):

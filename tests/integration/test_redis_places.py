@@ -164,6 +164,22 @@ async def test_name_that_moves_is_followed(
                 assert keeper_of(link).connects == 1
 
 
+async def test_next_address_of_a_name_is_used_when_one_refuses(
+    shared_valkey: ValkeyServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_up = socket.getaddrinfo
+
+    def getaddrinfo(host: str, port: int, **options: Any) -> Any:
+        addresses = ["127.0.0.3", shared_valkey.host] if host == "redis.test" else [host]
+        return [entry for address in addresses for entry in look_up(address, port, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    async with linked(f"redis://redis.test:{shared_valkey.port}/0", namespace) as link:
+        wire = keeper_of(link).wire
+        assert wire is not None
+        assert wire.opened.address == shared_valkey.host
+
+
 async def test_worker_that_no_hint_reaches_is_warned_of_once(
     shared_valkey: ValkeyServer,
     namespace: str,
