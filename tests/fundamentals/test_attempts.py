@@ -17,6 +17,7 @@ from stores.errors import StoreUnavailable
 from stores.rows import Ownership, RunRow
 from tests.fundamentals.test_portable_runs import gateway
 from tests.fundamentals.test_worker_death import SHORT, hang
+from tests.support.held import hold_calls
 from tests.support.inside import assembly_of
 from tests.support.waiting import wait_until
 
@@ -290,6 +291,22 @@ async def test_log_of_a_run_is_complete_before_the_run_is_handed_over(
         for items in both:
             assert [item.data for item in items if isinstance(item, Event)] == [0, 1, 2, 3]
             assert not [item for item in items if isinstance(item, Gap)]
+        assert await b.wait(run_id, timeout=10) == {"steps": [0, 1, 2, 3]}
+
+
+async def test_drain_waits_until_a_hand_over_is_written(tmp_path: Path) -> None:
+    walk = Walk(waits_at=2)
+    async with pair(tmp_path, walk, lease_ttl=30.0) as (a, b):
+        run_id = await begun(a, walk)
+        held = hold_calls(a.store, "hand_over")
+        draining = asyncio.create_task(a.worker.drain(grace=10))
+        async with asyncio.timeout(20):
+            await held.reached.wait()
+            done, _ = await asyncio.wait((draining,), timeout=0.5)
+            assert not done
+            held.go_on.set()
+            await draining
+        walk.go_on.set()
         assert await b.wait(run_id, timeout=10) == {"steps": [0, 1, 2, 3]}
 
 

@@ -40,6 +40,18 @@ async def test_cancel_stops_a_running_run(team: list[RunManager], canceller: int
     assert (agent.ctx.abort.cause, agent.ctx.abort.reason, agent.ctx.abort.actor) == ("user", "enough", "u1")
 
 
+async def test_counters_and_model_name_of_a_task_that_unwinds_are_stored(team: list[RunManager]) -> None:
+    run, agent = await running(team[0], "t", Agent(stubborn=True))
+    cancelling = asyncio.create_task(team[0].cancel(run.run_id, wait=20))
+    await agent.cancelled.wait()
+    await team[0].update_run_completion(run.run_id, total_tokens=7)
+    await team[0].update_model_name(run.run_id, "m")
+    agent.may_stop.set()
+    assert await cancelling
+    row = (await team[1].runs.explain(run.run_id)).run
+    assert (row.counters["total_tokens"], row.model_name) == (7, "m")
+
+
 @ANYWHERE
 async def test_cancelled_pending_run_never_starts(team: list[RunManager], canceller: int) -> None:
     """Reported failures 4 and 38: the cancel comes between the admission and the task."""

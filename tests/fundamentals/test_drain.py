@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -332,6 +333,26 @@ async def forced(a: RunManager, b: RunManager, run_id: str) -> None:
     row = explained.run
     assert (row.status, row.cancel_cause, row.settled) == ("interrupted", "shutdown", True)
     assert "fenced" in [step.what for step in explained.transitions]
+
+
+async def test_task_that_stops_soon_after_the_decision_is_not_forced(alone: RunManager) -> None:
+    """It ignores the cancels that precede the decision over its run."""
+    run = await alone.create_or_reject("t")
+
+    async def reluctant(ctx: RunContext) -> None:
+        while run.status is RunStatus.running:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+        decided_at = time.monotonic()
+        while time.monotonic() - decided_at < 0.1:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+        raise asyncio.CancelledError
+
+    alone.launch(run, reluctant)
+    await alone.worker.drain(0.1)
+    assert alone.worker.forced == 0
+    assert run.status is RunStatus.interrupted
 
 
 async def test_task_that_ignores_its_cancel_is_forced_within_the_bound(tmp_path: Path) -> None:

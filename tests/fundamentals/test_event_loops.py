@@ -19,6 +19,7 @@ from coordinator.errors import CoordinatorError, StoreError, WrongEventLoop
 from stores.assistants import AssistantRow
 from stores.catalogue import ThreadPatch
 from stores.crons import CronRow, Firing
+from stores.event_loop import HomeLoop
 from tests.support.agents import Agent, quick, running
 from tests.support.inside import assembly_of
 from tests.support.public import public_methods
@@ -257,3 +258,12 @@ def test_store_opened_in_a_closed_loop_raises_wrong_event_loop(tmp_path: Path) -
     asyncio.run(assembly_of(manager[0]).pacemaker.stop())
     with kept_loop() as another:  # releases its gate, which later tests of this process would find
         another.run_until_complete(manager[0].store.aclose())
+
+
+def test_caller_without_an_event_loop_is_accepted() -> None:
+    home = HomeLoop("test")
+    home.check()
+    with kept_loop() as loop:
+        loop.call_soon(home.check)
+        loop.run_until_complete(asyncio.sleep(0))
+        home.check()

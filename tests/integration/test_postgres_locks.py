@@ -262,6 +262,28 @@ async def test_drain_passes_a_waiting_run_that_a_stranger_holds(scene: Scene) ->
     assert [handed.run_id for handed in await store.drain(me)] == [first]
 
 
+async def test_store_is_closed_after_a_call_that_its_batch_has_left_out(scene: Scene) -> None:
+    """The batch waits for a table when the store begins to close, and then meets a locked row."""
+    own = await running(scene.store, scene.me, "t")
+    async with scene.locked("threads", "thread_id", "t"), scene.database.connection() as stranger:
+        async with stranger.transaction():
+            await stranger.execute(f"LOCK TABLE {scene.store.schema}.runs IN ACCESS EXCLUSIVE MODE")
+            finishing = asyncio.create_task(scene.store.finish(own, SUCCESS))
+            await scene.waits()
+            closing = asyncio.create_task(scene.store.aclose())
+            done, _ = await asyncio.wait((closing, finishing), timeout=0.2)
+            assert not done
+
+        async def waits_alone() -> bool:
+            return finishing.done() or await stranger.fetchval(_WAITING, scene.store.schema) > 0
+
+        await wait_until(waits_alone, description="the call waits for the row")
+        assert not closing.done()
+    async with asyncio.timeout(SOON):
+        assert (await finishing).status is RunStatus.success
+        await closing
+
+
 # -- a sweep
 
 

@@ -146,6 +146,8 @@ async def test_updated_at_follows_each_change(manager: RunManager) -> None:
     seen.append(record.updated_at)
     await manager.update_model_name(record.run_id, "m")
     seen.append(record.updated_at)
+    await manager.update_run_progress(record.run_id, total_tokens=1)
+    seen.append(record.updated_at)
     await manager.set_status(record.run_id, RunStatus.success)
     seen.append(record.updated_at)
     assert seen == sorted(set(seen))

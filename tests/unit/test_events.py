@@ -351,6 +351,18 @@ async def test_page_that_the_log_has_lost_is_not_returned_again(no_task_left: No
     assert cursor.position == first
 
 
+async def test_log_that_is_lost_is_read_as_an_empty_one(no_task_left: None) -> None:
+    log, event_id = LocalEventLog(), EventId(1, 1)
+    await log.append("t", "r", Entry(event_id, "custom", "1", BEGINNING))
+    pages = Pages(log, Jobs(), "t", "r", 10)
+    read = await pages.after(None)
+    assert read is not None
+    assert [event.id for event in read.events] == [event_id]
+    log.forget("r")
+    for position in (event_id, None):
+        assert await pages.after(position) == Page((), None)
+
+
 async def test_event_is_encoded_once_for_all_followers_at_the_newest_page() -> None:
     log, encodings = LocalEventLog(), list[str]()
     for number in (1, 2):

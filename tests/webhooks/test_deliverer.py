@@ -469,17 +469,17 @@ async def test_any_live_worker_delivers(tmp_path: Path) -> None:
 
 
 class Interrupted:
-    """Webhooks whose store is unreachable in the calls that are in `failing`."""
+    """Webhooks whose store is unreachable in the calls that are in `failing`, or which fail with `error`."""
 
-    def __init__(self, webhooks: Webhooks) -> None:
-        self._webhooks = webhooks
+    def __init__(self, webhooks: Webhooks, error: Exception | None = None) -> None:
+        self._webhooks, self._error = webhooks, error or StoreUnavailable("away")
         self.failing: set[str] = set()
         self.calls: list[str] = []
 
     def _at(self, name: str) -> None:
         self.calls.append(name)
         if name in self.failing:
-            raise StoreUnavailable("away")
+            raise self._error
 
     async def next_due(self) -> float | None:
         self._at("next")
@@ -509,6 +509,20 @@ async def test_store_outage_delays_webhooks_but_loses_none(
     assert (row.state, row.attempts) == (WebhookState.delivered, 1)
     assert len(receiver.received) == 1
     assert "Traceback" not in caplog.text, "an outage is no fault of the program"
+
+
+@pytest.mark.parametrize("what", ["next", "claim"])
+async def test_unexpected_failure_of_a_round_is_logged_and_delays_webhooks(
+    manager: RunManager, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox = Interrupted(manager.webhooks, ValueError("unexpected"))
+    outbox.failing.add(what)
+    async with receiving() as receiver, Deliverer(outbox, manager.assistants, quick()).running():
+        run_id = await run(manager, receiver.url)
+        await wait_until(lambda: outbox.calls.count(what) > 1, description="the call is retried")
+        outbox.failing.clear()
+        assert (await ended(manager, run_id)).state is WebhookState.delivered
+    assert "This worker could not claim webhooks" in caplog.text
 
 
 async def test_unreported_webhook_is_delivered_again(
