@@ -267,11 +267,12 @@ async def test_filter_restricts_a_user_further() -> None:
 
 
 async def test_function_decides_about_the_body_that_the_endpoint_gets() -> None:
-    auth = named()
+    auth, delays = named(), list[int]()
 
     @auth.on.threads.create_run
     async def limit(ctx: Auth.types.AuthContext, value: Any) -> None:
         assert value["assistant_id"].version == 5
+        delays.append(value["after_seconds"])
         value["kwargs"]["input"]["tag"] = ctx.user["team"]
         value["kwargs"].setdefault("config", {})["recursion_limit"] = 3
 
@@ -283,6 +284,8 @@ async def test_function_decides_about_the_body_that_the_endpoint_gets() -> None:
         thread = await new_thread(client)
         values = (await client.post(f"/threads/{thread}/runs/wait", json=AGENT)).json()
         assert values["log"] == ["red:1"]
+        assert await status(client, "POST", f"/threads/{thread}/runs", {**AGENT, "after_seconds": 60}) == 200
+        assert delays == [0, 60]
         changed = await client.patch(f"/threads/{thread}", json={"metadata": {"a": 1}})
         assert changed.json()["metadata"] | {"a": 1, "by": "ann"} == changed.json()["metadata"]
 
