@@ -147,6 +147,17 @@ async def test_events_of_a_run_without_followers_wait_although_others_are_writte
         await log.aclose()
 
 
+async def test_version_of_the_events_changes_only_when_another_store_has_written(tmp_path: Path) -> None:
+    """Followers read no log while it stays the same."""
+    async with on_sqlite(tmp_path / "runs.db") as one, on_sqlite(tmp_path / "runs.db") as other:
+        epoch = await other.register(new_worker())
+        before = one.events_version()
+        assert before is not None
+        assert one.events_version() == before
+        await running(other, epoch)
+        assert one.events_version() not in (before, None)
+
+
 class Announcing(LocalNotifier):
     """As the notifier of a store or of Redis that is connected."""
 

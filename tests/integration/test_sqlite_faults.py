@@ -23,6 +23,7 @@ from stores.rows import Limits
 from stores.sqlite import SQLiteStore
 from tests.support.builders import (
     admitted,
+    locked,
     new_run,
     new_worker,
     row_of,
@@ -385,3 +386,37 @@ async def test_read_of_one_row_waits_for_no_other_read(open_sqlite: Callable[...
     await store.aclose()
     with pytest.raises(StoreUnavailable):
         await store.standing(run_id)
+
+
+async def test_store_is_closed_after_the_writes_that_wait_for_a_lock(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "runs.db", busy_timeout=20)
+    await store.open()
+    epoch = await store.register(new_worker())
+    with locked(tmp_path / "runs.db"):
+        writes = [asyncio.create_task(admitted(store, epoch, f"t{number}")) for number in range(3)]
+        done, _ = await asyncio.wait(writes, timeout=0.1)
+        assert not done
+        closing = asyncio.create_task(store.aclose())
+        done, _ = await asyncio.wait((closing, *writes), timeout=0.2)
+        assert not done
+    ids = {admission.run_id for admission in await asyncio.gather(*writes)}
+    await closing
+    assert ids == set(stored(tmp_path / "runs.db"))
+
+
+async def test_heart_beats_where_there_is_no_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows."""
+
+    def no_gate(database: Path) -> None:
+        """Returns None."""
+
+    monkeypatch.setattr("stores.gate.gate_of", no_gate)
+    store = SQLiteStore(tmp_path / "runs.db")
+    await store.open()
+    try:
+        epoch = await store.register(new_worker())
+        heart = store.heart()
+        assert heart.beat(epoch)
+        heart.close()
+    finally:
+        await store.aclose()
