@@ -178,3 +178,15 @@ class Owners(StoreCase):
         with pytest.raises((TypeError, ValueError)):
             await store.save(own, strange)
         assert (await row_of(store, own.run_id)).status is RunStatus.running
+
+    async def test_late_end_leaves_what_a_success_has_written(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        own = await running(store, me)
+        paused = SUCCESS._replace(values={"n": 0}, paused=True, interrupts=["question"])
+        await store.finish(own, paused, hold=True)
+        finish = await store.finish(own, ENDED)
+        assert finish.status is RunStatus.success
+        thread = await store.thread("t")
+        assert thread is not None
+        assert (thread.values, thread.interrupts) == ({"n": 0}, ["question"])
