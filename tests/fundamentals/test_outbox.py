@@ -13,6 +13,7 @@ import pytest
 
 from coordinator import RunManager, RunStatus
 from coordinator.errors import OutboxFull, StoreUnavailable
+from stores.outbox import Outbox
 from tests.support.agents import Agent, launched, quick, running
 from tests.support.builders import locked, stored
 from tests.support.inside import assembly_of, jobs_of
@@ -261,3 +262,14 @@ async def test_shutdown_retries_pending_writes_once(tmp_path: Path) -> None:
             await manager.update_model_name(run.run_id, "m")
             assert manager.worker.pending_writes == 1
     assert stored(tmp_path / "runs.db", "SELECT model_name FROM runs") == ["m"]
+
+
+async def test_write_that_fails_after_the_outbox_was_closed_is_refused() -> None:
+    async def away() -> None:
+        raise StoreUnavailable("it is away")
+
+    outbox = Outbox()
+    await outbox.aclose()
+    async with asyncio.timeout(10):
+        with pytest.raises(StoreUnavailable, match="this worker has shut down"):
+            await outbox.deliver("r", 1, "the end of a run", away)

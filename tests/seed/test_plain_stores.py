@@ -84,6 +84,18 @@ class Strict:
         self.rows.pop(run_id, None)
 
 
+async def test_tokens_are_aggregated_with_active_runs_only_if_requested() -> None:
+    class Counting(Strict):
+        async def aggregate_tokens_by_thread(self, thread_id: str, include_active: bool = False) -> Row:
+            return {"include_active": include_active}
+
+    async with managing(Counting()) as manager:
+        store: Any = manager.store
+        for active in (False, True):
+            tokens = await store.aggregate_tokens_by_thread("t", include_active=active)
+            assert tokens == {"include_active": active}
+
+
 async def test_store_with_only_the_documented_operations_serves_one_process() -> None:
     store = Strict()
     assert isinstance(store, RecordStore)
