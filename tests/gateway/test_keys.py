@@ -278,7 +278,7 @@ def test_a_file_of_another_user_is_refused(path: Path) -> None:
 def test_invalid_key_file_is_reported_without_its_contents(path: Path, text: str) -> None:
     path.write_text(text)
     path.chmod(0o600)
-    with pytest.raises(KeyFileError) as raised:
+    with pytest.raises(KeyFileError, match=r"keys\.json' is not a valid file of API keys: ") as raised:
         Keys(path)
     assert "SECRET" not in str(raised.value)
 
