@@ -103,7 +103,8 @@ def replace(path: Path, text: str) -> None:
     list of the old one, so that the same processes can read it; without an old one its mode is 0600. If
     `path` is a symbolic link, its target is replaced.
 
-    Raises OSError; UntrustedFile if owner or group cannot be kept. The file is then unchanged.
+    Raises UntrustedFile if owner or group cannot be kept, and OSError. The file is then unchanged, unless the
+    folder could not be synced: then it is replaced, and a power cut may bring the old one back.
     """
     target = path.resolve()
     try:
