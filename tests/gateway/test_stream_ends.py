@@ -346,7 +346,7 @@ class TestSlow:
         self, request: pytest.FixtureRequest, tmp_path: Path, own_valkey: ValkeyServer, namespace: str
     ) -> AsyncGenerator[Pair]:
         url = own_valkey.url if request.param == "redis" else None
-        async with gateways(2, tmp_path, url, namespace, settings={"keep_temporary": 0.3}) as (local, remote):
+        async with gateways(2, tmp_path, url, namespace, settings={"keep_temporary": 1.0}) as (local, remote):
             yield local, remote
 
     @pytest.mark.parametrize("worker", ["its own", "another"])
@@ -364,7 +364,7 @@ class TestSlow:
         async with follower:
             first = await anext(follower)
             await local.manager.wait(run["run_id"])
-            await asyncio.sleep(1.0)  # three times the retention, whose length is tested
+            await asyncio.sleep(3.0)  # three times the retention, whose length is tested
             disconnected = [first, *[one async for one in follower]]
         assert [getattr(one, "data", None) for one in disconnected[:-1]] == [
             {"number": n} for n in range(400)
