@@ -157,7 +157,8 @@ class Trouble:
     # -- the end of the faults
 
     def end(self) -> None:
-        """Ends all faults. A paused process resumes at its time, perhaps long after it was declared dead."""
+        """Ends all faults. A paused process resumes at its time, perhaps long after it was declared dead. If
+        only processes that admit are left, one that executes is started, because their runs wait for it."""
         faults = self._world.faults
         faults.crashes = faults.pauses = 0
         faults.lose = faults.repeat = faults.late = faults.broken = 0.0
@@ -165,3 +166,6 @@ class Trouble:
         for process in self._world.processes:
             process.cut_until = 0.0
             self._link(process, up=True)
+        left = [process for process in self._world.processes if not process.loop.dead]
+        if left and all(process.only_admits for process in left):
+            self._world.restart()
