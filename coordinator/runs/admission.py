@@ -213,7 +213,7 @@ class Admissions:
                 await self._delivery.refresh_from_store(other)
         if admission.replaced:
             await self._echoed([decision.run_id for decision in admission.replaced])
-        # The end of a run before it claims the thread for the next one, or the claim of that run does.
+        # Only for the first run that waits: the end of each run claims the thread for the next one.
         if spec.delay_ms is None and self._registry.is_first(spec.thread_id, request.run_id):
             self._jobs.spawn(self._queue.claim(spec.thread_id), f"claiming thread {spec.thread_id!r}")
         return record

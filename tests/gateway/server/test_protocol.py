@@ -421,11 +421,17 @@ async def test_client_that_reads_nothing_is_disconnected(path: bytes, app: App, 
         await wait_until(cut, description="the connection is closed")
 
 
+def slow_reader(port: int) -> socket.socket:
+    """A client with a small receive buffer, which does not block."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32_768)
+    client.connect(("127.0.0.1", port))
+    client.setblocking(False)
+    return client
+
+
 async def test_slow_reader_receives_the_whole_response(quick: int) -> None:
-    with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32_768)
-        client.connect(("127.0.0.1", quick))
-        client.setblocking(False)
+    with slow_reader(quick) as client:
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(client, request(b"/large", CLOSE))
         got = 0
@@ -438,10 +444,7 @@ async def test_slow_reader_receives_the_whole_response(quick: int) -> None:
 async def test_client_that_reads_a_little_at_a_time_is_not_disconnected(app: App) -> None:
     """For several times as long as it may read nothing."""
     async with served_by(app, bounded(Limits(write=0.6))) as port:
-        with socket.socket() as client:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32_768)
-            client.connect(("127.0.0.1", port))
-            client.setblocking(False)
+        with slow_reader(port) as client:
             loop = asyncio.get_running_loop()
             await loop.sock_sendall(client, request(b"/large", CLOSE))
             got = 0
