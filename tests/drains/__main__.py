@@ -19,7 +19,7 @@ from coordinator import CoordinatorError, RunContext, RunManager, open_coordinat
 
 CLIENTS = 24
 THREADS = 200
-WARM_UP = 0.05  # longest time (s) until the drain begins
+WARM_UP = 60  # largest number of runs that are admitted until the drain begins
 LASTS = 0.02  # longest duration (s) of a run
 GRACE = 30.0  # s
 
@@ -29,6 +29,7 @@ class Load:
 
     def __init__(self, manager: RunManager) -> None:
         self._manager, self._returned, self._refused = manager, list[str](), False
+        self._left, self._warm = random.randint(1, WARM_UP), asyncio.Event()
 
     async def _agent(self, ctx: RunContext) -> None:
         await asyncio.sleep(random.uniform(0, LASTS))
@@ -43,12 +44,15 @@ class Load:
                 self._refused = True
             else:
                 self._manager.launch(run, self._agent)
+                self._left -= 1
+                if self._left <= 0:
+                    self._warm.set()
                 await asyncio.sleep(0)
 
     async def drained(self) -> list[str]:
         """Drain the worker under load. Returns the ids of the runs whose code has returned."""
         clients = [asyncio.ensure_future(self._client()) for _ in range(CLIENTS)]
-        await asyncio.sleep(random.uniform(0, WARM_UP))
+        await self._warm.wait()
         await self._manager.worker.drain(GRACE)
         self._refused = True
         await asyncio.gather(*clients)
