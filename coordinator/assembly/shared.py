@@ -42,6 +42,7 @@ class Shared:
         clocks: Clocks,
     ) -> None:
         self.store, self.settings, self.clocks = store, settings, clocks
+        self._forgetting = store if isinstance(store, ForgettingStore) else None
         self.notifier, self.slots, self.event_log = notifier, slots, event_log
         self.home = HomeLoop("RunManager")
         self.telemetry = Telemetry(hooks)
@@ -88,6 +89,6 @@ class Shared:
 
     def _forget(self, run_id: str) -> None:
         """Removes an evicted run from the memory of the store and of the event writer as well."""
-        if isinstance(self.store, ForgettingStore):
-            self.store.forget(run_id)
+        if self._forgetting is not None:
+            self._forgetting.forget(run_id)
         self.events.forget(run_id)

@@ -19,18 +19,19 @@ class ClientAssistants:
 
     def __init__(self, store: CoordinationStore, *, home: HomeLoop) -> None:
         self._store, self._home = store, home
+        self._keeping = store if isinstance(store, AssistantStore) else None
 
     @property
     def kept(self) -> bool:
         """Whether the store keeps assistants."""
-        return isinstance(self._store, AssistantStore)
+        return self._keeping is not None
 
     @property
     def _kept(self) -> AssistantStore:
         self._home.check()
-        if not isinstance(self._store, AssistantStore):
+        if self._keeping is None:
             raise InvalidArgument("assistant", f"{self._store.url} keeps none")
-        return self._store
+        return self._keeping
 
     async def create(self, assistant: AssistantRow) -> AssistantRow:
         """Create an assistant, as version 1. Raises AssistantExists if its id is in use, by any user."""

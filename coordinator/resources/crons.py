@@ -23,18 +23,19 @@ class Crons:
 
     def __init__(self, store: CoordinationStore, *, home: HomeLoop, assistants: Assistants) -> None:
         self._store, self._home, self._assistants = store, home, assistants
+        self._keeping = store if isinstance(store, CronStore) else None
 
     @property
     def kept(self) -> bool:
         """Whether the store keeps crons."""
-        return isinstance(self._store, CronStore)
+        return self._keeping is not None
 
     @property
     def _kept(self) -> CronStore:
         self._home.check()
-        if not isinstance(self._store, CronStore):
+        if self._keeping is None:
             raise InvalidArgument("cron", f"{self._store.url} keeps none")
-        return self._store
+        return self._keeping
 
     # -- for clients
 

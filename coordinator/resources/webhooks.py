@@ -25,18 +25,19 @@ class Webhooks:
         self, store: CoordinationStore, *, home: HomeLoop, worker: Incarnation, telemetry: Telemetry
     ) -> None:
         self._store, self._home, self._worker, self._telemetry = store, home, worker, telemetry
+        self._keeping = store if isinstance(store, WebhookStore) else None
 
     @property
     def kept(self) -> bool:
         """Whether the store keeps webhooks, so that a run may have one."""
-        return isinstance(self._store, WebhookStore)
+        return self._keeping is not None
 
     @property
     def _kept(self) -> WebhookStore:
         self._home.check()
-        if not isinstance(self._store, WebhookStore):
+        if self._keeping is None:
             raise InvalidArgument("webhook", f"{self._store.url} keeps none")
-        return self._store
+        return self._keeping
 
     def checked(self, url: str | None) -> str | None:
         """The validated URL; None = no webhook. Its address is checked before each attempt, and at the

@@ -93,6 +93,7 @@ class Admissions:
         swept: Callable[[], Awaitable[None]] = _no_sweep,
     ) -> None:
         self._store, self._registry, self._slots, self._worker = store, registry, slots, worker
+        self._echoing = store if isinstance(store, EchoingStore) else None
         self._settlement, self._delivery, self._jobs, self._outbox = settlement, delivery, jobs, outbox
         self._queue = queue
         self._telemetry, self._stamps, self._limits = telemetry, stamps, limits
@@ -361,8 +362,8 @@ class Admissions:
         return decision
 
     async def _echoed(self, run_ids: Iterable[str]) -> None:
-        if isinstance(self._store, EchoingStore):
-            await self._store.echoed(run_ids)
+        if self._echoing is not None:
+            await self._echoing.echoed(run_ids)
 
     # -- the fast refusal
 

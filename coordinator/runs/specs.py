@@ -25,12 +25,12 @@ def spec_of(
 ) -> RunSpec:
     """Returns the validated spec. `fields`: by the names of RunSpec. Raises InvalidArgument,
     UnsupportedStrategyError; TypeError for a name that RunSpec does not have."""
-    if unknown := fields.keys() - _DEFAULTS.keys():
-        raise TypeError(f"got an unexpected keyword argument {min(unknown)!r}")
-    # A value that is the default needs no check, and most are.
-    values = {
-        name: _CHECKS[name](name, value) for name, value in fields.items() if value is not _DEFAULTS[name]
-    }
+    try:
+        # A value that is the default needs no check, and most are.
+        given = [(name, value) for name, value in fields.items() if value is not _DEFAULTS[name]]
+    except KeyError as unknown:
+        raise TypeError(f"got an unexpected keyword argument {unknown}") from None
+    values = {name: _CHECKS[name](name, value) for name, value in given}
     return RunSpec(
         thread_id=check.check_id("thread_id", thread_id),
         timeout_ms=_millis(limits.timeout),
