@@ -146,15 +146,22 @@ class RunRequest:
         return cls(**known, metadata=metadata)
 
     def kwargs(self) -> dict[str, Json]:
-        """The value for `runs.kwargs`, which `of` reads. Metadata has a column of its own; fields with their
-        default are left out."""
+        """The value for `runs.kwargs`, which `of` reads, as its row returns it. Metadata has a column of its
+        own; fields with their default are left out."""
         stored: dict[str, Json] = {"input": self.input}
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if each.name in ("input", "metadata") or value == each.default:
+        for name, default in _STORED:
+            value = getattr(self, name)
+            if value == default:
                 continue
-            stored[each.name] = asdict(value) if isinstance(value, (Command, CheckpointRef)) else value
+            if isinstance(value, tuple):
+                value = list(cast("tuple[str, ...]", value))
+            stored[name] = asdict(value) if isinstance(value, (Command, CheckpointRef)) else value
         return stored
+
+
+_STORED = tuple(
+    (each.name, each.default) for each in fields(RunRequest) if each.name not in ("input", "metadata")
+)
 
 
 def _texts(value: object) -> tuple[str, ...]:

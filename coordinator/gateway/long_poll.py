@@ -21,8 +21,9 @@ from stores.tasks import begin_soon
 
 WHITE_SPACE = b"\n"
 
-MOMENT = 0.02
-"""Seconds. Many runs end within them, and a response that is sent as a whole costs a tenth of an open one."""
+MOMENT = 0.1
+"""Seconds. Many runs end within them, also on a worker that is busy, and a response that is sent as a whole
+costs a tenth of an open one."""
 
 _RETRY_DELAY = 0.5
 """Seconds until the next attempt while the store is unavailable."""
