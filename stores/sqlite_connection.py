@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from stores.errors import StoreRefused, StoreUnavailable
 from stores.sql.sqlite import contains, schema
-from stores.sql.sqlite.durability import make_durable
+from stores.sql.sqlite.durability import journal_statements_in_memory, make_durable
 
 Synchronous = Literal["FULL", "NORMAL"]
 
@@ -64,9 +64,10 @@ class Preparation(NamedTuple):
             )
         make_durable(cx, self.synchronous)
         cx.execute("PRAGMA journal_mode = WAL")
-        if not old:
-            return []
-        return schema.migrate(cx, str(self.path), spare=None if self.spare is None else self.spare())
+        spare = None if self.spare is None or not old else self.spare()
+        migrated = schema.migrate(cx, str(self.path), spare=spare) if old else []
+        journal_statements_in_memory(cx)
+        return migrated
 
 
 def read_every_table(cx: sqlite3.Connection, path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from stores.errors import StoreRefused
-from stores.sql.sqlite.durability import make_durable
+from stores.sql.sqlite.durability import journal_statements_in_memory, make_durable
 
 Synchronous = Literal["FULL", "NORMAL"]
 
@@ -109,3 +109,4 @@ def _prepare(cx: sqlite3.Connection, path: Path, synchronous: Synchronous) -> No
     finally:
         if cx.in_transaction:
             cx.execute("ROLLBACK")
+    journal_statements_in_memory(cx)
