@@ -205,7 +205,8 @@ class Admissions:
             record = self._dispatch.admitted(request, admission)
         else:
             record = self.register(request, admission, own)
-        if own is None and (entry := self._registry.entry(request.run_id)) is not None:
+        entry = self._registry.entry(request.run_id)
+        if entry is not None and entry.own is None:  # else `register` has checked the epoch that owns it
             self._check_epoch(entry, epoch)
         for decision in admission.replaced:
             await self._delivery.deliver(decision)
@@ -230,6 +231,8 @@ class Admissions:
         record = record_of(request.run_id, spec, request.created_at)
         record.user = user_of(spec)
         entry = self._registry.add(record, own)
+        if entry.own != own:  # a claim, perhaps of a later epoch, came before the answer to the admission
+            own, admission = entry.own, admission._replace(started=None)
         entry.temporary = admission.temporary and spec.idempotency_key is None  # else it is to be found again
         entry.operation = spec.kind == "op"
         if not (entry.operation or taken_over):

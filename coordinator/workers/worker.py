@@ -117,6 +117,17 @@ class Worker:
         await self.dropped_runs_stopped()
         await self._store.open()
         began, epoch = await self._new_epoch()
+        leaves = self.draining  # since the registration was sent, so that no drain ends the new epoch
+        if leaves:
+            await self._sign_off(epoch, "was registered while its process drained")
+        else:
+            await self._begin(epoch, began)
+        if previous:
+            await self._sign_off(previous, f"lost its lease before this run finished: {lost_because}")
+        if leaves:
+            raise Draining
+
+    async def _begin(self, epoch: int, began: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._epoch, self._live = epoch, True
         # If no other process uses the store, no peer reads heartbeats, and the lease never ends.
@@ -124,8 +135,6 @@ class Worker:
         self._arm_expiry(epoch)
         self._telemetry.emit(WorkerRegistered(epoch))
         await self.on_registered(epoch)
-        if previous:
-            await self._sign_off(previous, f"lost its lease before this run finished: {lost_because}")
 
     async def _new_epoch(self) -> tuple[float, int]:
         """Returns when the registration was sent (on the clock), and the epoch. If a worker of another host

@@ -16,6 +16,7 @@ from coordinator.errors import InvalidArgument
 from coordinator.notifier import Signal
 from coordinator.servers.valkey import ValkeyServer
 from coordinator.workers.signals import draining_on_signals
+from tests.fundamentals.test_worker_death import hang
 from tests.support.agents import Agent, launched, running
 from tests.support.builders import sql_of
 from tests.support.held import hold_answers, hold_calls
@@ -294,6 +295,28 @@ async def test_admission_committed_after_the_drain_is_refused_without_effect(alo
     agent.may_end.set()
     await leaving
     assert await alone.wait(run.run_id, timeout=20) == "done"
+
+
+async def test_worker_that_registers_while_its_drain_begins_admits_nothing(team: list[RunManager]) -> None:
+    """It lost its lease before, and no drain would sign the new epoch off: no worker would continue a run
+    that was admitted in it and handed over."""
+    a, b = team
+    await lost_its_lease(a)
+    held = hold_answers(a.store, "register")
+    admitting = asyncio.create_task(a.create_or_reject("t"))
+    await held.reached.wait()
+    await a.worker.drain(grace=0)
+    held.go_on.set()
+    with pytest.raises(Draining):
+        await admitting
+    assert [row.epoch for row in await b.worker.fleet()] == [b.worker.epoch]
+
+
+async def lost_its_lease(manager: RunManager) -> None:
+    """The worker has lost its lease, and has no heartbeat that would register it again."""
+    await hang(manager)
+    worker = assembly_of(manager).shared.worker
+    worker.fenced(worker.epoch, "a test")
 
 
 @on_every_store

@@ -93,6 +93,33 @@ async def test_queued_run_of_a_dead_worker_is_taken_over_by_one_with_the_assista
     assert not agents["home"].started.is_set()
 
 
+async def test_run_claimed_in_a_new_epoch_before_its_admission_returns_is_executed(tmp_path: Path) -> None:
+    """The worker was fenced while the answer to the admission was on its way, registered again, and got the
+    thread for the run, which has no home any more."""
+    agent = Agent(returns="done")
+    async with gateway(tmp_path, agent=agent) as manager:
+        await running(manager, "t")
+        held = hold_answers(manager.store, "admit")
+        admitting = asyncio.create_task(
+            manager.create_or_reject("t", "agent", multitask_strategy="enqueue", kwargs={"input": 1})
+        )
+        await held.reached.wait()
+        worker = assembly_of(manager).shared.worker
+        fenced = worker.epoch
+        worker.fenced(fenced, "a test")
+
+        async def claimed() -> bool:
+            rows = await manager.runs.recent(thread_id="t")
+            return any(row.holds_thread and row.owner_epoch != fenced for row in rows)
+
+        await wait_until(claimed, description="the new epoch holds the thread")
+        held.go_on.set()
+        run = await admitting
+        manager.launch(run)
+        agent.may_end.set()
+        assert await manager.wait(run.run_id, timeout=10) == "done"
+
+
 async def launched_behind(manager: RunManager, thread: str) -> tuple[str, Agent]:
     agent = Agent()
     record = await manager.create_or_reject(thread, multitask_strategy="enqueue")
