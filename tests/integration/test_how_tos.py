@@ -57,7 +57,11 @@ def product(patch: str) -> list[str]:
 
 
 def walk(tree: Path, patch: str, tests: str, server: str) -> subprocess.CompletedProcess[str]:
-    subprocess.run(["git", "apply", "-"], cwd=tree, input=patch, text=True, check=True)
+    applying = ["git", "apply", "-"]
+    applied = subprocess.run(applying, cwd=tree, input=patch, text=True, capture_output=True, check=False)
+    assert applied.returncode == 0, (
+        f"see 'The patches go stale' in docs/how-to/add-a-field.md: {applied.stderr}"
+    )
     subprocess.run([sys.executable, "-m", "tools.revise_functions"], cwd=tree, check=True)
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-n", "0", "-q", "-x", "-p", "no:cacheprovider", WALK, "-k", tests],

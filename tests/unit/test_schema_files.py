@@ -42,6 +42,14 @@ def test_both_engines_have_the_same_columns() -> None:
     assert sqlite - postgres == set()
 
 
+def test_both_engines_have_the_same_migrations() -> None:
+    names = [
+        [each.name for each in migrations_of(files(f"stores.sql.{engine}"))]
+        for engine in ("sqlite", "postgres")
+    ]
+    assert names[0] == names[1]
+
+
 def test_both_engines_have_the_same_indexes() -> None:
     sqlite, postgres = indexes(sql_of("sqlite")), indexes(sql_of("postgres"))
     assert "runs_one_holder" in sqlite

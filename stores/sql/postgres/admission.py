@@ -49,7 +49,7 @@ def _admission(
 
 
 def _record(request: AdmissionRequest, epoch: int, limits: Limits, *, beside: bool, now: int | None) -> str:
-    """The attributes of rc.admission (tables/4_runs.sql), by name."""
+    """The attributes of rc.admission (tables/4_runs.sql and the migrations), by name."""
     spec = request.spec
     created_at, created_us = stamp(request.created_at)
     cron_id, cron_at, cron_next = spec.firing or (None, None, None)

@@ -293,7 +293,9 @@ DECLARE
     v_waiting bigint;
     v_due boolean;
     v_delayed boolean := _call.delay_ms IS NOT NULL;
-    v_replaces boolean := _call.multitask_strategy IN ('interrupt', 'rollback');
+    -- What it does to the runs in flight; NULL = it ends none.
+    v_action text := CASE _call.multitask_strategy WHEN 'interrupt' THEN 'interrupt' WHEN 'rollback' THEN 'rollback' END;
+    v_replaces boolean := v_action IS NOT NULL;
 BEGIN
     SELECT (array_agg(run_id))[1], array_agg(run_id) FILTER (WHERE kind = 'run'),
            bool_or(holds_thread), bool_or(not_before IS NULL OR not_before <= _now),
@@ -358,7 +360,7 @@ BEGIN
         PERFORM rc.queue_due(_call.thread_id, _now);
     END IF;
     IF v_replaces AND v_runs IS NOT NULL THEN
-        related := rc.supersede(v_runs, _call.multitask_strategy, _call.run_id, _call.user_id, _now);
+        related := rc.supersede(v_runs, v_action, _call.run_id, _call.user_id, _now);
     END IF;
 END $$;
 
