@@ -199,7 +199,7 @@ class Assembly:
         worker.on_registered, worker.on_fenced = self._registered, self._fenced
         worker.on_ended, worker.dropped_runs_stopped = self._ended, self._dropped_runs_stopped
         self.shared.queue.take_over = self.reaper.continue_run = self._take_over
-        self.watch.sweep_soon = self.loops.sweep_soon
+        self.watch.sweep_soon, self.loops.record_drain = self.loops.sweep_soon, self.drain.record
         self.runs.capacity.on_release = self.watch.place_released
         self.shared.queue.claim_soon = self.watch.claim_soon
         if isinstance(self.shared.store, LockWatched):

@@ -24,8 +24,9 @@ from coordinator.errors import (
     StoreUnavailable,
 )
 from coordinator.ids import new_run_id
-from coordinator.lock import SlotLock, SlotState
+from coordinator.lock import SlotLock
 from coordinator.record import RunRecord, record_from_row, record_of
+from coordinator.runs.busy import BusyThreads
 from coordinator.runs.cancellation import Delivery
 from coordinator.runs.capacity import Capacity
 from coordinator.runs.children import with_user_of_parent
@@ -53,7 +54,6 @@ from stores.retry import is_unique_violation
 from stores.rows import Admission, Decision, Limits, Ownership
 from stores.spec import AdmissionRequest, RunSpec
 from stores.states import OPEN
-from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class Admissions:
         self._assistants, self._values, self._swept = assistants, values, swept
         self._timeouts, self._capacity, self._patient_for = timeouts, capacity, patience
         self._dispatch = dispatch
-        self._verifying: dict[str, asyncio.Future[str | None]] = {}
+        self._busy = BusyThreads(store, slots)
 
     async def insert(self, spec: RunSpec) -> RunRecord:
         """Creates a pending run without the one-run-per-thread rule."""
@@ -196,18 +196,11 @@ class Admissions:
     async def _admitted(self, request: AdmissionRequest, epoch: int, patience: Patience) -> RunRecord:
         spec = request.spec
         if spec.multitask_strategy == Strategy.reject and spec.idempotency_key is None:
-            await self._refuse_if_busy(request, patience)
+            await self._busy.refuse(request, patience)
         admission, epoch = await patience.attempt(partial(self._admit, request, epoch))
         if admission.run_id != request.run_id:
             return await self._existing(admission.run_id)
-        own = Ownership(request.run_id, spec.thread_id, epoch, admission.fence) if admission.holds else None
-        if request.dispatched:
-            record = self._dispatch.admitted(request, admission)
-        else:
-            record = self.register(request, admission, own)
-        entry = self._registry.entry(request.run_id)
-        if entry is not None and entry.own is None:  # else `register` has checked the epoch that owns it
-            self._check_epoch(entry, epoch)
+        record = self._added(request, admission, epoch)
         for decision in admission.replaced:
             await self._delivery.deliver(decision)
         if patience.failed:  # an attempt whose response was lost may have replaced them
@@ -218,6 +211,21 @@ class Admissions:
         # Only for the first run that waits: the end of each run claims the thread for the next one.
         if spec.delay_ms is None and self._registry.is_first(spec.thread_id, request.run_id):
             self._jobs.spawn(self._queue.claim(spec.thread_id), f"claiming thread {spec.thread_id!r}")
+        return record
+
+    def _added(self, request: AdmissionRequest, admission: Admission, epoch: int) -> RunRecord:
+        """Raises LeaseLost if the epoch has ended since, unless a later one of this worker has claimed the
+        thread for the run."""
+        if request.dispatched:
+            return self._dispatch.admitted(request, admission)
+        if self._registry.under_way(request.run_id) is not None:  # taken over in a later epoch
+            raise LeaseLost(epoch)
+        spec = request.spec
+        own = Ownership(request.run_id, spec.thread_id, epoch, admission.fence) if admission.holds else None
+        record = self.register(request, admission, own)
+        entry = self._registry.entry(request.run_id)
+        if entry is not None and entry.own is None:  # else `register` has checked the epoch that owns it
+            self._check_epoch(entry, epoch)
         return record
 
     def register(
@@ -367,34 +375,3 @@ class Admissions:
     async def _echoed(self, run_ids: Iterable[str]) -> None:
         if self._echoing is not None:
             await self._echoing.echoed(run_ids)
-
-    # -- the fast refusal
-
-    async def _refuse_if_busy(self, request: AdmissionRequest, patience: Patience) -> None:
-        """Checks Redis first. If Redis reports the thread as busy, one indexed read of the store verifies it
-        before the run is refused."""
-        answer = await self._slots.admit(request.spec.thread_id, request.run_id)
-        if answer.state is SlotState.busy:
-            await patience.attempt(partial(self._verify_busy, request))
-            patience.failed = 0  # a read commits nothing
-
-    async def _verify_busy(self, request: AdmissionRequest) -> None:
-        """Raises ConflictError if a run holds the thread and the user may see it. Otherwise the admission
-        itself decides, which knows the owner of the thread."""
-        spec = request.spec
-        if (holder := await self._holder(spec.thread_id)) is None:
-            return
-        if spec.user_id is None or await self._store.get(holder, user_id=spec.user_id) is not None:
-            raise ConflictError(spec.thread_id, holder)
-
-    async def _holder(self, thread_id: str) -> str | None:
-        """Returns the holder of the thread. Calls of the same turn of the loop share one read, which begins
-        after all of them."""
-        shared = self._verifying.get(thread_id)
-        if shared is None:
-            shared = self._verifying[thread_id] = begin_soon(self._read_holder(thread_id))
-        return await asyncio.shield(shared)
-
-    async def _read_holder(self, thread_id: str) -> str | None:
-        del self._verifying[thread_id]  # calls from here on need a read that begins later
-        return await self._store.holder(thread_id)

@@ -26,6 +26,16 @@ class Admitting:
         self.over: Latch | None = None
 
 
+class Arriving:
+    """A run that is about to be added: by its admission, or by one or several takeovers."""
+
+    __slots__ = ("admitted", "count", "refresh")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.admitted = self.refresh = False
+
+
 class Registry:
     """Indexes of entries. Finished runs are evicted `keep` (s) after they settled (`keep_temporary` on
     temporary threads, which are removed then), or, oldest first, when they exceed `keep_max` runs or
@@ -55,7 +65,7 @@ class Registry:
         self._finished = Finished(keep_max, keep_bytes)
         self._admitting: dict[str, Admitting] = {}
         self.settling = Settling()
-        self._arriving: dict[str, bool] = {}
+        self._arriving: dict[str, Arriving] = {}
         self._leaving: set[str] = set()
         self._early: dict[str, tuple[Claimed, int]] = {}
         self._keep, self._on_evict = keep, on_evict
@@ -163,11 +173,11 @@ class Registry:
     def claimed(self, claimed: Claimed, epoch: int) -> bool:
         """Applies a claim to its run. If the admission of the run has not returned yet, it applies the claim
         when it does; if the admission is being withdrawn, the withdrawal frees the thread. Returns False if
-        the run does not belong to this worker."""
+        the run is to be taken over, also while another claim of it is."""
         entry = self.under_way(claimed.run_id)
         if entry is not None and not entry.elsewhere:
             entry.take_thread(claimed, epoch)  # no effect if the response is late: the fence may be newer
-        elif claimed.run_id in self._arriving:
+        elif (arriving := self._arriving.get(claimed.run_id)) is not None and arriving.admitted:
             self._early[claimed.run_id] = (claimed, epoch)
         else:
             return claimed.run_id in self._leaving
@@ -176,16 +186,22 @@ class Registry:
     def request_refresh(self, run_id: str) -> None:
         """Marks a run that was decided while it is unknown to this worker. If its admission is in flight, its
         row must be read when it returns; see `needs_refresh`."""
-        if run_id in self._arriving:
-            self._arriving[run_id] = True
+        if (arriving := self._arriving.get(run_id)) is not None:
+            arriving.refresh = True
 
     def needs_refresh(self, run_id: str) -> bool:
-        return self._arriving.get(run_id, False)
+        arriving = self._arriving.get(run_id)
+        return arriving is not None and arriving.refresh
 
     @contextmanager
-    def admitting(self, thread_id: str, run_id: str) -> Generator[None]:
-        """Counts an admission of the thread as in flight for the block; see `admitted`."""
-        self._arriving[run_id] = False
+    def admitting(self, thread_id: str, run_id: str, *, taken_over: bool = False) -> Generator[None]:
+        """Counts an admission of the thread as in flight for the block; see `admitted`. `taken_over`: of a
+        run that another worker, or this one in an earlier epoch, has admitted."""
+        arriving = self._arriving.get(run_id)
+        if arriving is None:
+            arriving = self._arriving[run_id] = Arriving()
+        arriving.count += 1
+        arriving.admitted = arriving.admitted or not taken_over
         under_way = self._admitting.get(thread_id)
         if under_way is None:
             under_way = self._admitting[thread_id] = Admitting()
@@ -193,8 +209,10 @@ class Registry:
         try:
             yield
         finally:
-            del self._arriving[run_id]
-            self._early.pop(run_id, None)
+            arriving.count -= 1
+            if arriving.count == 0:
+                del self._arriving[run_id]
+                self._early.pop(run_id, None)
             under_way.count -= 1
             if under_way.count == 0:
                 del self._admitting[thread_id]

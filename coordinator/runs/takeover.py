@@ -55,7 +55,7 @@ class Takeover:
             self._taking.discard(own)
 
     async def _take(self, own: Ownership) -> bool:
-        with self._registry.admitting(own.thread_id, own.run_id):
+        with self._registry.admitting(own.thread_id, own.run_id, taken_over=True):
             row = await self._store.row(own.run_id)
             if row is None or (assistant := self._assistants.get(row.assistant_id)) is None:
                 return False

@@ -69,6 +69,7 @@ class Drain:
         self._jobs, self._capacity, self._grace = jobs, capacity, grace
         self._accepted_request: DrainWish | None = None
         self._requested_here = False
+        self._unrecorded = False
         self._task: asyncio.Task[None] | None = None
         self._until = math.inf
         self._waiting: asyncio.Timeout | None = None
@@ -199,19 +200,31 @@ class Drain:
             await self._within(FAREWELL, self._refresh_waiting())
 
     async def _mark_draining(self) -> list[HandedOver]:
-        """Sets this worker to draining in the store, which hands over its waiting portable runs, and returns
-        these. All live workers are notified; if a hint is lost, their ticks claim the runs."""
+        """As `_record`. If the store is unavailable, `record` repeats it."""
+        self._unrecorded = True
         try:
-            handed_over = await self._store.drain(self._worker.epoch)
-            peers = await self._store.workers(counted=False) if handed_over else []
+            return await self._record()
         except CoordinatorError as error:
             logger.warning(
-                "This worker (epoch %d) drains, but could not record that in the store, so its waiting runs"
-                " may not be handed over: %s",
+                "This worker (epoch %d) drains, but could not record that in the store yet, so its waiting"
+                " runs may not be handed over: %s",
                 self._worker.epoch,
                 error,
             )
             return []
+
+    async def record(self) -> None:
+        """Records the drain in the store, if that has failed. Until then no other worker continues the runs
+        that this one hands over. Raises StoreUnavailable."""
+        if self._unrecorded and self._worker.live and await self._record():
+            await self._refresh_waiting()
+
+    async def _record(self) -> list[HandedOver]:
+        """Sets this worker to draining in the store, which hands over its waiting portable runs, and returns
+        these. All live workers are notified; if a hint is lost, their ticks claim the runs."""
+        handed_over = await self._store.drain(self._worker.epoch)
+        self._unrecorded = False
+        peers = await self._store.workers(counted=False) if handed_over else []
         for peer in peers:
             if peer.state is WorkerState.live:
                 for thread_id in dict.fromkeys(run.thread_id for run in handed_over):

@@ -48,6 +48,7 @@ class Loops:
         self._first_sweep: asyncio.TimerHandle | None = None
         self._kick_tick, self._kick_anew, self._kick_sweep = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.stopped = False
+        self.record_drain: Callable[[], Awaitable[None]] = _no_drain
 
     @property
     def running(self) -> bool:
@@ -67,9 +68,13 @@ class Loops:
         self._first_sweep = loop.call_later(settings.short_tick / 2, self._kick_sweep.set)
         self._tasks = [
             begin_soon(every(self._pace, jitter, self._watch.tick, self._kick_tick, what=TICK)),
-            begin_soon(every(lambda: settings.renew, jitter, self._worker.stay, self._kick_anew, what=STAY)),
+            begin_soon(every(lambda: settings.renew, jitter, self._stay, self._kick_anew, what=STAY)),
             begin_soon(every(lambda: settings.sweep, jitter, self._sweep, self._kick_sweep, what=SWEEP)),
         ]
+
+    async def _stay(self) -> None:
+        await self._worker.stay()
+        await self.record_drain()
 
     async def _sweep(self) -> None:
         await self._reaper.sweep()
@@ -101,6 +106,10 @@ class Loops:
     def _connectivity(self, connectivity: Connectivity) -> None:
         self._telemetry.emit(ConnectivityChanged(connectivity.value))
         self._kick_tick.set()
+
+
+async def _no_drain() -> None:
+    """The default of `record_drain`: no drain is to be recorded."""
 
 
 async def every(

@@ -297,6 +297,30 @@ async def test_admission_committed_after_the_drain_is_refused_without_effect(alo
     assert await alone.wait(run.run_id, timeout=20) == "done"
 
 
+async def test_drain_that_the_store_could_not_record_is_recorded_later(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs that this worker hands over are continued by others once the store shows that it drains."""
+    a, b = team
+    drain, attempts = a.store.drain, list[int]()
+
+    async def away_at_first(epoch: int) -> Any:
+        attempts.append(epoch)
+        if len(attempts) == 1:
+            raise StoreUnavailable("it is away")
+        return await drain(epoch)
+
+    monkeypatch.setattr(a.store, "drain", away_at_first)
+    await a.worker.drain(grace=0)
+
+    async def shown() -> bool:
+        return any(row.epoch == a.worker.epoch and row.state == "draining" for row in await b.worker.fleet())
+
+    await wait_until(shown, description="the store shows that it drains")
+    await asyncio.sleep(0)
+    assert len(attempts) == 2
+
+
 async def test_worker_that_registers_while_its_drain_begins_admits_nothing(team: list[RunManager]) -> None:
     """It lost its lease before, and no drain would sign the new epoch off: no worker would continue a run
     that was admitted in it and handed over."""

@@ -13,6 +13,7 @@ import pytest
 
 from coordinator import (
     InvalidArgument,
+    LeaseLost,
     RunContext,
     RunFailed,
     RunManager,
@@ -25,7 +26,7 @@ from coordinator import (
 from coordinator.notifier import Signal
 from tests.fundamentals.test_worker_death import SHORT, gone, hang
 from tests.support.agents import Agent, running
-from tests.support.held import hold_answers
+from tests.support.held import hold_answers, hold_calls
 from tests.support.inside import assembly_of, jobs_of
 from tests.support.inside_stores import write_of
 from tests.support.teams import QUICK
@@ -118,6 +119,60 @@ async def test_run_claimed_in_a_new_epoch_before_its_admission_returns_is_execut
         manager.launch(run)
         agent.may_end.set()
         assert await manager.wait(run.run_id, timeout=10) == "done"
+
+
+async def test_run_taken_over_in_a_new_epoch_before_its_admission_returns_can_be_cancelled(
+    tmp_path: Path,
+) -> None:
+    """Its caller gets an error, as for every admission in an epoch that has ended; the run continues."""
+    agent = Agent()
+    async with gateway(tmp_path, agent=agent) as manager:
+        held = hold_answers(manager.store, "admit")
+        admitting = asyncio.create_task(manager.create_or_reject("t", "agent", kwargs={"input": 1}))
+        await held.reached.wait()
+        worker = assembly_of(manager).shared.worker
+        worker.fenced(worker.epoch, "a test")
+        async with asyncio.timeout(10):
+            await agent.started.wait()
+        held.go_on.set()
+        with pytest.raises(LeaseLost):
+            await admitting
+        (row,) = await manager.runs.recent(thread_id="t")
+        assert await manager.cancel(row.run_id)
+        async with asyncio.timeout(10):
+            await agent.cancelled.wait()
+        assert (await manager.runs.receipt(row.run_id)).status is RunStatus.interrupted
+
+
+async def test_run_claimed_again_while_it_is_taken_over_is_executed_once(
+    tmp_path: Path, stack: AsyncExitStack
+) -> None:
+    """The worker was fenced while it read the row of a run that it had claimed, and got it again in its next
+    epoch."""
+    agent = Agent(returns="done")
+    home = await stack.enter_async_context(gateway(tmp_path, agent=Agent()))
+    heir = await stack.enter_async_context(gateway(tmp_path, agent=agent))
+    _, holder = await running(heir, "t")
+    run = await home.create_or_reject("t", "agent", multitask_strategy="enqueue", kwargs={"input": 1})
+    held = hold_calls(heir.store, "row")
+    await home.worker.drain(grace=0)
+    holder.may_end.set()
+    await held.reached.wait()
+    worker = assembly_of(heir).shared.worker
+    fenced = worker.epoch
+    worker.fenced(fenced, "a test")
+
+    async def again() -> bool:
+        rows = await heir.runs.recent(thread_id="t")
+        return any(row.holds_thread and row.owner_epoch == worker.epoch != fenced for row in rows)
+
+    await wait_until(again, description="the next epoch holds the thread")
+    held.go_on.set()
+    async with asyncio.timeout(10):
+        await agent.started.wait()
+    agent.may_end.set()
+    assert await heir.wait(run.run_id, timeout=10) == "done"
+    await assembly_of(heir).shared.registry.all_admitted()
 
 
 async def launched_behind(manager: RunManager, thread: str) -> tuple[str, Agent]:

@@ -469,9 +469,11 @@ class Truth:
         self._ended(orphans)
 
     def _ended(self, orphans: list[Orphan]) -> None:
+        ended = {orphan.run_id for orphan in orphans if orphan.adopted is None}
         for orphan in orphans:
             run = self.runs[orphan.run_id]
-            if orphan.attempt and not orphan.decided and run.status not in OPEN:
+            with_parent = run.parent in ended  # it was given to this worker before its parent ended
+            if orphan.attempt and not orphan.decided and run.status not in OPEN and not with_parent:
                 self.wrong(f"run {orphan.run_id} is {run.status}, and is to be continued")
             if orphan.adopted is None:
                 if orphan.run_id in self.reported:

@@ -75,7 +75,7 @@ def bookkeeping_of(manager: RunManager) -> dict[str, Sized]:
         "settling runs": registry.settling._futures,
         "supervised tasks": registry.settling._supervised,
         "jobs": jobs_of(manager),
-        "reads of a holder": parts.runs.admissions._verifying,
+        "reads of a holder": parts.runs.admissions._busy._verifying,
     }
 
 

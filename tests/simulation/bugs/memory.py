@@ -64,8 +64,8 @@ BUGS = (
     bug(
         "redis-refuses",
         (
-            _ADMISSION + "_refuse_if_busy",
-            "await patience.attempt(partial(self._verify_busy, request))",
+            "coordinator.runs.busy:BusyThreads.refuse",
+            "await patience.attempt(partial(self._verify, request))",
             'raise ConflictError(request.spec.thread_id, answer.holder or "")',
         ),
     ),
@@ -76,7 +76,7 @@ BUGS = (
     ),
     bug(
         "admitted-after-it-has-left",
-        (_ADMISSION + "_admitted", "if own is None and (entry :=", "if 0 and (entry :="),
+        (_ADMISSION + "_added", "entry.own is None", "0"),
     ),
     bug(
         "a-delay-is-not-waited-for",
