@@ -15,9 +15,9 @@ Point = tuple[str, str]
 _WAYS = {
     "Admissions._admit / admit": "busy",
     "Admissions._existing / get": "keys",
-    "Admissions._read_holder / holder": "busy",
+    "BusyThreads._read_holder / holder": "busy",
     "Admissions._take_back / withdraw": "a full outbox",
-    "Admissions._verify_busy / get": "busy",
+    "BusyThreads._verify / get": "busy",
     "Admissions.insert / insert": "beside the slot",
     "Cancellations._decide / decide": "cancels",
     "Cancellations._until_over / row": "cancels",
@@ -41,8 +41,8 @@ _WAYS = {
     "Checkpoints.history / thread": "threads that expire",
     "Delivery.read_decision / standing": "undoing",
     "Drain._decide / decide": "leaving what is deaf",
-    "Drain._mark_draining / drain": "leaving",
-    "Drain._mark_draining / workers": "two homes leave",
+    "Drain._record / drain": "leaving",
+    "Drain._record / workers": "two homes leave",
     "Drain.request / request_drain": "a drain is requested",
     "Examination._store_error / workers": "the curious",
     "Expiry.sweep / expire_threads": "threads that expire",
@@ -162,12 +162,12 @@ _OWN = "the worker calls the store there by itself"
 _JOB = "a job calls the store there, which continues when the caller leaves"
 _AGAIN = "the first call finds the row, and a job makes the repeated ones"
 _NO_CALLER_WAITS = {
-    "Admissions._read_holder / holder": "several callers share the read",
+    "BusyThreads._read_holder / holder": "several callers share the read",
     "Admissions._take_back / withdraw": _JOB,
     "Cancellations._decide / decide": _JOB,
     "Drain._decide / decide": _OWN,
-    "Drain._mark_draining / drain": _OWN,
-    "Drain._mark_draining / workers": _OWN,
+    "Drain._record / drain": _OWN,
+    "Drain._record / workers": _OWN,
     "Expiry.sweep / expire_threads": _OWN,
     "Expiry.sweep / has_expired_threads": _OWN,
     "Settlement._write_hand_over / hand_over": _JOB,

@@ -77,7 +77,7 @@ SCENES: Mapping[str, Scene] = {
         aims=(
             ("ThreadQueue._claim", "claim", "after", "fail"),
             ("Takeover._take", "row", "before", "fail"),
-            ("Drain._mark_draining", "drain", "after", "fail"),
+            ("Drain._record", "drain", "after", "fail"),
         ),
     ),
     "its home leaves without an answer": Scene(
@@ -85,7 +85,7 @@ SCENES: Mapping[str, Scene] = {
         features={"portable": True},
         habits=HANGS,
         helps=(
-            ("Drain._mark_draining", "drain", "after", "fail"),
+            ("Drain._record", "drain", "after", "fail"),
             *(("Delivery.read_decision", "standing", "before", "fail"),) * 3,
         ),
     ),
@@ -174,7 +174,7 @@ SCENES: Mapping[str, Scene] = {
         processes=1,
         habits={"tracks": None},
         aims=(
-            ("Drain._mark_draining", "drain", "before", "fail"),
+            ("Drain._record", "drain", "before", "fail"),
             ("Admissions._admit", "admit", "after", "slow"),
             ("Lifecycle._complete", "update_run_completion", "before", "fail"),
             ("Lifecycle._complete", "update_run_completion", "before", "slow"),

@@ -218,7 +218,7 @@ BUGS = (
     ),
     bug(
         "an-early-claim-is-foreign",
-        (_REGISTRY + "Registry.claimed", "elif claimed.run_id in self._arriving:", "elif 0:"),
+        (_REGISTRY + "Registry.claimed", "is not None and arriving.admitted", "is not None and 0"),
     ),
     # -- the worker
     bug(
