@@ -13,6 +13,7 @@ from coordinator.cli import screen
 from coordinator.cli.access import observing, run_or_fail
 from coordinator.cli.documents import receipt_document
 from coordinator.cli.failures import DONE, CommandFailed, warn
+from coordinator.cli.owners import Owners
 from coordinator.cli.text import span
 from coordinator.errors import NotSettled
 from coordinator.schemas import Cause, Receipt, RunStatus
@@ -53,12 +54,14 @@ async def cancel_run(
         if wait is not None:
             await _until_settled(observer, settings, run_id, wait)
         receipt = await observer.manager.runs.receipt(run_id)
-        owner = await _live_owner(observer, row)
+        progress = _progress(
+            await Owners.read(observer.store), await run_or_fail(observer.store, settings, run_id), settings
+        )
     already = row.status is RunStatus.interrupted
     if as_json:
         _show_document(row, receipt, already=already, redis=redis)
     else:
-        screen.show_lines(_lines(row, receipt, _progress(owner, row, settings), already=already))
+        screen.show_lines(_lines(row, receipt, progress, already=already))
     return DONE
 
 
@@ -94,29 +97,15 @@ async def _until_settled(observer: Observer, settings: Settings, run_id: str, wa
         raise CommandFailed(
             NotSettled.__name__,
             f"the cancel of run {run_id!r} is committed, but its task has not stopped within {wait:g} s",
-            _advice(await _live_owner(observer, row), row, settings),
+            _advice(await Owners.read(observer.store), row, settings),
             run_id=run_id,
         ) from None
 
 
-async def _live_owner(observer: Observer, row: RunRow) -> WorkerRow | None:
-    """None: the run has no owner, or its owner is dead or its lease expired."""
-    return next(
-        (
-            worker
-            for worker in await observer.store.workers()
-            if worker.epoch == row.owner_epoch
-            and not worker.expired
-            and not observer.store.proven_dead(worker)
-        ),
-        None,
-    )
-
-
-def _advice(owner: WorkerRow | None, row: RunRow, settings: Settings) -> str:
-    if owner is None:
-        return f"Its worker (epoch {row.owner_epoch}) is dead: `coordinator reconcile` frees the thread."
-    if _is_overdue(row, settings):
+def _advice(owners: Owners, row: RunRow, settings: Settings) -> str:
+    if (loss := owners.loss(row)) is not None:
+        return f"{loss[0].upper()}{loss[1:]}."
+    if (owner := owners.live(row)) is not None and _is_overdue(row, settings):
         return f"{_silent(owner, settings)}."
     return (
         f"The thread is freed when the task stops, or by force {span(settings.force_after)} after the cancel"
@@ -159,11 +148,11 @@ def _show_document(row: RunRow, receipt: Receipt, *, already: bool, redis: bool 
     )
 
 
-def _progress(owner: WorkerRow | None, row: RunRow, settings: Settings) -> str:
-    """The state of a cancel that is committed, but not settled."""
-    if owner is None and row.owner_epoch is not None:
-        return f"worker epoch {row.owner_epoch} is dead: `coordinator reconcile` frees the thread"
-    if owner is not None and _is_overdue(row, settings):
+def _progress(owners: Owners, row: RunRow, settings: Settings) -> str:
+    """The state of a cancel that is committed, but not settled. `row`: after the cancel."""
+    if (loss := owners.loss(row)) is not None:
+        return loss
+    if (owner := owners.live(row)) is not None and _is_overdue(row, settings):
         return _silent(owner, settings)
     return f"worker epoch {row.owner_epoch} is stopping its task; --wait SECONDS waits for it"
 

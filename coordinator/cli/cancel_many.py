@@ -18,6 +18,7 @@ from coordinator.cli.cancel import CancelOptions, current_actor, warn_without_re
 from coordinator.cli.failures import DONE, USAGE, CommandFailed, note
 from coordinator.cli.filters import micros_of, pairs_of
 from coordinator.cli.ids import optional_id
+from coordinator.cli.owners import Owners
 from coordinator.cli.runs import COLUMNS, SPARE, run_line
 from coordinator.cli.text import counted, safe
 from coordinator.resources.runs import MAX_IDS, PAGE, Cancelled
@@ -94,7 +95,9 @@ async def _show(observer: Observer, run_ids: list[str]) -> None:
     """List the first runs, and count the others."""
     rows = [row for run_id in run_ids[:SHOWN] if (row := await observer.store.row(run_id)) is not None]
     if rows:
-        screen.show_table(COLUMNS, [run_line(row, None) for row in rows], none="", spare=SPARE)
+        owners = await Owners.read(observer.store)
+        lines = [run_line(row, None, dead=owners.dead(row)) for row in rows]
+        screen.show_table(COLUMNS, lines, none="", spare=SPARE)
     if len(run_ids) > SHOWN:
         screen.show_lines([f"and {_number(len(run_ids) - SHOWN)} more"])
 

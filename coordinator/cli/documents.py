@@ -3,7 +3,10 @@
 Times are ISO 8601 in UTC, null = not yet. Durations are in seconds, sizes in bytes.
 
 runs list      {"runs": [run, …], "before": run id}              newest first, without kwargs and result;
-                                                                 before = next page, null = last page
+                                                                 before = next page, null = last page;
+                                                                 owner_dead of a run in flight = its worker
+                                                                 is dead; also in runs show, explain and
+                                                                 threads show
 runs show      {"run": run + kwargs, result, interrupts, traceback, ended_by}
                                                                  traceback = the log that contains it;
                                                                  ended_by = itself, cancel, force (its task
@@ -49,14 +52,15 @@ from stores.rows import RunRow, ThreadRow, Transition, WorkerRow
 from stores.webhooks import WebhookRow
 
 if TYPE_CHECKING:
+    from coordinator.cli.owners import Owners
     from coordinator.gateway.key_file import Key
 
 Document = JsonObject
 
 
-def run_document(row: RunRow, position: int | None = None) -> Document:
+def run_document(row: RunRow, position: int | None = None, *, owners: Owners | None = None) -> Document:
     """Returns a run without kwargs and result, see `run_in_full`. `position`: in the thread's queue, from
-    1."""
+    1. Without `owners` the field `owner_dead` is absent."""
     return {
         "run_id": row.run_id,
         "thread_id": row.thread_id,
@@ -67,6 +71,7 @@ def run_document(row: RunRow, position: int | None = None) -> Document:
         "holds_thread": row.holds_thread,
         "position": position,
         "owner_epoch": row.owner_epoch,
+        **({} if owners is None else {"owner_dead": owners.dead(row)}),
         "home_epoch": row.home_epoch,
         "fence": row.fence,
         "multitask_strategy": row.multitask_strategy,
@@ -89,9 +94,9 @@ def run_document(row: RunRow, position: int | None = None) -> Document:
     }
 
 
-def run_in_full(row: RunRow, position: int | None) -> Document:
+def run_in_full(row: RunRow, position: int | None, *, owners: Owners | None = None) -> Document:
     return {
-        **run_document(row, position),
+        **run_document(row, position, owners=owners),
         "kwargs": row.kwargs,
         "result": row.result,
         "interrupts": row.interrupts,
@@ -140,15 +145,15 @@ def thread_document(thread: ThreadRow) -> Document:
 
 
 def thread_in_full(
-    thread: ThreadRow, *, holder: RunRow | None, waiting: list[str], runs: list[RunRow]
+    thread: ThreadRow, *, holder: RunRow | None, waiting: list[str], runs: list[RunRow], owners: Owners
 ) -> Document:
     positions = {run_id: position for position, run_id in enumerate(waiting, start=1)}
     return {
         **thread_document(thread),
-        "holder": None if holder is None else run_document(holder),
+        "holder": None if holder is None else run_document(holder, owners=owners),
         "waiting": waiting,
         "values": thread.values,
-        "runs": [run_document(row, positions.get(row.run_id)) for row in runs],
+        "runs": [run_document(row, positions.get(row.run_id), owners=owners) for row in runs],
     }
 
 

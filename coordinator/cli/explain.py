@@ -12,6 +12,7 @@ from coordinator.cli.access import observing, run_or_fail
 from coordinator.cli.documents import receipt_document, run_document, transition_document
 from coordinator.cli.failures import DONE
 from coordinator.cli.how_ended import EndedBy, adopted_after_cancel, ended_by, forced, unstopped
+from coordinator.cli.owners import Owners
 from coordinator.cli.text import short, span
 from coordinator.cli.tracebacks import traceback_location
 from coordinator.resources.runs import Explanation
@@ -42,10 +43,11 @@ async def explain(settings: Settings, run_id: str, *, as_json: bool) -> int:
         explanation = await observer.manager.runs.explain(run_id)
         receipt = await observer.manager.runs.receipt(run_id)
         traceback = await traceback_location(observer.store, explanation.transitions)
+        owners = await Owners.read(observer.store)
     if as_json:
         screen.show_document(
             {
-                "run": run_document(explanation.run, explanation.position),
+                "run": run_document(explanation.run, explanation.position, owners=owners),
                 "holder": explanation.holder,
                 "waits_for": explanation.waits_for,
                 "receipt": receipt_document(receipt) if explanation.run.cancel_action is not None else None,
@@ -57,11 +59,13 @@ async def explain(settings: Settings, run_id: str, *, as_json: bool) -> int:
         return DONE
     steps = explanation.transitions
     day = f"{datetime.fromtimestamp(steps[0].at / 1e6).astimezone():%Y-%m-%d, UTC%z}" if steps else ""
-    screen.show_lines([_headline(explanation), day])
+    loss = owners.loss(explanation.run)
+    screen.show_lines([_headline(explanation, loss), day])
     dead = ended_by(explanation.run, steps) is EndedBy.dead_worker and not adopted_after_cancel(steps)
     lines = [_cells(step, steps[index - 1] if index else None, dead=dead) for index, step in enumerate(steps)]
     screen.show_table(_COLUMNS, lines, none="its history was pruned", spare=("FENCE", "EPOCH", "AFTER"))
-    still = unstopped(explanation.run, time.time_ns() // 1000) or forced(explanation.run, steps)
+    still = None if loss else unstopped(explanation.run, time.time_ns() // 1000, None)
+    still = still or forced(explanation.run, steps)
     if explanation.run.rollback_state is not None:
         screen.show_lines([f"rollback: {explanation.run.rollback_state}"])
     screen.show_lines([*([] if still is None else [still]), *_behind(explanation.pending_changes)])
@@ -86,12 +90,16 @@ def _behind(pending: Sequence[PendingChange]) -> list[str]:
     return lines
 
 
-def _headline(explanation: Explanation) -> str:
+def _headline(explanation: Explanation, loss: str | None) -> str:
+    """`loss`: see `Owners.loss`."""
     run, holder = explanation.run, explanation.holder
     state = (
         f"{run.phase.value}, {run.status.value}" if run.phase.value != run.status.value else run.status.value
     )
     text = f"run {run.run_id!r} on thread {run.thread_id!r}: {state}"
+    if loss is not None:
+        held = f"; holds the thread with fence {run.fence}" if run.holds_thread else ""
+        return f"{text}{held}; {loss}"
     if run.delayed and run.not_before is not None:
         due = datetime.fromtimestamp(run.not_before / 1e6).astimezone()
         return f"{text}; delayed until {due:%Y-%m-%d %H:%M:%S}"
@@ -106,10 +114,10 @@ def _headline(explanation: Explanation) -> str:
         return f"{text}; position {explanation.position} in the queue of its thread{behind}{waits}"
     if run.attempt > 1:
         text = f"{text}, attempt {run.attempt}"
-    if run.between_attempts:
-        return f"{text}; stopped by worker epoch {run.owner_epoch}, to be continued by a worker"
     if run.holds_thread:
-        return f"{text}; holds the thread on worker epoch {run.owner_epoch} with fence {run.fence}"
+        stopped = f"stopped by worker epoch {run.owner_epoch}, to be continued by a worker"
+        held = f"holds the thread on worker epoch {run.owner_epoch} with fence {run.fence}"
+        return f"{text}; {stopped if run.between_attempts else held}"
     return f"{text}; the thread is now held by run {holder!r}" if holder is not None else text
 
 

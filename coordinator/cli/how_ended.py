@@ -58,13 +58,13 @@ _SENTENCES = {
 }
 
 
-def unstopped(row: RunRow, now: int) -> str | None:
+def unstopped(row: RunRow, now: int, loss: str | None) -> str | None:
     """A sentence for a run that was cancelled and whose task has not stopped; None for others. `now`:
-    microseconds since 1970."""
+    microseconds since 1970. `loss`: see `Owners.loss`."""
     if not row.cancelling or row.cancel_requested_at is None or row.stopped_at is not None:
         return None
     ago = span((now - row.cancel_requested_at) / 1e6)
-    return f"cancelled {ago} ago: its task has not stopped, on worker epoch {row.owner_epoch}"
+    return f"cancelled {ago} ago: {loss or f'its task has not stopped, on worker epoch {row.owner_epoch}'}"
 
 
 def forced(row: RunRow, history: Iterable[Transition]) -> str | None:

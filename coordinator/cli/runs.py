@@ -14,6 +14,7 @@ from coordinator.cli.failures import DONE, note
 from coordinator.cli.filters import TIME, micros_of, pairs_of
 from coordinator.cli.how_ended import ended_by, sentence, unstopped
 from coordinator.cli.ids import optional_id
+from coordinator.cli.owners import Owners
 from coordinator.cli.text import age, clock, pretty, short, span
 from coordinator.cli.tracebacks import traceback_location
 from coordinator.errors import InvalidArgument
@@ -60,14 +61,14 @@ async def list_runs(settings: Settings, filters: RunFilters, *, wide: bool, as_j
             replace(query, thread_id=thread_id), user_id=user_id, behind=behind, limit=filters.limit + 1
         )
         rows, more = rows[: filters.limit], rows[filters.limit :]
-        queue_positions = await positions(store, rows)
+        queue_positions, owners = await positions(store, rows), await Owners.read(store)
     last = rows[-1].run_id if more else None
     if as_json:
-        runs = [run_document(row, queue_positions.get(row.run_id)) for row in rows]
+        runs = [run_document(row, queue_positions.get(row.run_id), owners=owners) for row in rows]
         screen.show_document({"runs": runs, "before": last})
         return DONE
     now = time.time_ns() // 1000
-    lines = [run_line(row, queue_positions.get(row.run_id), now) for row in rows]
+    lines = [run_line(row, queue_positions.get(row.run_id), now, dead=owners.dead(row)) for row in rows]
     screen.show_table(COLUMNS, lines, none=f"no such runs in {settings.shown_store}", spare=SPARE, wide=wide)
     if last is not None:
         note(f"there are more: --before {last}")
@@ -107,18 +108,21 @@ def _since(text: str, now: int) -> int:
     return moment
 
 
-def run_line(row: RunRow, position: int | None, now: int | None = None) -> list[object]:
-    """Return the cells of COLUMNS. `now`: microseconds since 1970."""
+def run_line(
+    row: RunRow, position: int | None, now: int | None = None, *, dead: bool = False
+) -> list[object]:
+    """Return the cells of COLUMNS. `now`: microseconds since 1970. `dead`: see `Owners.dead`."""
     now = time.time_ns() // 1000 if now is None else now
+    owner = row.owner_epoch if row.owner_epoch is not None else row.home_epoch
     created_us = instant(row.created_at)
     return [
         row.run_id,
         screen.state((row.status if row.phase is Phase.done else row.phase).value),
         row.assistant_id,
         None if created_us is None else age((now - created_us) / 1e6),
-        took(row, now),
+        took(row, None if dead else now),
         position,
-        row.owner_epoch if row.owner_epoch is not None else row.home_epoch,
+        f"{owner}, dead" if dead else owner,
         row.user_id,
         row.multitask_strategy,
         row.thread_id,
@@ -126,11 +130,10 @@ def run_line(row: RunRow, position: int | None, now: int | None = None) -> list[
     ]
 
 
-def took(row: RunRow, now: int) -> str | None:
-    """Time from start to end, or to `now` (microseconds since 1970)."""
-    if row.started_at is None:
-        return None
-    return span(((row.settled_at or row.ended_at or now) - row.started_at) / 1e6)
+def took(row: RunRow, now: int | None) -> str | None:
+    """Time from start to end, or to `now` (microseconds since 1970); None if it is unknown."""
+    end = row.settled_at or row.ended_at or now
+    return None if row.started_at is None or end is None else span((end - row.started_at) / 1e6)
 
 
 async def show_run(settings: Settings, run_id: str, *, as_json: bool) -> int:
@@ -140,12 +143,13 @@ async def show_run(settings: Settings, run_id: str, *, as_json: bool) -> int:
         waits = await waits_for(observer.store, row)
         history = await observer.store.transitions(row.run_id)
         traceback = await traceback_location(observer.store, history)
+        owners = await Owners.read(observer.store)
     end = ended_by(row, history)
     if as_json:
         screen.show_document(
             {
                 "run": {
-                    **run_in_full(row, position),
+                    **run_in_full(row, position, owners=owners),
                     "waits_for": waits,
                     "traceback": traceback,
                     "ended_by": end and end.value,
@@ -155,7 +159,7 @@ async def show_run(settings: Settings, run_id: str, *, as_json: bool) -> int:
         return DONE
     screen.show_pairs(
         [
-            *_pairs(row, position),
+            *_pairs(row, position, owners),
             ("waits for", waits),
             ("ended by", sentence(end, row)),
             ("traceback", traceback),
@@ -174,8 +178,10 @@ async def show_run(settings: Settings, run_id: str, *, as_json: bool) -> int:
     return DONE
 
 
-def _pairs(row: RunRow, position: int | None) -> list[tuple[str, object]]:
+def _pairs(row: RunRow, position: int | None, owners: Owners) -> list[tuple[str, object]]:
     cancelled, now = None, time.time_ns() // 1000
+    loss = owners.loss(row)
+    stopping = unstopped(row, now, loss)
     if row.cancel_action is not None:
         by = f" by {row.cancel_actor}" if row.cancel_actor else ""
         why = f": {row.cancel_reason}" if row.cancel_reason else ""
@@ -197,9 +203,10 @@ def _pairs(row: RunRow, position: int | None) -> list[tuple[str, object]]:
         ("started", clock(row.started_at)),
         ("ended", clock(row.ended_at)),
         ("settled", clock(row.settled_at)),
-        ("took", took(row, now)),
+        ("took", took(row, None if owners.dead(row) else now)),
         ("cancelled", cancelled),
-        ("stopping", unstopped(row, now)),
+        ("stopping", stopping),
+        ("worker", loss if stopping is None else None),
         ("rollback", row.rollback_state),
         ("error", row.error),
     ]

@@ -14,6 +14,7 @@ from coordinator.cli.documents import thread_document, thread_in_full
 from coordinator.cli.failures import DONE, CommandFailed, note_next_page
 from coordinator.cli.filters import pairs_of
 from coordinator.cli.ids import whole_id
+from coordinator.cli.owners import Owners
 from coordinator.cli.runs import COLUMNS, SPARE, run_line
 from coordinator.cli.text import age, clock, pretty, short, span
 from coordinator.resources.threads import THREAD_STATUSES
@@ -98,22 +99,24 @@ async def show_thread(settings: Settings, thread_id: str, *, limit: int, as_json
         waiting = await observer.store.waiting_line(thread_id)
         holder_id = await observer.store.holder(thread_id)
         holder = None if holder_id is None else await observer.store.row(holder_id)
+        owners = await Owners.read(observer.store)
     if holder is not None and not holder.holds_thread:
         holder = None
     if as_json:
-        document = thread_in_full(thread, holder=holder, waiting=waiting, runs=runs)
+        document = thread_in_full(thread, holder=holder, waiting=waiting, runs=runs, owners=owners)
         screen.show_document({"thread": document})
     else:
-        _show(thread, holder, waiting, runs)
+        _show(thread, holder, waiting, runs, owners)
     return DONE
 
 
-def _show(thread: ThreadRow, holder: RunRow | None, waiting: list[str], runs: list[RunRow]) -> None:
+def _show(
+    thread: ThreadRow, holder: RunRow | None, waiting: list[str], runs: list[RunRow], owners: Owners
+) -> None:
     held = None
     if holder is not None:
-        held = (
-            f"run {holder.run_id} ({holder.phase}), worker epoch {holder.owner_epoch}, fence {holder.fence}"
-        )
+        on = owners.loss(holder) or f"worker epoch {holder.owner_epoch}"
+        held = f"run {holder.run_id} ({holder.phase}), fence {holder.fence}, {on}"
     screen.show_pairs(
         [
             ("thread", thread.thread_id),
@@ -141,6 +144,5 @@ def _show(thread: ThreadRow, holder: RunRow | None, waiting: list[str], runs: li
         screen.show_lines(pretty(thread.interrupts), indent=2)
     positions = {run_id: position for position, run_id in enumerate(waiting, start=1)}
     screen.show_lines([""])
-    screen.show_table(
-        COLUMNS, [run_line(row, positions.get(row.run_id)) for row in runs], none="no runs", spare=SPARE
-    )
+    lines = [run_line(row, positions.get(row.run_id), dead=owners.dead(row)) for row in runs]
+    screen.show_table(COLUMNS, lines, none="no runs", spare=SPARE)

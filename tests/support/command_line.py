@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from coordinator import RunContext, RunManager, RunRecord, open_coordinator
-from tests.support.forked import COMMAND_LINE, fork
+from tests.support.forked import COMMAND_LINE, ROOT, ForkedProcess, fork
 from tests.support.waiting import wait_until
 
 DONE, FAILED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
+VICTIM = COMMAND_LINE._replace(target="tests.support.victim:main", path=str(ROOT))
 MAIN = "import sys; from coordinator.cli import main; sys.exit(main())"
 EVIL = "\x1b[31mred\x1b[0m [bold]b[/bold] :smile: \u202eover\r\nnext\x9b1m"
 
@@ -92,6 +93,17 @@ def _all_of(terminal: int) -> bytes:
         if not part:
             return output
         output += part
+
+
+@asynccontextmanager
+async def victim(url: str, **environment: str) -> AsyncGenerator[tuple[ForkedProcess, str]]:
+    """Another process with one run."""
+    process = await fork(VICTIM, url, env=os.environ | environment)
+    try:
+        yield process, (await process.stdout.readline()).decode().strip()
+    finally:
+        process.kill()
+        await process.wait()
 
 
 async def quick(ctx: RunContext) -> None:

@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,23 +19,11 @@ from coordinator.cli import declaring
 from coordinator.cli.failures import CommandFailed
 from stores.rows import WorkerRow
 from stores.states import WorkerState
-from tests.support.command_line import DONE, FAILED, USAGE, Answer, Busy, cli
-from tests.support.forked import COMMAND_LINE, ROOT, ForkedProcess, fork
+from tests.support.command_line import DONE, FAILED, USAGE, Answer, Busy, cli, victim
+from tests.support.forked import ForkedProcess
 from tests.support.postgres import Database
 
 SHORT = {"COORDINATOR_LEASE_TTL": "2", "COORDINATOR_RENEW": "0.5", "COORDINATOR_LEASE_MARGIN": "0.5"}
-VICTIM = COMMAND_LINE._replace(target="tests.support.victim:main", path=str(ROOT))
-
-
-@asynccontextmanager
-async def victim(url: str, **environment: str) -> AsyncGenerator[tuple[ForkedProcess, str]]:
-    """Another process with one run."""
-    process = await fork(VICTIM, url, env=os.environ | environment)
-    try:
-        yield process, (await process.stdout.readline()).decode().strip()
-    finally:
-        process.kill()
-        await process.wait()
 
 
 @pytest.mark.multiprocess

@@ -12,8 +12,8 @@ from tests.support.command_line import (
 
 RUN_KEYS = {
     "run_id", "thread_id", "assistant_id", "user_id", "status", "phase", "holds_thread", "position",
-    "owner_epoch", "home_epoch", "fence", "multitask_strategy", "portable", "paused", "cancel_action",
-    "cancel_cause",
+    "owner_epoch", "owner_dead", "home_epoch", "fence", "multitask_strategy", "portable", "paused",
+    "cancel_action", "cancel_cause",
     "cancel_reason", "cancel_actor", "rollback_state", "error", "metadata", "model_name", "created_at",
     "not_before", "started_at", "ended_at", "settled_at", "updated_at",
 }  # fmt: skip
