@@ -13,6 +13,7 @@ from coordinator.cli import (
     demo_command,
     failures,
     key_commands,
+    projection_commands,
     run_commands,
     servers,
     store_commands,
@@ -29,6 +30,7 @@ app.add_typer(thread_commands.threads, name="threads")
 app.add_typer(worker_commands.workers, name="workers")
 app.add_typer(upkeep_commands.webhooks, name="webhooks")
 app.add_typer(upkeep_commands.crons, name="crons")
+app.add_typer(projection_commands.projections, name="projections")
 app.add_typer(key_commands.keys, name="keys")
 app.add_typer(store_commands.db, name="db")
 for name, command, summary in (

@@ -12,8 +12,8 @@ from typer.core import TyperGroup
 from coordinator.cli.options import EXIT_CODES, HELP_OPTIONS
 
 ORDER = (
-    "serve", "dev", "runs", "threads", "explain", "workers", "crons", "webhooks", "keys", "db", "reconcile",
-    "prune", "demo",
+    "serve", "dev", "runs", "threads", "explain", "workers", "crons", "webhooks", "projections", "keys", "db",
+    "reconcile", "prune", "demo",
 )  # fmt: skip
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from coordinator.bootstrap import open_observer, store_from_url
-from coordinator.cli import screen
+from coordinator.cli import projections, screen
 from coordinator.cli.access import check_visible
-from coordinator.cli.documents import Document
+from coordinator.cli.documents import Document, projection_document
 from coordinator.cli.failures import DONE, FAILED, UNREACHABLE, note, warn
 from coordinator.cli.text import counted, size
 from coordinator.cli.workers import draining_warning, has_exited
 from coordinator.errors import InvalidArgument, StoreUnavailable
 from coordinator.settings import Settings
 from stores.inspection import GrantingStore, InspectableStore, Inspection, MigratableStore
+from stores.projections import ProjectionRow, ProjectionStore
 
 _LOW_DISK = 256 * 1024 * 1024
 _LARGE_WAL = 256 * 1024 * 1024
@@ -109,17 +112,20 @@ class _Seen(NamedTuple):
     present: int | None = None
     """How many of the live workers use this Redis with this namespace; None = unknown."""
     namespace: str = ""
+    projections: Sequence[ProjectionRow] = ()
 
     @property
     def warnings(self) -> list[str]:
+        behind = projections.warnings_of(self.projections, time.time_ns() // 1000)
         if self.present is None or self.present == self.live:
-            return []
+            return behind
         return [
+            *behind,
             (
                 f"{self.live - self.present} of {counted(self.live, 'live worker')} without an entry in this"
                 f" Redis: they use none, another one, or another namespace than {self.namespace!r}, or it is"
                 " away"
-            )
+            ),
         ]
 
     @property
@@ -138,11 +144,13 @@ async def _beyond(settings: Settings, inspection: Inspection) -> _Seen:
         rows = await observer.store.workers(counted=False)
         exited = {row.epoch for row in rows if has_exited(row, proven=observer.store.proven_dead(row))}
         live = [row.epoch for row in rows if row.epoch not in exited and not row.expired]
+        changes = observer.store if isinstance(observer.store, ProjectionStore) else None
+        queues = [] if changes is None else await changes.projections()
         trouble, present = None, None
         if settings.redis and not (trouble := await observer.redis_trouble() or ""):
             present = await observer.present_in_redis(live)
     in_redis = None if present is None else len(present)
-    return _Seen(len(exited), len(live), trouble, in_redis, settings.namespace)
+    return _Seen(len(exited), len(live), trouble, in_redis, settings.namespace, queues)
 
 
 def _document(
@@ -174,6 +182,7 @@ def _document(
         "redis": redis and "unreachable" if redis != "" else "ok",
         "redis_error": redis or None,
         "redis_workers": seen.present,
+        "projections": [projection_document(row) for row in seen.projections],
     }
 
 
@@ -193,6 +202,7 @@ def _show(settings: Settings, inspection: Inspection, seen: _Seen) -> None:
             ("threads", inspection.threads),
             ("workers alive", f"{inspection.workers_alive - seen.exited}{of_them}"),
             ("transitions", inspection.transitions),
+            ("projections", projections.summary(seen.projections) if seen.projections else None),
             ("size", size(inspection.size)),
             ("write-ahead log", size(inspection.wal_size)),
             ("disk free", size(inspection.disk_free)),

@@ -21,7 +21,9 @@ workers list   {"workers": [worker, …]}
 explain        {"run", "holder", "receipt", "traceback", "timeline": [{at, what, from_status, …}, …]}
 reconcile      {"ended": [run, …], "buried": [epoch, …],         buried = workers declared dead
                "undecided": [worker, …], "unwatched": [worker, …]}
-db check       {"check": {ok, problems, version, newest, …}}
+db check       {"check": {ok, problems, version, newest, projections, …}}
+projections list    {"projections": [projection, …]}             oldest_at = of its pending changes
+projections remove  {"removed": {name, pending}}                 pending = changes that were removed
 webhooks list  {"webhooks": [webhook, …]}                        newest first; URLs without path
 webhooks retry {"retried": [run id, …]}
 webhooks stop  {"stopped": [run id, …]}
@@ -48,6 +50,7 @@ from coordinator.webhooks.document import without_path
 from coordinator.workers.identity import slot_of
 from stores.crons import CronRow
 from stores.json_values import JsonObject
+from stores.projections import ProjectionRow
 from stores.rows import RunRow, ThreadRow, Transition, WorkerRow
 from stores.webhooks import WebhookRow
 
@@ -232,6 +235,19 @@ def cron_document(cron: CronRow) -> Document:
         "last_error": cron.last_error,
         "created_at": iso(cron.created_at),
         "updated_at": iso(cron.updated_at),
+    }
+
+
+def projection_document(row: ProjectionRow) -> Document:
+    return {
+        "name": row.name,
+        "pending": row.pending,
+        "oldest_at": iso(row.oldest_at),
+        "failing": row.failing,
+        "error": row.error,
+        "filling": row.filling,
+        "claimed_by": row.claimed_by,
+        "created_at": iso(row.created_at),
     }
 
 

@@ -12,6 +12,7 @@ from coordinator.context import RunContext
 from coordinator.record import RunRecord
 from coordinator.schemas import Abort, RunRequest
 from coordinator.settings import Settings
+from coordinator.workers.health import Health
 from stores.postgres import Options
 from tests.support.inside_stores import dedicated_connections
 
@@ -74,3 +75,10 @@ def test_guide_to_assistants_lists_what_an_agent_gets(prefix: str, kind: type) -
     cells = re.findall(r"^\| (`(?:await )?ctx.*?) \|", (GUIDES / "assistants.md").read_text(), re.MULTILINE)
     named = re.findall(rf"`(?:await )?{re.escape(prefix)}\.(\w+)(?:\([^`]*\))?`", " ".join(cells))
     assert sorted(named) == sorted(members(kind))
+
+
+def test_guide_to_operations_lists_every_field_of_health() -> None:
+    _, _, table = (GUIDES / "operations.md").read_text().partition("| field | meaning |\n")
+    cells = re.findall(r"^\|([^|]+)\|", table.partition("\n\n")[0], re.MULTILINE)
+    named = re.findall(r"`(\w+)`", " ".join(cells))
+    assert sorted(named) == sorted(field.name for field in dataclasses.fields(Health))
