@@ -49,6 +49,10 @@ def store_from_url(
     With `migrate=False`, `open` refuses an older schema instead of migrating it; with `create=False`, a
     store that does not exist.
     """
+    if not url:
+        raise InvalidArgument(
+            "store", "the URL is empty: set COORDINATOR_STORE, or unset it for sqlite:///runs.db"
+        )
     scheme, separator, rest = url.partition("://")
     if scheme == "memory":
         return MemoryStore(shared=True, search_timeout=settings.search_timeout)

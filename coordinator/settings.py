@@ -3,7 +3,9 @@ capitals."""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Container
 from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -300,6 +302,16 @@ class Settings(EnvironmentSettings):
                 " worker"
             )
         return self
+
+
+def empty_variable(kind: type[BaseSettings], name: str, arguments: Container[str]) -> tuple[str, str] | None:
+    """Return the fault and the remedy if `name` is invalid because its environment variable is empty; None
+    if it is not. `arguments`: names of the settings that were given otherwise."""
+    variable, field = f"COORDINATOR_{name.upper()}", kind.model_fields.get(name)
+    if field is None or name in arguments or os.environ.get(variable) != "":
+        return None
+    default = "none" if field.default is None else field.default
+    return f"{variable} is empty", f"Set it, or unset it: the default is {default}"
 
 
 def broken_rule(kind: type[BaseSettings], error: ValidationError) -> tuple[str, list[str]] | None:

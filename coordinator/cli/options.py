@@ -76,8 +76,10 @@ class Deployment:
         from pydantic import ValidationError
 
         from coordinator.cli.serve.folder import server_store
-        from coordinator.settings import Settings, broken_rule
+        from coordinator.settings import Settings, broken_rule, empty_variable
 
+        if self.store == "":  # typer ignores an empty variable
+            raise CommandFailed("InvalidSetting", "--store is empty", "Give a URL, or omit it.", code=USAGE)
         options: dict[str, Any] = {  # Any: those of typer.Option
             "store": self.store or server_store(),
             "redis": self.redis,
@@ -95,6 +97,8 @@ class Deployment:
                 ) from None
             first = error.errors(include_url=False, include_input=False)[0]
             name = ".".join(str(part) for part in first["loc"]) or "settings"
+            if (empty := empty_variable(Settings, name, given)) is not None:
+                raise _empty(name, *empty) from None
             option = f"--{name}, or from " if name in given else ""
             raise CommandFailed(
                 "InvalidSetting",
@@ -103,9 +107,15 @@ class Deployment:
                 code=USAGE,
                 argument=name,
             ) from None
+        if not settings.store and (empty := empty_variable(Settings, "store", given)) is not None:
+            raise _empty("store", *empty)
         if self.store is None and not as_json.get() and _exists(settings.store):
             note(f"store {settings.shown_store}")
         return settings
+
+
+def _empty(name: str, fault: str, remedy: str) -> CommandFailed:
+    return CommandFailed("InvalidSetting", fault, f"{remedy}.", code=USAGE, argument=name)
 
 
 def _exists(url: str) -> bool:

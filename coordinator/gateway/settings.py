@@ -20,6 +20,14 @@ def _split(value: object) -> object:
     return value
 
 
+def _check_filled(value: object) -> object:
+    """An empty path would be the working folder."""
+    if value == "":
+        raise ValueError("must not be empty")
+    return value
+
+
+FilledPath = Annotated[Path, BeforeValidator(_check_filled)]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
@@ -76,7 +84,7 @@ class GatewaySettings(WebhookSettings):
         default=5.0, gt=0, description="Interval at which a worker polls for crons that other workers changed"
     )
 
-    api_keys: Path | None = Field(
+    api_keys: FilledPath | None = Field(
         default=None, description="File with the hashes of the API keys; none = loopback only"
     )
     allowed_hosts: CommaSeparated = Field(
@@ -94,7 +102,7 @@ class GatewaySettings(WebhookSettings):
         description="Origins of web pages that may call, e.g. https://app.example.com: comma-separated;"
         " http://localhost:* = any port; * = any",
     )
-    page: Path | None = Field(
+    page: FilledPath | None = Field(
         default=None,
         description="Folder of a web page, with an index.html, that is served at /page/ without a key",
     )

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Self
+import json
+from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from coordinator.settings import EnvironmentSettings
 from coordinator.webhooks.signing import Signer
+
+
+def _decoded(value: object) -> object:
+    """Decodes the JSON of an environment variable here, where an error names the setting."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError("must be a list of numbers, e.g. [443, 8443]") from None
 
 
 class WebhookSettings(EnvironmentSettings):
@@ -20,7 +29,7 @@ class WebhookSettings(EnvironmentSettings):
         default=False,
         description="Webhooks may go to http, loopback and private addresses. For development",
     )
-    webhook_ports: tuple[int, ...] = Field(
+    webhook_ports: Annotated[tuple[int, ...], NoDecode, BeforeValidator(_decoded)] = Field(
         default=(443, 8443), description="Ports that webhooks may go to; any with webhook_allow_private"
     )
     webhook_secret: SecretStr | None = Field(

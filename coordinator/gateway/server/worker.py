@@ -136,7 +136,7 @@ async def host(target: str, port: socket.socket, channel: WorkerEnd, identity: l
 def _settings(kind: type[S], overrides: JsonObject) -> S:
     from pydantic import ValidationError
 
-    from coordinator.settings import broken_rule
+    from coordinator.settings import broken_rule, empty_variable
 
     try:
         return kind(**overrides)
@@ -145,6 +145,8 @@ def _settings(kind: type[S], overrides: JsonObject) -> S:
             raise _broken_rule(*broken, overrides) from None
         first = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(part) for part in first["loc"])
+        if (empty := empty_variable(kind, name, overrides)) is not None:
+            raise CannotServe(*empty) from None
         sources = _sources(str(first["loc"][0]), overrides)
         raise CannotServe(f"{name}: {first['msg']}", f"It comes from {', or from '.join(sources)}") from None
 

@@ -242,9 +242,20 @@ async def test_banner_names_the_transport_of_cancels_on_postgresql(
         ((), {"COORDINATOR_TICK": "soon"}, "It comes from COORDINATOR_TICK"),
         (("--lease-ttl", "-3"), {}, "It comes from --lease-ttl, or from COORDINATOR_LEASE_TTL"),
         ((), {"COORDINATOR_LEASE_TTL": "-3"}, "It comes from --lease-ttl, or from COORDINATOR_LEASE_TTL"),
+        ((), {"COORDINATOR_TICK": ""}, "Set it, or unset it: the default is 1.0"),
+        ((), {"COORDINATOR_API_KEYS": ""}, "Set it, or unset it: the default is none"),
+        ((), {"COORDINATOR_WEBHOOK_PORTS": "https"}, "It comes from COORDINATOR_WEBHOOK_PORTS"),
         (("--cors-origin", "nowhere"), {}, "It comes from --cors-origin, or from COORDINATOR_CORS_ORIGINS"),
     ],
-    ids=["a variable alone", "an option", "the variable of an option", "an option of another name"],
+    ids=[
+        "a variable alone",
+        "an option",
+        "the variable of an option",
+        "an empty variable",
+        "an empty variable of a path",
+        "a variable of a list",
+        "an option of another name",
+    ],
 )
 async def test_invalid_value_names_its_option_and_variable(
     tmp_path: Path, arguments: tuple[str, ...], variables: dict[str, Any], where: str

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator import InvalidArgument, open_coordinator
 from tests.support.command_line import (
     FAILED,
     UNREACHABLE,
@@ -78,6 +79,43 @@ async def test_invalid_setting_is_named(empty: str) -> None:
     answer = await cli("runs", "list", "--store", empty, env={"COORDINATOR_TICK": "soon"})
     assert answer.code == USAGE
     assert answer.err.rstrip().endswith("It comes from COORDINATOR_TICK.")
+
+
+@pytest.mark.parametrize(
+    ("variable", "default"),
+    [
+        ("COORDINATOR_STORE", "sqlite:///runs.db"),
+        ("COORDINATOR_NAMESPACE", "rc"),
+        ("COORDINATOR_LEASE_TTL", "15.0"),
+        ("COORDINATOR_RUN_TIMEOUT", "none"),
+        ("COORDINATOR_EVENT_LOG", "auto"),
+    ],
+)
+async def test_empty_variable_is_named_with_the_default_that_unsetting_it_gives(
+    tmp_path: Path, variable: str, default: str
+) -> None:
+    assert (await cli("db", "migrate", "--store", "sqlite:///runs.db", cwd=tmp_path)).code == 0
+    answer = await cli("runs", "list", cwd=tmp_path, env={variable: ""})
+    expected = f"coordinator: {variable} is empty. Set it, or unset it: the default is {default}.\n"
+    assert (answer.code, answer.out, answer.err) == (USAGE, "", expected)
+
+
+async def test_empty_store_is_refused_by_option_and_by_open_coordinator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = await cli("runs", "list", "--store", "", cwd=tmp_path)
+    assert (answer.code, answer.err) == (USAGE, "coordinator: --store is empty. Give a URL, or omit it.\n")
+    monkeypatch.setenv("COORDINATOR_STORE", "")
+    with pytest.raises(InvalidArgument, match="set COORDINATOR_STORE, or unset it"):
+        async with open_coordinator():
+            pass
+    async with open_coordinator("memory://"):
+        pass
+
+
+async def test_empty_variable_of_an_optional_url_counts_as_unset(empty: str) -> None:
+    answer = await cli("runs", "list", "--store", empty, env={"COORDINATOR_REDIS": ""})
+    assert (answer.code, answer.err) == (0, "")
 
 
 async def test_invalid_option_is_named(empty: str) -> None:
