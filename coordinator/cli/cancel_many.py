@@ -68,7 +68,8 @@ async def cancel_many(
                 progress=_progress(len(run_ids)),
             )
             if await observer.redis_answers() is False:
-                warn_without_redis(f"the cancels of {done.cancelled} runs are")
+                one = done.cancelled == 1
+                warn_without_redis("the cancel is" if one else f"the cancels of {done.cancelled} runs are")
     _report(run_ids, done, settings.shown_store, dry_run=dry_run, as_json=as_json)
     return DONE
 

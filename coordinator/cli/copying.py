@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from coordinator.bootstrap import POSTGRES, store_from_url
 from coordinator.cli import screen
 from coordinator.cli.failures import DONE, note
+from coordinator.cli.text import counted
 from coordinator.errors import InvalidArgument
 from coordinator.settings import Settings
 from coordinator.urls import redact_url
@@ -50,7 +51,7 @@ _SHOWN = ("rows", "there_before", "sha256")
 
 def _line(table: Copied) -> str:
     before = f", {table.there_before} of them copied by an earlier attempt" if table.there_before else ""
-    return f"{table.table}: {table.rows} rows{before}, sha256 {table.sha256[:16]}"
+    return f"{table.table}: {counted(table.rows, 'row')}{before}, sha256 {table.sha256[:16]}"
 
 
 def _progress_reporter() -> Callable[[Progress], None]:

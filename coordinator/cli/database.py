@@ -192,13 +192,14 @@ def _show(settings: Settings, inspection: Inspection, seen: _Seen) -> None:
     notes += [f"{inspection.workers_expired} with an expired lease"] if inspection.workers_expired else []
     notes += [f"{inspection.workers_draining} draining"] if inspection.workers_draining else []
     of_them = f" ({', '.join(notes)})" if notes else ""
+    are = "is" if inspection.waiting == 1 else "are"
     screen.show_pairs(
         [
             ("store", settings.shown_store),
             ("schema", f"version {inspection.version}, newest {inspection.newest}"),
-            ("integrity", "ok" if not inspection.faults else f"{len(inspection.faults)} faults"),
+            ("integrity", "ok" if not inspection.faults else counted(len(inspection.faults), "fault")),
             ("runs", f"{sum(inspection.runs.values())}" + (f": {by_status}" if by_status else "")),
-            ("in flight", f"{inspection.in_flight}, of which {inspection.waiting} are queued"),
+            ("in flight", f"{inspection.in_flight}, of which {inspection.waiting} {are} queued"),
             ("threads", inspection.threads),
             ("workers alive", f"{inspection.workers_alive - seen.exited}{of_them}"),
             ("transitions", inspection.transitions),

@@ -7,11 +7,13 @@ runs list      {"runs": [run, …], "before": run id}              newest first,
                                                                  owner_dead of a run in flight = its worker
                                                                  is dead; also in runs show, explain and
                                                                  threads show
-runs show      {"run": run + kwargs, result, interrupts, traceback, ended_by}
+runs show      {"run": run + kwargs, result, interrupts, traceback, ended_by, waits_for_answer}
                                                                  traceback = the log that contains it;
                                                                  ended_by = itself, cancel, force (its task
                                                                  did not stop), dead worker (other workers
-                                                                 freed its thread); null = not yet
+                                                                 freed its thread); null = not yet;
+                                                                 waits_for_answer of a paused run = no later
+                                                                 run has continued it; also in explain
 runs cancel    {"cancel": {run_id, thread_id, already, settled, redis} + receipt}
 runs cancel    {"cancel_many": {dry_run, matched, cancelled, ended, run_ids}}   with filters
 threads list   {"threads": [thread, …], "offset": number}        without values, holder, waiting and runs;

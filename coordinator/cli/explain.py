@@ -13,7 +13,8 @@ from coordinator.cli.documents import receipt_document, run_document, transition
 from coordinator.cli.failures import DONE
 from coordinator.cli.how_ended import EndedBy, adopted_after_cancel, ended_by, forced, unstopped
 from coordinator.cli.owners import Owners
-from coordinator.cli.text import short, span
+from coordinator.cli.pauses import Pause
+from coordinator.cli.text import counted, short, span
 from coordinator.cli.tracebacks import traceback_location
 from coordinator.resources.runs import Explanation
 from coordinator.settings import Settings
@@ -44,12 +45,14 @@ async def explain(settings: Settings, run_id: str, *, as_json: bool) -> int:
         receipt = await observer.manager.runs.receipt(run_id)
         traceback = await traceback_location(observer.store, explanation.transitions)
         owners = await Owners.read(observer.store)
+        pause = await Pause.read(observer.store, explanation.run)
     if as_json:
         screen.show_document(
             {
                 "run": run_document(explanation.run, explanation.position, owners=owners),
                 "holder": explanation.holder,
                 "waits_for": explanation.waits_for,
+                "waits_for_answer": pause.waits_for_answer,
                 "receipt": receipt_document(receipt) if explanation.run.cancel_action is not None else None,
                 "traceback": traceback,
                 "timeline": [transition_document(step) for step in explanation.transitions],
@@ -60,7 +63,8 @@ async def explain(settings: Settings, run_id: str, *, as_json: bool) -> int:
     steps = explanation.transitions
     day = f"{datetime.fromtimestamp(steps[0].at / 1e6).astimezone():%Y-%m-%d, UTC%z}" if steps else ""
     loss = owners.loss(explanation.run)
-    screen.show_lines([_headline(explanation, loss), day])
+    paused = "" if pause.sentence is None else f"; paused: {pause.sentence}"
+    screen.show_lines([f"{_headline(explanation, loss)}{paused}", day])
     dead = ended_by(explanation.run, steps) is EndedBy.dead_worker and not adopted_after_cancel(steps)
     lines = [_cells(step, steps[index - 1] if index else None, dead=dead) for index, step in enumerate(steps)]
     screen.show_table(_COLUMNS, lines, none="its history was pruned", spare=("FENCE", "EPOCH", "AFTER"))
@@ -86,7 +90,9 @@ def _behind(pending: Sequence[PendingChange]) -> list[str]:
         why = (
             "" if failed is None else f"; attempt {failed.attempts} failed: {short(failed.error or '', 500)}"
         )
-        lines.append(f"projection {projection!r} does not have {count} changes of the run yet{why}")
+        lines.append(
+            f"projection {projection!r} does not have {counted(count, 'change')} of the run yet{why}"
+        )
     return lines
 
 

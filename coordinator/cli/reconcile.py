@@ -82,10 +82,7 @@ async def reconcile(settings: Settings, options: ReconcileOptions, *, as_json: b
     else:
         _show(runs, recovered, declared, undecided)
         if left:
-            note(
-                f"{len(left)} runs of dead workers wait for a worker that executes their assistants and"
-                f" continues them: {', '.join(left[:_NAMED])}{' …' if left[_NAMED:] else ''}"
-            )
+            note(note_of(left))
     return FAILED if suspects and declared is None else DONE
 
 
@@ -94,6 +91,17 @@ async def _to_be_continued(reaper: LoneReaper) -> list[str]:
     alive = {row.epoch for row in await reaper.store.workers(counted=False)}
     rows = await reaper.store.runs(in_flight=True, limit=_EXAMINED)
     return [row.run_id for row in rows if row.open and row.holds_thread and row.owner_epoch not in alive]
+
+
+def note_of(left: list[str]) -> str:
+    """A sentence for runs that a worker will continue."""
+    waits = (
+        "1 run of a dead worker waits for a worker that executes its assistant and continues it"
+        if len(left) == 1
+        else f"{len(left)} runs of dead workers wait for a worker that executes their assistants and"
+        " continues them"
+    )
+    return f"{waits}: {', '.join(left[:_NAMED])}{' …' if left[_NAMED:] else ''}"
 
 
 class Undecided(NamedTuple):

@@ -15,6 +15,7 @@ from coordinator.cli.filters import TIME, micros_of, pairs_of
 from coordinator.cli.how_ended import ended_by, sentence, unstopped
 from coordinator.cli.ids import optional_id
 from coordinator.cli.owners import Owners
+from coordinator.cli.pauses import Pause
 from coordinator.cli.text import age, clock, pretty, short, span
 from coordinator.cli.tracebacks import traceback_location
 from coordinator.errors import InvalidArgument
@@ -144,6 +145,7 @@ async def show_run(settings: Settings, run_id: str, *, as_json: bool) -> int:
         history = await observer.store.transitions(row.run_id)
         traceback = await traceback_location(observer.store, history)
         owners = await Owners.read(observer.store)
+        pause = await Pause.read(observer.store, row)
     end = ended_by(row, history)
     if as_json:
         screen.show_document(
@@ -151,6 +153,7 @@ async def show_run(settings: Settings, run_id: str, *, as_json: bool) -> int:
                 "run": {
                     **run_in_full(row, position, owners=owners),
                     "waits_for": waits,
+                    "waits_for_answer": pause.waits_for_answer,
                     "traceback": traceback,
                     "ended_by": end and end.value,
                 }
@@ -160,6 +163,7 @@ async def show_run(settings: Settings, run_id: str, *, as_json: bool) -> int:
     screen.show_pairs(
         [
             *_pairs(row, position, owners),
+            ("paused", pause.sentence),
             ("waits for", waits),
             ("ended by", sentence(end, row)),
             ("traceback", traceback),
@@ -208,5 +212,5 @@ def _pairs(row: RunRow, position: int | None, owners: Owners) -> list[tuple[str,
         ("stopping", stopping),
         ("worker", loss if stopping is None else None),
         ("rollback", row.rollback_state),
-        ("error", row.error),
+        ("error", None if row.error is None else short(row.error, 2000)),
     ]

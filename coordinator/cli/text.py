@@ -35,12 +35,15 @@ def short(text: object, limit: int) -> str:
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
-def pretty(value: Json, limit: int = 40) -> list[str]:
-    """Return indented JSON as escaped lines, truncated to `limit` lines with a note."""
+def pretty(value: Json, limit: int = 40, width: int = 500) -> list[str]:
+    """Return indented JSON as escaped lines, truncated to `limit` lines of `width` characters with a note."""
     lines = [safe(line) for line in json.dumps(value, ensure_ascii=False, indent=2).split("\n")]
-    if len(lines) <= limit:
-        return lines
-    return [*lines[:limit], f"… {len(lines) - limit} more lines; --json shows all"]
+    shown = lines[:limit]
+    more, cut = len(lines) - len(shown), sum(len(line) > width for line in shown)
+    notes = [counted(more, "more line")] if more else []
+    notes += [f"{counted(cut, 'line')} cut"] if cut else []
+    note = [f"… {', '.join(notes)}; --json shows all"] if notes else []
+    return [*(short(line, width) for line in shown), *note]
 
 
 def document(value: Json) -> str:

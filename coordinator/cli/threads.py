@@ -121,7 +121,7 @@ def _show(
         [
             ("thread", thread.thread_id),
             ("status", screen.state(thread.status)),
-            ("error", thread.error),
+            ("error", None if thread.error is None else short(thread.error, 2000)),
             ("user", thread.user_id),
             ("removed after", None if thread.ttl_ms is None else span(thread.ttl_ms / 1000)),
             ("fence", thread.fence),

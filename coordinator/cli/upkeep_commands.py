@@ -7,21 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from coordinator.cli.awaiting import finish
-from coordinator.cli.options import EXIT_CODES, HELP_OPTIONS, AsJson, Deployment, Namespace, Redis, Store
+from coordinator.cli.commands import group
+from coordinator.cli.options import EXIT_CODES, AsJson, Deployment, Namespace, Redis, Store
 
-
-def _group(summary: str) -> typer.Typer:
-    return typer.Typer(
-        help=summary,
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        epilog=EXIT_CODES,
-        context_settings=HELP_OPTIONS,
-    )
-
-
-webhooks = _group("List, retry and stop webhooks.")
-crons = _group("List, disable and delete crons.")
+webhooks = group("List, retry and stop webhooks.")
+crons = group("List, disable and delete crons.")
 
 
 def _filter(noun: str, *flags: str) -> Any:  # Any: as typer.Option

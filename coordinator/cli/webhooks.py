@@ -87,7 +87,8 @@ async def retry_webhooks(
     if as_json:
         screen.show_document({"retried": revived})
     else:
-        screen.show_lines([f"{len(revived)} webhooks are due again" if revived else "no webhook is dead"])
+        due = f"{counted(len(revived), 'webhook')} {'is' if len(revived) == 1 else 'are'} due again"
+        screen.show_lines([due if revived else "no webhook is dead"])
     return DONE
 
 

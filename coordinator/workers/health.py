@@ -196,13 +196,17 @@ class Examination:
     def _check_outbox(self, _: Measurements) -> str | None:
         oldest = self._outbox.oldest
         if oldest is not None and oldest > UNWRITTEN:
-            return f"{len(self._outbox)} writes wait for the store, the oldest for {oldest:.1f} s"
+            pending = len(self._outbox)
+            writes = "1 write waits" if pending == 1 else f"{pending} writes wait"
+            return f"{writes} for the store, the oldest for {oldest:.1f} s"
         return None
 
     def _check_refused_ends(self, _: Measurements) -> str | None:
         oldest = self._ago(self._refusals.oldest)
         if oldest is not None and oldest > UNWRITTEN:
-            return f"the store refuses the ends of {len(self._refusals)} runs, the oldest for {oldest:.1f} s"
+            refused = len(self._refusals)
+            ends = "the end of 1 run" if refused == 1 else f"the ends of {refused} runs"
+            return f"the store refuses {ends}, the oldest for {oldest:.1f} s"
         return None
 
     def _check_event_loop(self, measured: Measurements) -> str | None:

@@ -17,6 +17,7 @@ import typer
 
 from coordinator.cli import declaring
 from coordinator.cli.failures import CommandFailed
+from coordinator.cli.reconcile import note_of
 from stores.rows import WorkerRow
 from stores.states import WorkerState
 from tests.support.command_line import DONE, FAILED, USAGE, Answer, Busy, cli, victim
@@ -217,3 +218,11 @@ def test_confirmation_of_force_shows_facts_effect_and_risk(
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False)
     with pytest.raises(CommandFailed, match="not confirmed"):
         declaring.confirm(WORKER, yes=False, as_json=False)
+
+
+def test_runs_that_will_be_continued_are_counted_and_named() -> None:
+    assert note_of(["a"]) == (
+        "1 run of a dead worker waits for a worker that executes its assistant and continues it: a"
+    )
+    assert note_of(list("abcdef")).startswith("6 runs of dead workers wait for a worker")
+    assert note_of(list("abcdef")).endswith("continues them: a, b, c, d, e …")

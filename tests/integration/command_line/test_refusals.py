@@ -153,3 +153,35 @@ async def test_rule_between_settings_names_them(empty: str) -> None:
     assert "lease_ttl - lease_margin must be greater than renew" in answer.err
     assert "COORDINATOR_LEASE_TTL, COORDINATOR_LEASE_MARGIN, COORDINATOR_RENEW" in answer.err
     assert "Value error" not in answer.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "right"),
+    [
+        (("--store", "sqlite:///x.db", "runs", "list"), "coordinator runs list --store"),
+        (("runs", "--store=sqlite:///x.db", "list"), "coordinator runs list --store"),
+        (("webhooks", "--user", "u", "stop"), "coordinator webhooks stop --user"),
+        (("--json",), "coordinator runs list --json"),
+    ],
+    ids=["of a group of groups", "with its value", "of a group", "without a command"],
+)
+async def test_option_before_its_command_is_refused_with_its_place(
+    arguments: tuple[str, ...], right: str
+) -> None:
+    answer = await cli(*arguments)
+    assert answer.code == USAGE
+    message = answer.error["message"] if "--json" in arguments else answer.err
+    assert f"It stands behind the command: {right}" in message
+
+
+async def test_unknown_option_before_a_command_is_refused_without_a_place() -> None:
+    answer = await cli("--stores", "x", "runs", "list")
+    assert (answer.code, "stands behind" in answer.err) == (USAGE, False)
+    assert "No such option: --stores" in answer.err
+
+
+async def test_unknown_command_of_each_group_is_refused_with_a_similar_one() -> None:
+    for group in ("runs", "webhooks", "crons", "db"):
+        command = "check" if group == "db" else "list"
+        answer = await cli(group, command[:-1])
+        assert (answer.code, f"Did you mean {command!r}?" in answer.err) == (USAGE, True), group

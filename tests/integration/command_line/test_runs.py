@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from coordinator import Interrupt, Outcome, RunContext, open_coordinator
 from tests.support.command_line import (
     DONE,
     Busy,
@@ -68,3 +71,57 @@ async def test_runs_show(busy: Busy) -> None:
     run = (await busy.cli("runs", "show", busy.running.run_id, "--json")).document["run"]
     assert (run["counters"]["total_tokens"], run["counters"]["llm_call_count"]) == (3, None)
     assert "running" in (await busy.cli("runs", "show", busy.running.run_id)).out
+
+
+async def test_runs_show_cuts_long_inputs_and_errors_in_its_text(busy: Busy) -> None:
+    run = await busy.manager.create_or_reject("t2", kwargs={"input": "x" * 2000})
+    busy.manager.launch(run, failing)
+    await busy.manager.ended(run.run_id, timeout=20)
+    shown = await busy.cli("runs", "show", run.run_id)
+    assert max(map(len, shown.out.splitlines())) < 2100
+    assert "x" * 1000 not in shown.out
+    document = (await busy.cli("runs", "show", run.run_id, "--json")).document["run"]
+    assert document["kwargs"] == {"input": "x" * 2000}
+    assert "e" * 5000 in document["error"]
+
+
+async def failing(ctx: RunContext) -> None:
+    raise ValueError("e" * 5000)
+
+
+async def approval(ctx: RunContext) -> Outcome:
+    command = ctx.request.command
+    return Outcome(
+        values=1, paused=command is None, interrupts=() if command else (Interrupt("may I?", "q"),)
+    )
+
+
+async def test_paused_run_is_shown_as_waiting_for_an_answer(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    env = {"COORDINATOR_STORE": url}
+
+    async def texts(run_id: str) -> list[str]:
+        explained, shown = await cli("explain", run_id, env=env), await cli("runs", "show", run_id, env=env)
+        [line] = [line for line in shown.out.splitlines() if line.startswith("paused")]
+        return [explained.out.splitlines()[0], line]
+
+    async def waits(run_id: str) -> list[bool]:
+        explained = await cli("explain", run_id, "--json", env=env)
+        shown = await cli("runs", "show", run_id, "--json", env=env)
+        return [explained.document["waits_for_answer"], shown.document["run"]["waits_for_answer"]]
+
+    async with open_coordinator(url, assistants={"approval": approval}) as manager:
+        question = await manager.create_or_reject("t", "approval")
+        manager.launch(question)
+        await manager.wait(question.run_id)
+        for text in await texts(question.run_id):
+            assert "waits for an answer" in text
+        assert await waits(question.run_id) == [True, True]
+        answer = await manager.create_or_reject("t", "approval", kwargs={"command": {"resume": True}})
+        manager.launch(answer)
+        await manager.wait(answer.run_id)
+    for text in await texts(question.run_id):
+        assert "paused" in text
+        assert "waits for an answer" not in text
+    assert await waits(question.run_id) == [False, False]
+    assert await waits(answer.run_id) == [False, False]

@@ -20,6 +20,15 @@ def test_escaping() -> None:
     assert json.loads(document({"a": "\x7f\x1b"})) == {"a": "\x7f\x1b"}
     assert all(line.isprintable() for line in pretty({"a": "\x9b\x7f"}))
     assert "more lines" in pretty(list(range(100)), 10)[-1]
+
+
+def test_long_lines_of_json_are_cut_with_a_note() -> None:
+    [_, line, _, note] = pretty({"input": "x" * 5000})
+    assert len(line) < 600
+    assert note == "… 1 line cut; --json shows all"
+    assert len(pretty({"input": "x" * 300})) == 3
+    *_, note = pretty(["x" * 5000] * 60)
+    assert note == "… 22 more lines, 39 lines cut; --json shows all"
     assert short("x" * 50, 10) == "x" * 9 + "…"
 
 

@@ -129,6 +129,10 @@ async def test_webhooks_retry(deployment: Deployment) -> None:
     assert (claimed.run_id, claimed.attempt) == (deployment.dead, 1)
 
 
+async def test_retry_of_one_webhook_is_reported_in_the_singular(deployment: Deployment) -> None:
+    assert (await deployment.busy.cli("webhooks", "retry", "--all")).out == "1 webhook is due again\n"
+
+
 async def test_crons_list_and_delete(deployment: Deployment) -> None:
     async def ids(*args: str) -> list[str]:
         answer = await deployment.busy.cli("crons", "list", "--json", *args)
