@@ -179,7 +179,7 @@ async def test_ready_is_red_while_the_store_refuses_an_end(manager: RunManager, 
 
     manager.store.finish = refusing
     agent.may_end.set()
-    await wait_until(lambda: complains(manager, "refuses the ends of 1"), description="it is red")
+    await wait_until(lambda: complains(manager, "refuses the end of 1 run"), description="it is red")
     refuses.clear()
     with pytest.raises(RunFailed):
         await manager.wait(run.run_id, timeout=20)
