@@ -162,7 +162,7 @@ async def test_ready_is_red_while_a_write_is_pending_for_seconds(manager: RunMan
     assert not await complaints(manager)
     outage = Outage(manager, "start")
     manager.launch(run, quick)
-    await wait_until(lambda: complains(manager, "wait for the store"), description="it is red")
+    await wait_until(lambda: complains(manager, "for the store, the oldest"), description="it is red")
     outage.over = True
     await manager.wait(run.run_id, timeout=20)
     await wait_until(lambda: complaints_are_over(manager), description="it is green again")
