@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from inspect import getdoc, isasyncgenfunction, iscoroutinefunction, isfunction, signature
+from inspect import (
+    CO_COROUTINE,
+    CO_ITERABLE_COROUTINE,
+    getdoc,
+    isasyncgenfunction,
+    isawaitable,
+    iscoroutinefunction,
+    isfunction,
+    isgeneratorfunction,
+    signature,
+)
 from typing import Any, NamedTuple, TypeAlias, cast
 
 from pydantic import BaseModel, ValidationError
@@ -80,7 +90,10 @@ class FunctionAssistant:
         if request.checkpoint is not None and request.checkpoint != CheckpointRef():
             request = await self._resume_from(ctx, request, request.checkpoint)
         ctx.input = self._parsed(request)
-        result: Json = await self.function(ctx)
+        answer = self.function(ctx)
+        if not isawaitable(answer):
+            raise InvalidArgument("agent", _not_awaitable(self.function, answer))
+        result: Json = await answer
         if isinstance(result, Outcome):
             outcome = result
         else:
@@ -207,7 +220,22 @@ def as_assistant(
         raise InvalidArgument(
             "agent", f"must be an async function or an Assistant, not {type(agent).__name__}"
         )
+    if (unfit := unfit_function(agent)) is not None:
+        raise InvalidArgument("agent", f"{_shown(agent)} {unfit.why}. {unfit.remedy}")
     return FunctionAssistant(agent, states, name=name)
+
+
+def _shown(function: object) -> str:
+    name = getattr(function, "__qualname__", None)
+    return name if isinstance(name, str) else type(function).__qualname__
+
+
+def _not_awaitable(function: object, answer: object) -> str:
+    name = getattr(function, "__name__", "__call__")
+    return (
+        f"{_shown(function)} returned {type(answer).__name__}, which cannot be awaited. Write it as"
+        f" async def {name}(ctx)"
+    )
 
 
 class UnfitFunction(NamedTuple):
@@ -218,30 +246,61 @@ class UnfitFunction(NamedTuple):
 
 
 def unfit_function(agent: object) -> UnfitFunction | None:
-    """Return why every run of this async function, or object with an async `__call__`, would fail; None if no
-    reason can be detected without a call."""
+    """Return why every run of this callable would fail; None if no reason can be detected without a call. A
+    function that is not async may return an awaitable."""
+    if _takes_context(agent):
+        return None
     call = getattr(agent, "__call__", None)  # noqa: B004 - objects may have an async __call__
+    name = getattr(agent, "__name__", "__call__")
     if isasyncgenfunction(agent) or isasyncgenfunction(call):
         return UnfitFunction(
             "is an async generator",
             "Return the result instead of yielding, and emit parts with `await ctx.emit(mode, part)`",
         )
-    if isinstance(agent, type) or not (iscoroutinefunction(agent) or iscoroutinefunction(call)):
+    if _is_generator(agent) or _is_generator(call):
+        return UnfitFunction(
+            "is a generator",
+            f"Write it as async def {name}(ctx): return the result instead of yielding, and emit parts with"
+            " `await ctx.emit(mode, part)`",
+        )
+    is_async = iscoroutinefunction(agent) or iscoroutinefunction(call)
+    if isinstance(agent, type) or not is_async or _accepts_one_argument(agent):
         return None
+    return UnfitFunction(
+        "cannot be called with one positional argument, the context of the run",
+        f"Write it as async def {name}(ctx), with defaults for all other parameters",
+    )
+
+
+def _accepts_one_argument(function: object) -> bool:
+    """By its signature; True if it has none."""
     try:
         # A decorator's wrapper may supply arguments that the wrapped function requires.
-        parameters = signature(cast("Callable[..., object]", agent), follow_wrapped=False)
-    except (TypeError, ValueError):  # no signature available
-        return None
+        parameters = signature(cast("Callable[..., object]", function), follow_wrapped=False)
+    except (TypeError, ValueError):
+        return True
     try:
         parameters.bind(None)
     except TypeError:
-        name = getattr(agent, "__name__", "__call__")
-        return UnfitFunction(
-            "cannot be called with one positional argument, the context of the run",
-            f"Write it as async def {name}(ctx), with defaults for all other parameters",
-        )
-    return None
+        return False
+    return True
+
+
+def _takes_context(agent: object) -> bool:
+    """Whether it is an async function of the usual form, or an object with such a `__call__`. Other fit ones
+    are detected by their signature, which takes ten times as long."""
+    function, given = (agent, 1) if isfunction(agent) else (getattr(type(agent), "__call__", None), 2)  # noqa: B004
+    if not isfunction(function) or not function.__code__.co_flags & CO_COROUTINE:
+        return False
+    code = function.__code__
+    required = code.co_argcount - len(function.__defaults__ or ())
+    return required <= given <= code.co_argcount and not code.co_kwonlyargcount
+
+
+def _is_generator(function: object) -> bool:
+    """Whether a call returns a generator; one of a function with `@types.coroutine` can be awaited."""
+    code = getattr(function, "__code__", None)
+    return isgeneratorfunction(function) and not getattr(code, "co_flags", 0) & CO_ITERABLE_COROUTINE
 
 
 _MAX_SHOWN_ERRORS = 20

@@ -14,7 +14,6 @@ from coordinator.assistants.function import (
     FunctionAssistant,
     as_assistant,
     spec_of,
-    unfit_function,
 )
 from coordinator.assistants.ports import Assistant, ThreadStates
 from coordinator.assistants.values import StoredValues
@@ -52,9 +51,6 @@ class Assistants:
         own_name = name or spec_of(agent).name
         new = as_assistant(agent, self._states, name=own_name)
         key = check.check_id("name", own_name or new.name)
-        if isinstance(new, FunctionAssistant) and (unfit := unfit_function(agent)) is not None:
-            qualname = getattr(agent, "__qualname__", type(agent).__qualname__)
-            raise InvalidArgument("agent", f"{qualname} {unfit.why}. {unfit.remedy}")
         if (known := self._by_name.get(key)) is not None and agent in (known, _function(known)):
             return known
         if known is not None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
+import re
+from collections.abc import AsyncGenerator, Awaitable, Generator
 from functools import partial, wraps
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, coroutine
 from typing import Any
+from unittest.mock import AsyncMock
 from uuid import UUID, uuid5
 
 import pytest
@@ -21,6 +23,7 @@ from coordinator import (
     InvalidArgument,
     Outcome,
     RunContext,
+    RunFailed,
     RunManager,
     RunRequest,
     StateView,
@@ -155,8 +158,13 @@ def test_assistants_are_registered_once_by_name() -> None:
         known.register(pauses, name="a" * 256)
 
 
-def test_function_that_no_run_could_call_is_not_registered() -> None:
+async def test_function_that_no_run_could_call_is_neither_registered_nor_launched(
+    manager: RunManager,
+) -> None:
     async def parts(ctx: RunContext) -> AsyncGenerator[int]:
+        yield 1
+
+    def generator(ctx: RunContext) -> Generator[int]:
         yield 1
 
     async def nothing() -> None: ...
@@ -167,25 +175,59 @@ def test_function_that_no_run_could_call_is_not_registered() -> None:
         async def __call__(self, ctx: RunContext) -> AsyncGenerator[int]:
             yield 1
 
+    class Generated:
+        def __call__(self, ctx: RunContext) -> Generator[int]:
+            yield 1
+
     class Pair:
         async def __call__(self, ctx: RunContext, database: str) -> None: ...
 
-    known = RunManager().assistants
     for function, why in (
         (parts, r"parts is an async generator. Return .* ctx\.emit"),
         (nothing, r"nothing cannot be called with one positional argument.* async def nothing\(ctx\)"),
         (pair, r"pair cannot be called with one positional argument"),
         (keyword, r"keyword cannot be called with one positional argument"),
+        (generator, r"generator is a generator. Write it as async def generator\(ctx\).* ctx\.emit"),
+        (partial(generator), r"partial is a generator"),
+        (Generated(), r"Generated is a generator. Write it as async def __call__\(ctx\)"),
         (Parts(), r"Parts is an async generator"),
         (Pair(), r"Pair cannot be called with one positional argument"),
     ):
         refused: Any = function
         with pytest.raises(InvalidArgument, match=why):
-            known.register(refused, name="unfit")
-    assert known.names == ()
+            manager.assistants.register(refused, name="unfit")
+        record = await manager.create_or_reject(f"thread of {why}")
+        with pytest.raises(InvalidArgument, match=why):
+            manager.launch(record, refused)
+        assert record.task is None
+        manager.launch(record, echo)  # the refusal has left the run as it was
+        await manager.wait(record.run_id)
+    assert "unfit" not in manager.assistants
 
 
-def test_functions_that_can_be_called_with_the_context_alone_are_registered() -> None:
+async def test_function_whose_result_cannot_be_awaited_fails_its_run_with_a_remedy(
+    manager: RunManager,
+) -> None:
+    def plain(ctx: RunContext) -> dict[str, int]:
+        return {"a": 1}
+
+    class Plain:
+        def __call__(self, ctx: RunContext) -> None: ...
+
+    for function, why in (
+        (plain, "plain returned dict, which cannot be awaited. Write it as async def plain(ctx)"),
+        (Plain(), "Plain returned NoneType, which cannot be awaited. Write it as async def __call__(ctx)"),
+    ):
+        refused: Any = function
+        record = await manager.create_or_reject("t")
+        manager.launch(record, refused)
+        with pytest.raises(RunFailed, match=re.escape(why)):
+            await manager.wait(record.run_id)
+
+
+async def test_functions_that_can_be_called_with_the_context_alone_are_registered(
+    manager: RunManager,
+) -> None:
     async def defaults(ctx: RunContext, database: str = "d", *more: str, key: str = "k") -> None: ...
     async def pair(ctx: RunContext, database: str) -> None: ...
 
@@ -195,6 +237,10 @@ def test_functions_that_can_be_called_with_the_context_alone_are_registered() ->
 
     def awaitable(ctx: RunContext) -> Awaitable[None]:
         return pair(ctx, "d")
+
+    @coroutine
+    def iterable(ctx: RunContext) -> Generator[Any]:
+        yield from asyncio.sleep(0).__await__()
 
     class Bound:
         async def __call__(self, ctx: RunContext) -> None: ...
@@ -208,9 +254,14 @@ def test_functions_that_can_be_called_with_the_context_alone_are_registered() ->
         "object": Bound(),
         "method": Bound().method,
         "returns an awaitable": awaitable,
+        "generator that can be awaited": iterable,
+        "AsyncMock": AsyncMock(spec=pair, return_value=None),
     }
     for name, function in fit.items():
         known.register(function, name=name)
+        record = await manager.create_or_reject(f"thread of {name}")
+        manager.launch(record, function)
+        await manager.wait(record.run_id)
     assert known.names == tuple(fit)
 
 

@@ -20,6 +20,7 @@ def plain(ctx): ...
 class Callable:
     async def __call__(self, ctx): ...
 async def parts(ctx): yield 1
+def generator(ctx): yield 1
 async def nothing(): ...
 async def pair(ctx, database): ...
 class Inner:
@@ -76,6 +77,7 @@ def test_named_object_is_resolved(mine: Path, place: str, names: list[str]) -> N
         ("mine_for_naming:plain", "is not async. Write it as async def"),
         ("mine_for_naming:mixed", "mixed['bad'] is a function that is not async"),
         ("mine_for_naming:parts", "parts is an async generator. Return the result instead of yielding"),
+        ("mine_for_naming:generator", "generator is a generator. Write it as async def generator(ctx)"),
         ("mine_for_naming:nothing", "Write it as async def nothing(ctx)"),
         ("mine_for_naming:pair", "pair cannot be called with one positional argument"),
         ("mine_for_naming:number", "has no name"),
