@@ -5,6 +5,12 @@ Constructors take data and build the message.
 
 from __future__ import annotations
 
+SCHEMA_CHANGED = (
+    "The schema is of another version than this program, or was changed by hand:"
+    " `coordinator db check` lists what is missing"
+)
+"""Begins the hint of every engine where a table or a column does not exist."""
+
 
 class CoordinatorError(Exception):
     """Root of every error that this project raises on purpose."""

@@ -14,6 +14,7 @@ one, each with its own commit, because smaller transactions may fit. Savepoints 
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 import time
 from collections import deque
@@ -22,7 +23,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Concatenate, ParamSpec, TypeVar
 
-from stores.errors import StoreFull, StoreUnavailable, WrongEventLoop
+from stores.errors import SCHEMA_CHANGED, StoreFull, StoreUnavailable, WrongEventLoop
 from stores.sqlite_thread import ThreadConnection
 from stores.tasks import AnyFuture
 
@@ -314,6 +315,10 @@ _LASTING = {
 }
 """A retry does not help: an operator must act."""
 
+_MISSING = re.compile(r"no such (table|column)|has no column named")
+"""In the texts of SQLite for statements that do not fit the schema; their code is that of every wrong
+statement."""
+
 _MISTAKES = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError)
 
 
@@ -325,11 +330,19 @@ def as_store_error(error: BaseException) -> BaseException:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         kind = StoreFull if _has_no_room(error) else StoreUnavailable
         hint = {"hint": "Nothing was written."} if code in _LASTING else {}
+        if is_schema_fault(error):
+            hint = {"hint": f"{SCHEMA_CHANGED}. Nothing was written."}
         unavailable = kind(_WHY.get(code, str(error)), **hint)
     else:
         return error
     unavailable.__cause__ = error
     return unavailable
+
+
+def is_schema_fault(error: sqlite3.Error) -> bool:
+    """Returns whether a table or a column that the statement names does not exist."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code == sqlite3.SQLITE_ERROR and _MISSING.search(str(error)) is not None
 
 
 def _has_no_room(error: sqlite3.Error) -> bool:

@@ -47,6 +47,8 @@ class Inspection:
     """Number of alive workers by version."""
     functions: tuple[str, ...] = ()
     """Faults of the schema's functions, one sentence each."""
+    missing: tuple[str, ...] = ()
+    """Objects of the schema that do not exist, one sentence each."""
     advice: tuple[str, ...] = ()
     """Recommendations for the operator, which are no faults."""
 

@@ -57,7 +57,7 @@ async def check(settings: Settings, *, as_json: bool) -> int:
 
 
 def problems_of(inspection: Inspection) -> list[str]:
-    problems = [*inspection.faults, *inspection.functions]
+    problems = [*inspection.faults, *inspection.missing, *inspection.functions]
     if inspection.obstacle is not None:
         problems.append(f"workers of this user cannot use the store: {inspection.obstacle}")
     if inspection.version < inspection.newest:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import asyncpg
 
-from stores.errors import RowLocked, StoreError, StoreFull, StoreRefused, StoreUnavailable
+from stores.errors import SCHEMA_CHANGED, RowLocked, StoreError, StoreFull, StoreRefused, StoreUnavailable
 from stores.postgres.address import UnusableUrl
 
 
@@ -72,10 +72,7 @@ _UNKNOWN = (
 )
 _UNWRITTEN = "Nothing was written; try again."
 _MIGRATE = "Run `coordinator db migrate` first."
-_CHECK = (
-    "The schema is of another version than this program, or was changed by hand:"
-    " `coordinator db check` lists what is missing, `coordinator db migrate` makes it again."
-)
+_CHECK = f"{SCHEMA_CHANGED}, `coordinator db migrate` makes it again."
 _POOLER = "A pooler in transaction mode stands in between: set postgres_statement_cache=0."
 _SETTINGS_REFUSED = (
     "A pooler stands in between: set postgres_statement_cache=0. PgBouncer in session mode may take them"

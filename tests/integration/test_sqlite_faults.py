@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from stores.crons import CronQuery
 from stores.errors import StoreFull, StoreUnavailable
 from stores.rows import Limits
 from stores.sqlite import SQLiteStore
@@ -420,3 +421,21 @@ async def test_heart_beats_where_there_is_no_gate(tmp_path: Path, monkeypatch: p
         heart.close()
     finally:
         await store.aclose()
+
+
+async def test_schema_that_was_changed_by_hand_is_named_with_the_remedy(
+    tmp_path: Path, open_sqlite: Callable[..., Any]
+) -> None:
+    store = await open_sqlite(tmp_path / "runs.db")
+    me = await store.register(new_worker())
+    stored(tmp_path / "runs.db", "ALTER TABLE runs RENAME COLUMN model_name TO model")
+    stored(tmp_path / "runs.db", "ALTER TABLE crons RENAME TO jobs")
+    for call, what in (
+        (store.admit(new_run("t"), epoch=me, limits=Limits()), "no column named model_name"),
+        (store.runs(limit=1), "no such column: model_name"),
+        (store.crons(CronQuery(), user_id=None), "no such table: crons"),
+    ):
+        with pytest.raises(StoreUnavailable, match=what) as unavailable:
+            await call
+        assert "was changed by hand: `coordinator db check` lists what is missing" in str(unavailable.value)
+        assert "try again" not in str(unavailable.value)

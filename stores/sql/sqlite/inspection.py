@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from stores.sql.sqlite.codec import IN_FLIGHT_RUNS
 from stores.sql.sqlite.durability import has_wal_reset_race
 
 _FAULTS_SHOWN = 20
+_REMEDY = "undo what removed or renamed it, or restore a backup"
 _WAL_RESET = (
     f"SQLite {sqlite3.sqlite_version} has the WAL-reset race: while workers run, open the file with other"
     " programs read-only (guide Operations, Other programs)"
@@ -27,12 +29,14 @@ def inspect(path: Path, now: int) -> Inspection:
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as cx:
         version = schema.version(cx, str(path))
         cx.execute("BEGIN")  # all counts of one moment
-        counts = _counts(cx, now) if version else _NOTHING
+        missing = schema.missing(cx, version) if version else []
+        counts = _counts_where_possible(cx, now, missing) if version else _NOTHING
         return Inspection(
             version=version,
             newest=schema.migrations()[-1].number,
             applied=_applied(cx) if version else (),
             faults=_faults(cx),
+            missing=tuple(f"{name} is missing: {_REMEDY}" for name in missing),
             **counts,
             size=path.stat().st_size,
             wal_size=_size(Path(f"{path}-wal")),
@@ -52,6 +56,16 @@ _NOTHING: JsonObject = {
     "workers_expired": 0,
     "transitions": 0,
 }
+
+
+def _counts_where_possible(cx: sqlite3.Connection, now: int, missing: Sequence[str]) -> JsonObject:
+    """Zeros where what is missing is needed for the counts."""
+    try:
+        return _counts(cx, now)
+    except sqlite3.OperationalError:
+        if not missing:
+            raise
+        return _NOTHING
 
 
 def _counts(cx: sqlite3.Connection, now: int) -> JsonObject:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from importlib.resources import files
 
@@ -65,6 +65,35 @@ def tables(cx: sqlite3.Connection) -> list[str]:
     return [name for (name,) in names.fetchall()]
 
 
+def missing(cx: sqlite3.Connection, version: int) -> list[str]:
+    """The tables, columns, indexes and triggers of a schema of this version that `cx` lacks, each with its
+    kind. Other objects are no fault. A version newer than this program is not compared."""
+    if version > migrations()[-1].number:
+        return []
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
+        for migration in migrations():
+            if migration.number <= version:
+                _apply(fresh, migration)
+        expected, existing = _objects(fresh), _objects(cx)
+    lost = expected.keys() - existing.keys()
+    return sorted(name for name in lost if expected[name] == name or expected[name] not in lost)
+
+
+def _objects(cx: sqlite3.Connection) -> dict[str, str]:
+    """Kinds and names, each with its table: of a table that is missing, only the table is reported."""
+    rows = cx.execute(
+        "SELECT type || ' ' || name, 'table ' || tbl_name FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'"
+        " UNION ALL SELECT 'column ' || holder.name || '.' || part.name, 'table ' || holder.name"
+        " FROM sqlite_schema AS holder, pragma_table_xinfo(holder.name) AS part WHERE holder.type = 'table'"
+    )
+    return dict(rows.fetchall())
+
+
+def _apply(cx: sqlite3.Connection, migration: Migration) -> None:
+    for statement in statements(migration.sql):
+        cx.execute(statement)
+
+
 @contextmanager
 def _snapshot(cx: sqlite3.Connection) -> Generator[None]:
     """Several reads in one snapshot: another process may be creating the tables meanwhile."""
@@ -95,8 +124,7 @@ def migrate(cx: sqlite3.Connection, path: str, *, spare: int | None = None) -> l
         if todo and applied:
             _check_live(cx, path, applied, spare)
         for migration in todo:
-            for statement in statements(migration.sql):
-                cx.execute(statement)
+            _apply(cx, migration)
             cx.execute(
                 "INSERT INTO schema_version (version, name, applied_at, oldest)"
                 " VALUES (?, ?, strftime('%Y-%m-%dT%H:%M:%SZ', 'now'), ?)",

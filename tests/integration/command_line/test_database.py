@@ -6,6 +6,8 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from coordinator.cli.database import problems_of, warnings_of
 from coordinator.servers.process import free_port
 from coordinator.servers.valkey import ValkeyServer
@@ -16,6 +18,7 @@ from tests.support.builders import stored
 from tests.support.children import Child
 from tests.support.command_line import (
     DONE,
+    FAILED,
     UNREACHABLE,
     Busy,
     busy_worker,
@@ -50,6 +53,33 @@ async def test_check(busy: Busy) -> None:
     assert check["disk_free"] > 0
     away = await busy.cli("db", "check", "--redis", f"redis://127.0.0.1:{free_port()}", "--json")
     assert (away.code, away.document["check"]["redis"]) == (UNREACHABLE, "unreachable")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("ALTER TABLE runs RENAME COLUMN model_name TO model", "column runs.model_name is missing"),
+        ("ALTER TABLE runs RENAME COLUMN status TO state", "column runs.status is missing"),
+        ("ALTER TABLE crons RENAME TO jobs", "table crons is missing"),
+        ("DROP INDEX {index}", "index {index} is missing"),
+        ("DROP TRIGGER {trigger}", "trigger {trigger} is missing"),
+    ],
+)
+async def test_check_lists_what_is_missing_in_a_file(tmp_path: Path, change: str, problem: str) -> None:
+    path = tmp_path / "runs.db"
+    store = ("--store", f"sqlite:///{path}")
+    await cli("db", "migrate", *store)
+    stored(path, "CREATE TABLE another_program (id)")  # no fault
+    assert (await cli("db", "check", *store)).code == DONE
+    names = {
+        kind: min(stored(path, f"SELECT name FROM sqlite_schema WHERE type = '{kind}' AND sql IS NOT NULL"))
+        for kind in ("index", "trigger")
+    }
+    stored(path, change.format(**names))
+    answer = await cli("db", "check", *store, "--json")
+    assert answer.code == FAILED
+    [found] = answer.document["check"]["problems"]
+    assert found.startswith(f"{problem.format(**names)}: ")
 
 
 async def test_check_compares_redis_with_what_the_workers_use(
