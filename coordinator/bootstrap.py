@@ -24,6 +24,7 @@ from coordinator.settings import Settings
 from coordinator.telemetry import Hook
 from coordinator.telemetry.log import LoggingHook
 from coordinator.urls import redact_url
+from coordinator.webhooks.settings import WebhookSettings, settings_in_code
 from coordinator.workers.projections import Projection
 from coordinator.workers.reaper import Reaper
 from coordinator.workers.worker import Worker
@@ -245,13 +246,13 @@ async def open_coordinator(
 ) -> AsyncGenerator[RunManager]:
     """A started RunManager on a store URL and, if given, a Redis URL.
 
-    Missing arguments are taken from `settings`, then from COORDINATOR_… variables; `overrides` are fields
-    of `Settings`. `redis_credentials` is called for user and password at each connect (as redis-py's
-    `CredentialProvider`). `assistants`: see `RunManager`. `projections`: see `Projection`. `manager_class`: a
-    subclass of RunManager, called with its arguments. Without a reachable Redis the manager starts in
-    store-only mode and connects later. Raises InvalidArgument, StoreError.
+    Missing arguments are taken from `settings`, then from COORDINATOR_… variables; `overrides` are fields of
+    `Settings` and `WebhookSettings`. `redis_credentials` is called for user and password at each connect (as
+    redis-py's `CredentialProvider`). `assistants`: see `RunManager`. `projections`: see `Projection`.
+    `manager_class`: a subclass of RunManager, called with its arguments. Without a reachable Redis the
+    manager starts in store-only mode and connects later. Raises InvalidArgument, StoreError.
     """
-    given = settings or Settings(**overrides)
+    given, webhooks = settings_in_code(settings, overrides)
     opened_store = store_from_url(store or given.store, given)
     transport = _transport(redis or given.redis, store or given.store, given, opened_store, redis_credentials)
     manager = _checked_class(manager_class)(
@@ -266,7 +267,7 @@ async def open_coordinator(
     for projection in projections:
         manager.projections.add(projection)
     try:
-        async with manager, _delivering(manager, given):
+        async with manager, _delivering(manager, given, webhooks):
             yield manager
     finally:
         await opened_store.aclose()
@@ -280,14 +281,15 @@ def _checked_class(manager_class: object) -> type[RunManager]:
     return manager_class
 
 
-def _delivering(manager: RunManager, settings: Settings) -> AbstractAsyncContextManager[None]:
+def _delivering(
+    manager: RunManager, settings: Settings, webhooks: WebhookSettings | None
+) -> AbstractAsyncContextManager[None]:
     """Runs the webhook deliverer if enabled. Raises ImportError without the extra [gateway]."""
-    if not settings.deliver_webhooks:
+    if webhooks is None or not settings.deliver_webhooks:
         return nullcontext()
     from coordinator.webhooks.deliverer import Deliverer
-    from coordinator.webhooks.settings import WebhookSettings
 
-    return Deliverer(manager.webhooks, manager.assistants, WebhookSettings()).running()
+    return Deliverer(manager.webhooks, manager.assistants, webhooks).running()
 
 
 @dataclass(frozen=True, slots=True)

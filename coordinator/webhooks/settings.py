@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from coordinator.settings import EnvironmentSettings
+from coordinator.settings import EnvironmentSettings, Settings
+from coordinator.variables import settings_of, warn_of_unknown
 from coordinator.webhooks.signing import Signer
+from stores.json_values import JsonObject
 
 
 def _decoded(value: object) -> object:
@@ -71,3 +74,27 @@ class WebhookSettings(EnvironmentSettings):
     def _secret_is_valid(self) -> Self:
         Signer.of(self.webhook_secret)
         return self
+
+
+_ARGUMENTS = ("redis_credentials", "hooks", "assistants", "projections", "manager_class")
+"""The arguments of `open_coordinator` that are no settings."""
+
+_PREFIX = "webhook_"
+"""Begins the names of the fields of `WebhookSettings`, and of no field of `Settings`."""
+
+
+def settings_in_code(
+    settings: Settings | None, overrides: JsonObject
+) -> tuple[Settings, WebhookSettings | None]:
+    """The settings of a worker, and those of its deliverer if it has one: from `overrides`, then from
+    `settings`, then from variables. Raises InvalidArgument."""
+    of_webhooks = {name: value for name, value in overrides.items() if name.startswith(_PREFIX)}
+    own = {name: value for name, value in overrides.items() if name not in of_webhooks}
+    if settings is None:
+        warn_of_unknown(os.environ, (*Settings.model_fields, *WebhookSettings.model_fields))
+        settings = settings_of(Settings, own, others=_ARGUMENTS)
+    elif own:
+        settings = settings_of(type(settings), {**dict(settings), **own}, others=_ARGUMENTS)
+    if settings.deliver_webhooks or of_webhooks:
+        return settings, settings_of(WebhookSettings, of_webhooks)
+    return settings, None

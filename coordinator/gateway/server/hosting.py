@@ -19,11 +19,13 @@ from coordinator.gateway.server.failures import CannotServe
 from coordinator.gateway.server.listening import Listening
 from coordinator.gateway.server.serving import App, Http, loop_factory, serve_until_drained
 from coordinator.gateway.server.supervisor import Supervisor
-from coordinator.gateway.server.variables import warn_of_unknown
+from coordinator.gateway.settings import GatewaySettings
 from coordinator.gateway.shared_counts import shared_between_workers, shared_folder
 from coordinator.manager import RunManager
 from coordinator.resources.worker import ThisWorker
 from coordinator.runs.exits import contain_tasks
+from coordinator.settings import Settings
+from coordinator.variables import warn_of_unknown
 
 logger = logging.getLogger("coordinator.serve")
 
@@ -67,7 +69,7 @@ def serve(
 
 def _serve_here(app: App, host: str, port: int) -> None:
     descriptors.raise_limit()
-    warn_of_unknown(os.environ)
+    _warn_of_unknown_variables()
     listening = Listening(host, port, 1)
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
@@ -77,9 +79,13 @@ def _serve_here(app: App, host: str, port: int) -> None:
         listening.close()
 
 
+def _warn_of_unknown_variables() -> None:
+    warn_of_unknown(os.environ, (*Settings.model_fields, *GatewaySettings.model_fields))
+
+
 async def _supervise(app: str, host: str, port: int, workers: int, log_format: logs.LogFormat) -> None:
     logs.configure(log_format, logs.Who("supervisor"))
-    warn_of_unknown(os.environ)
+    _warn_of_unknown_variables()
     async with AsyncExitStack() as stack:
         if workers > 1:
             stack.enter_context(shared_between_workers())

@@ -82,14 +82,14 @@ async def work(orders: Orders, port: socket.socket, channel: WorkerEnd, identity
     from coordinator.errors import InvalidArgument, StoreError
     from coordinator.gateway.extending import extended
     from coordinator.gateway.server.naming import page_at, project_at
-    from coordinator.gateway.server.variables import warn_of_unknown
     from coordinator.gateway.settings import GatewaySettings
     from coordinator.langgraph.extension import NO_EXTENSION
     from coordinator.settings import Settings
     from coordinator.telemetry.log import LoggingHook
+    from coordinator.variables import warn_of_unknown
 
     if orders.slot == 0:
-        warn_of_unknown(os.environ)
+        warn_of_unknown(os.environ, (*Settings.model_fields, *GatewaySettings.model_fields))
     settings, gateway = _settings(Settings, orders.settings), _settings(GatewaySettings, orders.gateway)
     agents: Named = {}
     extension = NO_EXTENSION
