@@ -10,6 +10,7 @@ from collections.abc import Collection
 from enum import StrEnum
 from os import PathLike
 from typing import Any, Literal, TypeAlias, TypeVar, cast
+from urllib.parse import urlsplit
 
 from coordinator.errors import InvalidArgument, UnsupportedStrategyError
 from coordinator.event_log import TAIL, EventId
@@ -91,12 +92,24 @@ def check_instance(argument: str, value: object, kind: type[T]) -> T:
 
 
 def check_url(argument: str, value: object) -> str:
-    """1 to 2048 visible ASCII characters."""
+    """1 to 2048 visible ASCII characters, which begin with http:// or https:// and a host."""
     if not isinstance(value, str) or not 0 < len(value) <= MAX_URL or not value.isascii():
         raise InvalidArgument(argument, f"must be a URL of 1 to {MAX_URL} ASCII characters")
     if not value.isprintable() or " " in value:
         raise InvalidArgument(argument, "must not contain blanks or control characters")
+    if not _is_http(value):
+        raise InvalidArgument(
+            argument, "must be a URL with http or https and a host, such as https://a.example"
+        )
     return value
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def check_model_name(value: object) -> str | None:

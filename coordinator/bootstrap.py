@@ -287,9 +287,11 @@ def _delivering(
     """Runs the webhook deliverer if enabled. Raises ImportError without the extra [gateway]."""
     if webhooks is None or not settings.deliver_webhooks:
         return nullcontext()
-    from coordinator.webhooks.deliverer import Deliverer
+    from coordinator.webhooks.deliverer import Deliverer, targets_of
 
-    return Deliverer(manager.webhooks, manager.assistants, webhooks).running()
+    targets = targets_of(webhooks)
+    manager.webhooks.restrict(targets.parse)
+    return Deliverer(manager.webhooks, manager.assistants, webhooks, targets=targets).running()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,10 @@ from stores.plain import coordinated
 from stores.spec import RunSpec
 from stores.states import FAILED
 
+_NOT_LAUNCHED = (
+    ". The run stays admitted: launch it with a function, or cancel it. Else it ends after launch_timeout"
+)
+
 
 class RunManager(RecordMethods):
     """Runs of this process, coordinated with those of every other process on the same store.
@@ -241,8 +245,10 @@ class RunManager(RecordMethods):
         `user`: for `ctx.user`. Raises InvalidArgument (not admitted by this worker, no such assistant)."""
         self._home.check()
         run = check.check_instance("record", record, RunRecord)
-        named = agent is None
-        assistant = self.assistants.named(run.assistant_id) if named else as_assistant(agent, self._values)
+        if agent is None:
+            assistant = self.assistants.named(run.assistant_id, remedy=_NOT_LAUNCHED)
+        else:
+            assistant = as_assistant(agent, self._values)
         return self._execution.launch(run, assistant, user)
 
     def running(

@@ -62,6 +62,9 @@ def assistant(
 def named_agents(source: object) -> dict[str, AgentFunction | Assistant]:
     """Return agents by name. `source`: a mapping; one named agent or a list of them; or a module, of which
     all objects marked with `@assistant` or implementing the port are taken. Raises InvalidArgument."""
+    if isinstance(source, str | bytes):
+        kind = type(source).__name__
+        raise InvalidArgument("assistants", f"must be a mapping from names to agents, or agents, not {kind}")
     if isinstance(source, Mapping):
         return dict(cast("Mapping[str, AgentFunction | Assistant]", source))
     if isinstance(source, ModuleType):

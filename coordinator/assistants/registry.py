@@ -118,10 +118,14 @@ class Assistants:
         name = self.name_of(assistant_id)
         return None if name is None else self._by_name.get(name)
 
-    def named(self, assistant_id: str | None) -> Assistant:
-        """By name or UUID. Raises InvalidArgument if it is not registered."""
+    def named(self, assistant_id: str | None, *, remedy: str = "") -> Assistant:
+        """By name or UUID. `remedy` ends the text of the error. Raises InvalidArgument if it is not
+        registered."""
         if (registered := self.get(assistant_id)) is None:
-            raise InvalidArgument("agent", f"give one: no assistant is registered as {assistant_id!r}")
+            lacks = f"no assistant is registered as {assistant_id!r:.80}"
+            why = "the run has no assistant_id" if assistant_id is None else lacks
+            known = f"registered are {self.listed}" if self else "none is registered"
+            raise InvalidArgument("agent", f"{why}; {known}{remedy}")
         return registered
 
     def reading(self, assistant_id: str | None) -> Assistant:

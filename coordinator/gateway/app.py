@@ -239,6 +239,7 @@ def _install_services(
     metrics = Metrics(manager.worker, watchers)
     manager.worker.observe(metrics.of_run)
     targets = targets_of(settings, extension.webhooks)
+    manager.webhooks.restrict(targets.parse)
     app.state.services = Services(manager, settings, watchers, metrics, Jobs(), targets, extension)
     app.state.observers = (metrics.of_request,)
     app.state.proxies = Proxies(settings.trusted_proxies)

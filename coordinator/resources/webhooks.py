@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from coordinator import arguments as check
 from coordinator.errors import InvalidArgument
@@ -26,6 +26,12 @@ class Webhooks:
     ) -> None:
         self._store, self._home, self._worker, self._telemetry = store, home, worker, telemetry
         self._keeping = store if isinstance(store, WebhookStore) else None
+        self._refuse: Callable[[str], object] | None = None
+
+    def restrict(self, refuse: Callable[[str], object]) -> None:
+        """Set by the deliverer of this process: `refuse` raises InvalidArgument for a URL that it would never
+        send to. Called at each admission, it must do no I/O."""
+        self._refuse = refuse
 
     @property
     def kept(self) -> bool:
@@ -40,11 +46,17 @@ class Webhooks:
         return self._keeping
 
     def checked(self, url: str | None) -> str | None:
-        """The validated URL; None = no webhook. Its address is checked before each attempt, and at the
-        gateway. Raises InvalidArgument."""
-        if url is not None and not self.kept:
+        """The validated URL; None = no webhook. The policy for targets is that of the deliverer of this
+        process, if it has one; another worker may have another policy. The addresses of its host are checked
+        before each attempt. Raises InvalidArgument."""
+        if url is None:
+            return None
+        if not self.kept:
             raise InvalidArgument("webhook", f"{self._store.url} keeps none")
-        return None if url is None else check.check_url("webhook", url)
+        checked = check.check_url("webhook", url)
+        if self._refuse is not None:
+            self._refuse(checked)
+        return checked
 
     # -- for operators
 

@@ -34,10 +34,12 @@ FIELDS = frozenset(_AS_THEY_ARE) | {
 
 def without_path(url: str) -> str:
     """Returns the URL without path, query and credentials, for lists of webhooks: the path may be a secret.
-    Returns "…" for a malformed URL."""
+    Returns "…" for a malformed URL, or one without scheme or host."""
     try:
         parts = urlsplit(url)
     except ValueError:
+        return "…"
+    if not (parts.scheme and parts.netloc):
         return "…"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/…"
 

@@ -141,6 +141,29 @@ async def test_unknown_assistant_id_is_stored_unchanged(manager: RunManager) -> 
         manager.assistants.named(unknown)
 
 
+async def test_launch_of_unknown_assistant_names_those_that_are_registered() -> None:
+    manager = RunManager(assistants={"echo": echo, "agent": pauses})
+    record = await manager.create_or_reject("t", "agnt")
+    with pytest.raises(InvalidArgument) as refused:
+        manager.launch(record)
+    assert str(refused.value) == (
+        "agent: no assistant is registered as 'agnt'; registered are 'agent', 'echo'. The run stays admitted:"
+        " launch it with a function, or cancel it. Else it ends after launch_timeout"
+    )
+    manager.launch(record, echo)
+    await manager.wait(record.run_id)
+    record = await manager.create_or_reject("t")
+    with pytest.raises(InvalidArgument, match="the run has no assistant_id; registered are 'agent', 'echo'"):
+        manager.launch(record)
+
+
+def test_text_in_place_of_assistants_is_refused() -> None:
+    for text in ("agent", b"agent"):
+        refused: Any = text
+        with pytest.raises(InvalidArgument, match=r"must be a mapping from names.*, not (str|bytes)"):
+            RunManager(assistants=refused)
+
+
 def test_assistants_are_registered_once_by_name() -> None:
     manager = RunManager(assistants=[write_poem])
     known = manager.assistants

@@ -78,8 +78,8 @@ async def test_check_lists_what_is_missing_in_a_file(tmp_path: Path, change: str
     stored(path, change.format(**names))
     answer = await cli("db", "check", *store, "--json")
     assert answer.code == FAILED
-    [found] = answer.document["check"]["problems"]
-    assert found.startswith(f"{problem.format(**names)}: ")
+    [listed] = answer.document["check"]["problems"]
+    assert listed.startswith(f"{problem.format(**names)}: ")
 
 
 async def test_check_compares_redis_with_what_the_workers_use(
