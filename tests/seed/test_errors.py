@@ -335,6 +335,7 @@ OF_THE_WORKER = {
     "projections.add",
     "webhooks.claim",
     "webhooks.report",
+    "webhooks.restrict",
     "crons.due",
     "crons.skip",
 }
