@@ -26,7 +26,7 @@ from coordinator import (
 from coordinator.notifier import Signal
 from tests.fundamentals.test_worker_death import SHORT, gone, hang
 from tests.support.agents import Agent, running
-from tests.support.held import hold_answers, hold_calls
+from tests.support.held import Held, hold_answers, hold_calls
 from tests.support.inside import assembly_of, jobs_of
 from tests.support.inside_stores import write_of
 from tests.support.teams import QUICK
@@ -173,6 +173,36 @@ async def test_run_claimed_again_while_it_is_taken_over_is_executed_once(
     agent.may_end.set()
     assert await heir.wait(run.run_id, timeout=10) == "done"
     await assembly_of(heir).shared.registry.all_admitted()
+
+
+async def test_takeover_that_is_late_replaces_no_later_one(tmp_path: Path, stack: AsyncExitStack) -> None:
+    """A read of the first one takes until the worker executes the run in its next epoch."""
+    agent = Agent()
+    home = await stack.enter_async_context(gateway(tmp_path, agent=Agent()))
+    heir = await stack.enter_async_context(gateway(tmp_path, agent=agent))
+    _, holder = await running(heir, "t")
+    run = await home.create_or_reject("t", "agent", multitask_strategy="enqueue", kwargs={"input": 1})
+    store: Any = heir.store
+    read, late = store.thread, Held()
+
+    async def late_once(thread_id: str) -> Any:
+        if not late.reached.is_set():
+            await late.stand()
+        return await read(thread_id)
+
+    store.thread = late_once
+    await home.worker.drain(grace=0)
+    holder.may_end.set()
+    await late.reached.wait()
+    worker = assembly_of(heir).shared.worker
+    worker.fenced(worker.epoch, "a test")
+    async with asyncio.timeout(10):
+        await agent.started.wait()
+    late.go_on.set()
+    await assembly_of(heir).shared.registry.all_admitted()
+    assert await heir.cancel(run.run_id)
+    async with asyncio.timeout(10):
+        await agent.cancelled.wait()
 
 
 async def launched_behind(manager: RunManager, thread: str) -> tuple[str, Agent]:
