@@ -173,7 +173,7 @@ class Registry:
     def claimed(self, claimed: Claimed, epoch: int) -> bool:
         """Applies a claim to its run. If the admission of the run has not returned yet, it applies the claim
         when it does; if the admission is being withdrawn, the withdrawal frees the thread. Returns False if
-        the run is to be taken over, also while another claim of it is."""
+        the run has to be taken over, also while the takeover of an earlier claim is under way."""
         entry = self.under_way(claimed.run_id)
         if entry is not None and not entry.elsewhere:
             entry.take_thread(claimed, epoch)  # no effect if the response is late: the fence may be newer
