@@ -218,7 +218,7 @@ class Admissions:
         thread for the run."""
         if request.dispatched:
             return self._dispatch.admitted(request, admission)
-        if self._registry.under_way(request.run_id) is not None:  # taken over in a later epoch
+        if self._registry.under_way(request.run_id) is not None:  # in a later epoch, perhaps lost since
             raise LeaseLost(epoch)
         spec = request.spec
         own = Ownership(request.run_id, spec.thread_id, epoch, admission.fence) if admission.holds else None

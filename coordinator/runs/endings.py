@@ -17,7 +17,15 @@ from coordinator.runs.children import hint_at_children
 from coordinator.runs.entry import Entry
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.kept import Result
-from coordinator.runs.outcomes import fallback, refused, row_of, text_of, with_facts, without_room
+from coordinator.runs.outcomes import (
+    fallback,
+    is_harmless,
+    refused,
+    row_of,
+    text_of,
+    with_facts,
+    without_room,
+)
 from coordinator.runs.states import Hold
 from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
 from coordinator.telemetry import Telemetry
@@ -164,7 +172,9 @@ class Endings:
             return (answer, end) if isinstance(answer, Finish) else answer
         except CoordinatorError:
             raise
-        except Exception as error:  # noqa: BLE001 - any error of the engine or its driver
+        except Exception as error:
+            if is_harmless(end):  # it is not this end that the store refuses
+                raise
             harmless = self._with_facts(refused(end, error), entry, own)
             logger.warning("The end of run %r was refused: %s", own.run_id, harmless.error)
         entry.replace_outcome(harmless)

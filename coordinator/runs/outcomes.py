@@ -75,6 +75,13 @@ def refused(end: Outcome, error: BaseException) -> Outcome:
     return Outcome(status, _harmless(text))
 
 
+def is_harmless(end: Outcome) -> bool:
+    """Returns whether every store accepts its contents: it has no values and no result, and a text as of
+    `refused`."""
+    text = end.error or ""
+    return end.values is None and end.result is None and end.interrupts is None and text == _harmless(text)
+
+
 def _fault_of(end: Outcome) -> str | None:
     parts = {"values": end.values, "result": end.result, "interrupts": end.interrupts}
     return next((fault for name, part in parts.items() if (fault := json_fault(name, part))), None)

@@ -102,6 +102,12 @@ class Registry:
         decisions and claims must reach them."""
         return self.entry(run_id) or self._unsettled.get(run_id)
 
+    def owned(self, run_id: str) -> Entry | None:
+        """As `under_way`, without runs that this worker has lost. A claim of a run that it lost makes it the
+        owner again, with a new entry."""
+        entry = self.under_way(run_id)
+        return None if entry is None or entry.elsewhere else entry
+
     def entries(self) -> list[Entry]:
         return list(self._entries.values())
 
@@ -174,8 +180,7 @@ class Registry:
         """Applies a claim to its run. If the admission of the run has not returned yet, it applies the claim
         when it does; if the admission is being withdrawn, the withdrawal frees the thread. Returns False if
         the run has to be taken over, also while the takeover of an earlier claim is under way."""
-        entry = self.under_way(claimed.run_id)
-        if entry is not None and not entry.elsewhere:
+        if (entry := self.owned(claimed.run_id)) is not None:
             entry.take_thread(claimed, epoch)  # no effect if the response is late: the fence may be newer
         elif (arriving := self._arriving.get(claimed.run_id)) is not None and arriving.admitted:
             self._early[claimed.run_id] = (claimed, epoch)

@@ -62,8 +62,7 @@ class Takeover:
             if (row.owner_epoch, row.fence) != (own.epoch, own.fence) or row.settled:
                 return True  # another worker has it, or has ended it
             thread = await self._store.thread(own.thread_id)
-            known = self._registry.under_way(own.run_id)
-            if known is not None and not known.elsewhere:
+            if self._registry.owned(own.run_id) is not None:
                 return True  # this worker has claimed it again meanwhile, in a later epoch
             if not row.open:
                 self._registry.request_refresh(own.run_id)

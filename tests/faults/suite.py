@@ -19,6 +19,7 @@ from tests.faults.schedule import Leg
 from tests.faults.sqlite import on_sqlite
 from tests.faults.stage import DISK, Stage, set_up
 from tests.histories import Line, Report, check, collect, read
+from tests.histories.leases import lost_without_a_fault
 from tests.histories.linearizability import UNDECIDED
 
 BOUND = 10.0  # s; everything is settled so long after the last fault
@@ -117,7 +118,9 @@ async def histories(stage: Stage, bound: float, budget: float) -> Report:
         collected = await collect(store, threads)
     finally:
         await store.aclose()
-    return await asyncio.to_thread(check, lines, collected, bound=bound, budget=budget)
+    unexplained = lost_without_a_fault(lines)
+    stage.book.counts["leases lost without a fault"] += len(unexplained)
+    return await asyncio.to_thread(check, [*lines, *unexplained], collected, bound=bound, budget=budget)
 
 
 def count_zombies(lines: list[Line], book: Book) -> None:

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -63,11 +64,17 @@ class FaultProgram(Program):
         return time.monotonic() - began
 
 
-def report_event(event: Event) -> None:
-    if isinstance(event, ConnectivityChanged):
-        report(event="connectivity", value=event.connectivity, at=time.monotonic())
-    elif isinstance(event, (WorkerRegistered, WorkerFenced)):
-        report(event=type(event).__name__, epoch=event.epoch, at=time.monotonic())
+def reporter(record: Recorder) -> Callable[[Event], None]:
+    def report_event(event: Event) -> None:
+        if isinstance(event, ConnectivityChanged):
+            report(event="connectivity", value=event.connectivity, at=time.monotonic())
+        elif isinstance(event, (WorkerRegistered, WorkerFenced)):
+            record.sample(
+                "registered" if isinstance(event, WorkerRegistered) else "fenced", epoch=event.epoch
+            )
+            report(event=type(event).__name__, epoch=event.epoch, at=time.monotonic())
+
+    return report_event
 
 
 async def serve(config: dict[str, Any]) -> None:
@@ -76,7 +83,7 @@ async def serve(config: dict[str, Any]) -> None:
     history = Path(config["folder"]) / f"{config['name']}.jsonl"
     settings = Settings(**config["settings"])
     with Recorder(config["name"], history, wall=lambda: wall() // 1000) as record:
-        async with open_mortal(settings, points, clock, config["host"], report_event) as manager:
+        async with open_mortal(settings, points, clock, config["host"], reporter(record)) as manager:
             workload = Workload(manager, record, points, name=config["name"], prefix=config["prefix"])
             await obey(FaultProgram(manager, workload, points, clock))
             await workload.stop()

@@ -240,6 +240,16 @@ async def test_end_that_the_store_refuses_repeatedly_is_retried(
     assert not await manager.has_inflight("t")
 
 
+async def test_error_text_does_not_grow_while_the_store_refuses_every_end(
+    manager: RunManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.runs.refusals.AGAIN", 0.01)
+    run, agent = await running(manager, "t", Agent(returns=1))
+    refuse(manager, "finish", RuntimeError("the disk is on strike"), times=8)
+    agent.may_end.set()
+    assert (await ended(manager, run.run_id)).count("on strike") == 1
+
+
 async def test_worker_can_leave_while_the_store_refuses_the_end_of_a_run(alone: RunManager) -> None:
     _, agent = await running(alone, "t", Agent(returns=1))
     calls = refuse(alone, "finish", RuntimeError("again"), times=float("inf"))

@@ -11,7 +11,7 @@ from typing import Any
 from tests.histories.lines import Line
 from tests.histories.sequential import Op, key_of
 
-EXCUSING = frozenset({"killed", "paused", "fenced", "drained", "store_down", "declared_dead", "stopped"})
+EXCUSING = frozenset({"killed", "paused", "drained", "store_down", "declared_dead", "stopped", "lost_lease"})
 """Faults after which other workers may end the runs of a worker."""
 WITHOUT_EFFECT = frozenset({"wait", "get"})
 BESIDE_THE_THREAD = frozenset({"emit"})

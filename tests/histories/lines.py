@@ -7,6 +7,7 @@
 | step   | began, step, cancelled, stopped                      | began: values. stopped: outcome, values |
 | fault  | killed, paused, resumed, fenced, drained, deaf, …    | details for a reader                    |
 | sample | tick                                                 | runs, ticks, reads                      |
+| sample | registered, fenced                                   | epoch                                   |
 
 `outcome` is `ok`, `refused` (certainly without effect) or `unknown` (had an effect, or may still have one).
 A call without an answer is unknown: its caller was killed.
