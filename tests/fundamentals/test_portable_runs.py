@@ -144,16 +144,25 @@ async def test_run_taken_over_in_a_new_epoch_before_its_admission_returns_can_be
         assert (await manager.runs.receipt(row.run_id)).status is RunStatus.interrupted
 
 
+async def home_and_heir(
+    stack: AsyncExitStack, folder: Path, agent: Agent
+) -> tuple[RunManager, RunManager, Agent, RunRecord]:
+    """Returns two workers, the agent that holds the thread on the second, and a run of the first that waits
+    for it. The second would execute it with `agent`."""
+    home = await stack.enter_async_context(gateway(folder, agent=Agent()))
+    heir = await stack.enter_async_context(gateway(folder, agent=agent))
+    _, holder = await running(heir, "t")
+    run = await home.create_or_reject("t", "agent", multitask_strategy="enqueue", kwargs={"input": 1})
+    return home, heir, holder, run
+
+
 async def test_run_claimed_again_while_it_is_taken_over_is_executed_once(
     tmp_path: Path, stack: AsyncExitStack
 ) -> None:
     """The worker was fenced while it read the row of a run that it had claimed, and got it again in its next
     epoch."""
     agent = Agent(returns="done")
-    home = await stack.enter_async_context(gateway(tmp_path, agent=Agent()))
-    heir = await stack.enter_async_context(gateway(tmp_path, agent=agent))
-    _, holder = await running(heir, "t")
-    run = await home.create_or_reject("t", "agent", multitask_strategy="enqueue", kwargs={"input": 1})
+    home, heir, holder, run = await home_and_heir(stack, tmp_path, agent)
     held = hold_calls(heir.store, "row")
     await home.worker.drain(grace=0)
     holder.may_end.set()
@@ -178,10 +187,7 @@ async def test_run_claimed_again_while_it_is_taken_over_is_executed_once(
 async def test_takeover_that_is_late_replaces_no_later_one(tmp_path: Path, stack: AsyncExitStack) -> None:
     """A read of the first one takes until the worker executes the run in its next epoch."""
     agent = Agent()
-    home = await stack.enter_async_context(gateway(tmp_path, agent=Agent()))
-    heir = await stack.enter_async_context(gateway(tmp_path, agent=agent))
-    _, holder = await running(heir, "t")
-    run = await home.create_or_reject("t", "agent", multitask_strategy="enqueue", kwargs={"input": 1})
+    home, heir, holder, run = await home_and_heir(stack, tmp_path, agent)
     store: Any = heir.store
     read, late = store.thread, Held()
 

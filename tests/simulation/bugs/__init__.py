@@ -23,6 +23,16 @@ FOUND_ELSEWHERE: Mapping[str, str] = {
     + "test_inherited_lines.py::test_handed_over_queue_needs_no_tick_between_its_runs",
     "a-removed-run-is-not-told": _TESTS
     + "test_catalogue.py::test_wait_raises_run_not_found_when_the_run_is_removed",
+    "a-late-takeover-replaces-a-later-one": _TESTS
+    + "test_portable_runs.py::test_takeover_that_is_late_replaces_no_later_one",
+    "an-admission-replaces-a-takeover": _TESTS + "test_portable_runs.py"
+    "::test_run_taken_over_in_a_new_epoch_before_its_admission_returns_can_be_cancelled",
+    "an-early-claim-has-the-former-epoch": _TESTS
+    + "test_portable_runs.py::test_run_claimed_in_a_new_epoch_before_its_admission_returns_is_executed",
+    "registered-for-good-while-it-drains": _TESTS
+    + "test_drain.py::test_worker_that_registers_while_its_drain_begins_admits_nothing",
+    "the-drain-is-not-written-later": _TESTS
+    + "test_drain.py::test_drain_that_the_store_could_not_record_is_recorded_later",
     "a-limit-waits-for-the-store": _TESTS
     + "test_time_limits.py::test_timeout_stops_the_task_although_it_cannot_be_written",
     "admits-while-it-drains": _TESTS + "test_drain.py::test_draining_worker_is_shown_during_a_store_outage",

@@ -17,6 +17,7 @@ _WORKER = "coordinator.workers.worker:Worker."
 _LEASE = "coordinator.workers.lease:Lease."
 _HEART = "coordinator.workers.pacemaker:LoopPacemaker."
 _DRAIN = "coordinator.workers.drain:Drain."
+_TAKEOVER = "coordinator.runs.takeover:Takeover."
 _REAPER = "coordinator.workers.reaper:Reaper."
 _WATCH = "coordinator.workers.watch:Watch."
 _QUERIES = "coordinator.runs.queries:"
@@ -77,6 +78,15 @@ BUGS = (
     bug(
         "admitted-after-it-has-left",
         (_ADMISSION + "_added", "entry.own is None", "0"),
+    ),
+    bug("an-early-claim-has-the-former-epoch", (_ADMISSION + "_added", "and entry.own is None", "")),
+    bug(
+        "an-admission-replaces-a-takeover",
+        (_ADMISSION + "_added", "self._registry.under_way(request.run_id) is not None", "0"),
+    ),
+    bug(
+        "a-late-takeover-replaces-a-later-one",
+        (_TAKEOVER + "_take", "self._registry.owned(own.run_id) is not None", "0"),
     ),
     bug(
         "a-delay-is-not-waited-for",
@@ -235,6 +245,10 @@ BUGS = (
         "registered-before-the-tasks-are-gone",
         (_WORKER + "_register", "await self.dropped_runs_stopped()", "pass"),
     ),
+    bug(
+        "registered-for-good-while-it-drains",
+        (_WORKER + "_register", "leaves = self.draining", "leaves = False"),
+    ),
     bug("admits-while-it-drains", (_WORKER + "ready", "if self._draining or self._closed:", "if 0:")),
     bug(
         "fenced-and-no-run-is-dropped",
@@ -247,6 +261,7 @@ BUGS = (
     # -- drain
     bug("a-wish-is-not-heeded", (_DRAIN + "accept_request", "if wish != self._accepted_request:", "if 0:")),
     bug("the-drain-is-not-written", (_DRAIN + "_run", "await self._leave_admission()", "pass")),
+    bug("the-drain-is-not-written-later", (_DRAIN + "record", "if self._unrecorded and", "if 0 and")),
     bug(
         "handed-over-and-kept",
         (_DELIVERY + "_release_if_elsewhere", "self._settlement.hand_over(entry)", "pass"),
