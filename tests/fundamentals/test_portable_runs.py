@@ -26,7 +26,7 @@ from coordinator import (
 from coordinator.notifier import Signal
 from tests.fundamentals.test_worker_death import SHORT, gone, hang
 from tests.support.agents import Agent, running
-from tests.support.held import Held, hold_answers, hold_calls
+from tests.support.held import Held, called, hold_answers, hold_calls
 from tests.support.inside import assembly_of, jobs_of
 from tests.support.inside_stores import write_of
 from tests.support.teams import QUICK
@@ -94,31 +94,41 @@ async def test_queued_run_of_a_dead_worker_is_taken_over_by_one_with_the_assista
     assert not agents["home"].started.is_set()
 
 
-async def test_run_claimed_in_a_new_epoch_before_its_admission_returns_is_executed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", ["claim", "admission"])
+async def test_run_claimed_in_a_new_epoch_before_its_admission_returns_is_executed(
+    tmp_path: Path, first: str
+) -> None:
     """The worker was fenced while the answer to the admission was on its way, registered again, and got the
-    thread for the run, which has no home any more."""
+    thread for the run, which has no home any more. If the answer to the admission comes `first`, its caller
+    gets an error, and the claim takes the run over."""
     agent = Agent(returns="done")
     async with gateway(tmp_path, agent=agent) as manager:
         await running(manager, "t")
-        held = hold_answers(manager.store, "admit")
+        admission = hold_answers(manager.store, "admit")
+        claim = hold_answers(manager.store, "claim", lambda claimed: claimed is not None)
         admitting = asyncio.create_task(
             manager.create_or_reject("t", "agent", multitask_strategy="enqueue", kwargs={"input": 1})
         )
-        await held.reached.wait()
+        await admission.reached.wait()
         worker = assembly_of(manager).shared.worker
-        fenced = worker.epoch
-        worker.fenced(fenced, "a test")
-
-        async def claimed() -> bool:
-            rows = await manager.runs.recent(thread_id="t")
-            return any(row.holds_thread and row.owner_epoch != fenced for row in rows)
-
-        await wait_until(claimed, description="the new epoch holds the thread")
-        held.go_on.set()
-        run = await admitting
-        manager.launch(run)
+        worker.fenced(worker.epoch, "a test")
+        await claim.reached.wait()
+        if first == "claim":
+            applied = called(assembly_of(manager).shared.registry, "claimed")
+            claim.go_on.set()
+            await applied.wait()
+            admission.go_on.set()
+            manager.launch(await admitting)
+        else:
+            admission.go_on.set()
+            with pytest.raises(LeaseLost):
+                await admitting
+            claim.go_on.set()
+        async with asyncio.timeout(10):
+            await agent.started.wait()
+        (run_id,) = [row.run_id for row in await manager.runs.recent(thread_id="t") if row.holds_thread]
         agent.may_end.set()
-        assert await manager.wait(run.run_id, timeout=10) == "done"
+        assert await manager.wait(run_id, timeout=10) == "done"
 
 
 async def test_run_taken_over_in_a_new_epoch_before_its_admission_returns_can_be_cancelled(

@@ -42,3 +42,16 @@ def hold_answers(of: Any, name: str, which: Callable[[Any], bool] = lambda _: Tr
 
     setattr(of, name, answering)
     return held
+
+
+def called(of: Any, name: str) -> asyncio.Event:
+    """The event is set when a call of `of.name`, which is no coroutine function, has returned."""
+    call, over = getattr(of, name), asyncio.Event()
+
+    def calling(*args: Any, **kwargs: Any) -> Any:
+        answer = call(*args, **kwargs)
+        over.set()
+        return answer
+
+    setattr(of, name, calling)
+    return over
