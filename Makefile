@@ -163,8 +163,8 @@ mutants: $(STAMP) ## Change the core in COUNT (300) places, one at a time: which
 	@$(BIN)/python -m tests.mutants $(if $(filter command line environment,$(origin COUNT)),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 .PHONY: simulate
-simulate: $(STAMP) ## Run the real manager under seeded faults. SEEDS=100000, JOBS=2; one step by step: SEED=123
-	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs $(JOBS) $(if $(SEED),--seed $(SEED)) $(if $(BUG),--bug $(BUG)) $(ARGS)
+simulate: $(STAMP) ## Run the real manager under seeded faults. SEEDS=100000, JOBS=2, FIRST=0; one step by step: SEED=123
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs $(JOBS) $(if $(FIRST),--first $(FIRST)) $(if $(SEED),--seed $(SEED)) $(if $(BUG),--bug $(BUG)) $(ARGS)
 
 .PHONY: contract
 contract: $(STAMP) ## Drive `coordinator serve --workers 3` with a folder of contract tests: CONTRACT=folder, WITHOUT=redis, WITH=graph

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 import time
 from collections import Counter
@@ -25,6 +26,8 @@ LONG = 100_000
 """So many seeds have to meet every pair that there is."""
 TURNS, MORE = 5, 50
 """At most so often, so many seeds more are aimed at each pair that they have not met."""
+FRESH = 1 << 32
+"""The first seed of a campaign is drawn below it, so that each tries seeds that no other has tried."""
 BOUND = 30
 """ms of a core that a seed may take on average. Printed and not enforced: the machine may be busy."""
 
@@ -33,7 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     options = _options(argv)
     if options.replay:
         only = options.seed is not None
-        return replays(options.seed if only else options.first, 1 if only else options.seeds, options.jobs)
+        first = options.seed if only else options.first or 0
+        return replays(first, 1 if only else options.seeds, options.jobs)
     if options.seed is not None:
         return show(options.seed, options.bug)
     if options.bug:
@@ -42,13 +46,14 @@ def main(argv: list[str] | None = None) -> int:
         if options.remember:
             remember(hunts)
         return show_hunts(hunts)
-    return campaign(options.first, options.seeds, options.jobs, options.json)
+    first = random.randrange(FRESH) if options.first is None else options.first
+    return campaign(first, options.seeds, options.jobs, options.json)
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seeds", type=int, default=5000, help="how many")
-    parser.add_argument("--first", type=int, default=0, help="the first of them")
+    parser.add_argument("--first", type=int, help="the first of them, if not any; with --replay 0")
     parser.add_argument("--jobs", type=int, default=2, help="processes that share them")
     parser.add_argument("--seed", type=int, help="run this one and print it step by step")
     parser.add_argument(
@@ -97,6 +102,7 @@ def replays(first: int, count: int, jobs: int) -> int:
 
 
 def campaign(first: int, count: int, jobs: int, report: Path | None) -> int:
+    print(f"seeds {first} to {first + count - 1} (these again: make simulate FIRST={first} SEEDS={count})")
     total, began = Batch(), time.monotonic()
     try_seeds(range(first, first + count), total, jobs)
     for turn in range(TURNS if count >= LONG else 0):
