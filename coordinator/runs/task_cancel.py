@@ -39,8 +39,9 @@ class CancelSentinel:
 
 
 class TaskCancel:
-    """Delivers at once, and again after each pause in which the task has swallowed the cancel, until
-    `force_after` (s).
+    """Delivers at once, and again after each pause in which the task has swallowed the cancel, until the
+    pauses come to `force_after` (s). Time in which the loop is blocked does not count: the task has no chance
+    to stop in it.
 
     `foreign`: the task was created by a caller, which may have cancelled it before. So as not to interrupt
     that clean-up, the delivery waits while the other cancellation is counted, for half of `force_after`.
@@ -52,7 +53,7 @@ class TaskCancel:
         self.task = task
         self._abort, self._force_after, self._foreign = abort, force_after, foreign
         self._loop = task.get_loop()
-        self._begun = self._loop.time()
+        self._waited = 0.0
         self._pause = min(FIRST_PAUSE, force_after * FIRST_SHARE)
         self._sentinel: weakref.ref[CancelSentinel] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -68,7 +69,7 @@ class TaskCancel:
             self._timer = None
 
     def _deliver(self) -> None:
-        if self._foreign and self.task.cancelling() and self._elapsed < self._force_after / 2:
+        if self._foreign and self.task.cancelling() and self._waited < self._force_after / 2:
             return
         self._foreign = False
         sentinel = CancelSentinel(self._abort)
@@ -76,8 +77,9 @@ class TaskCancel:
         self.task.cancel(sentinel)
 
     def _wait(self) -> None:
-        if self._elapsed + self._pause < self._force_after:
+        if self._waited + self._pause < self._force_after:
             self._timer = self._loop.call_later(self._pause, self._check)
+            self._waited += self._pause
             self._pause = min(self._pause * 2, self._force_after * LONGEST_SHARE)
 
     def _check(self) -> None:
@@ -111,7 +113,3 @@ class TaskCancel:
         if self._sentinel is not None and getattr(self.task, "_cancel_message", None) is self._sentinel():
             setattr(self.task, "_cancel_message", None)  # noqa: B010 – a private name
         return self._sentinel is not None and self._sentinel() is None
-
-    @property
-    def _elapsed(self) -> float:
-        return self._loop.time() - self._begun

@@ -10,6 +10,9 @@ from coordinator.runs.task_cancel import TaskCancel
 from coordinator.schemas import Abort
 from stores.tasks import AnyFuture
 
+PARTS = 8
+"""Of the time limit. While the loop is blocked, or the process is stopped, at most one of them passes."""
+
 
 class Force:
     """The time limit for cancelled work to stop. `over` is done if it expired. `since`: when the work was to
@@ -22,6 +25,17 @@ class Force:
         self.over: asyncio.Future[None] = loop.create_future()
         self.since = loop.time()
         self.timer: asyncio.TimerHandle | None = None
+
+    def start(self, seconds: float, callback: Callable[[], object]) -> None:
+        """Calls `callback` after `seconds` in which the loop could run: only in them the work can stop."""
+        self._wait(PARTS, seconds / PARTS, callback)
+
+    def _wait(self, parts: int, seconds: float, callback: Callable[[], object]) -> None:
+        if parts:
+            loop = asyncio.get_running_loop()
+            self.timer = loop.call_later(seconds, self._wait, parts - 1, seconds, callback)
+        else:
+            callback()
 
     def stop(self) -> None:
         timer, self.timer = self.timer, None
@@ -106,7 +120,7 @@ class Work:
         """Starts the time limit, unless it was started before. `callback` is called when it expires."""
         force = self.force = self.force or Force()
         if force.timer is None and not force.over.done():
-            force.timer = asyncio.get_running_loop().call_later(seconds, callback)
+            force.start(seconds, callback)
 
     def disarm(self) -> None:
         if self.force is not None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,30 @@ async def test_task_that_ignores_its_cancel_is_settled_counted_and_shown(
     agent.may_stop.set()
     await agent.stopped.wait()
     assert agent.cancels == 1
+
+
+async def test_time_in_which_the_loop_is_blocked_is_not_taken_from_the_task(
+    impatient: list[RunManager],
+) -> None:
+    """Its code loses the first cancel and blocks the loop until the time to stop is over; the second cancel
+    stops it."""
+    a, begun = impatient[0], asyncio.Event()
+
+    async def blocks(ctx: RunContext) -> None:
+        del ctx
+        begun.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        time.sleep(0.5)  # noqa: ASYNC251 - a loop that is blocked is the subject
+        await asyncio.Event().wait()
+
+    run = await a.create_or_reject("t")
+    task = a.launch(run, blocks)
+    await begun.wait()
+    assert await a.cancel(run.run_id, wait=5)
+    await asyncio.wait((task,), timeout=5)
+    assert task.done()
+    assert a.worker.forced == 0
 
 
 async def test_forced_run_is_overdue_in_health_until_its_task_has_stopped(
