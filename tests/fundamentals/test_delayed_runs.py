@@ -15,6 +15,9 @@ from tests.fundamentals.test_worker_death import SHORT, gone, hang
 from tests.support.agents import Agent, launched, running
 from tests.support.waiting import wait_until
 
+SOON = 1.5
+"""s; long enough for another admission on a busy machine."""
+
 
 async def delayed(
     manager: RunManager, thread: str = "t", seconds: float = 0.2, strategy: str = "enqueue", **fields: Any
@@ -52,7 +55,7 @@ async def test_delayed_run_starts_when_its_delay_is_over(team: list[RunManager])
 
 async def test_later_run_starts_before_a_delayed_one(team: list[RunManager]) -> None:
     a, b = team
-    run_id, late = await delayed(a)
+    run_id, late = await delayed(a, seconds=SOON)
     _, first = await running(b, "t", multitask_strategy="enqueue")
     assert not late.started.is_set()
 
@@ -109,7 +112,7 @@ async def test_reject_counts_delayed_runs(team: list[RunManager]) -> None:
 async def test_strategy_of_a_delayed_run_acts_at_its_admission(team: list[RunManager]) -> None:
     a, b = team
     old, agent = await running(b, "t")
-    run_id, late = await delayed(a, seconds=0.3, strategy="interrupt")
+    run_id, late = await delayed(a, seconds=SOON, strategy="interrupt")
     async with asyncio.timeout(20):
         await agent.stopped.wait()
     assert old.status is RunStatus.interrupted
