@@ -166,5 +166,7 @@ class CancelNotDurable(StoreUnavailable):
     def __init__(self, run_id: str, what: str) -> None:
         self.run_id = run_id
         super().__init__(
-            what, hint=f"The local task of run {run_id!r} was stopped, but its cancel is not durable."
+            what,
+            hint=f"The local task of run {run_id!r} was stopped, but its cancel is not durable: it is written"
+            " when the store is available, unless this process ends before.",
         )

@@ -51,6 +51,7 @@ class RunParts:
             waiter=self.waiter,
             worker=shared.worker,
             jobs=shared.jobs,
+            outbox=shared.outbox,
         )
         self.admissions = self._new_admissions()
         self.lifecycle = self._new_lifecycle()

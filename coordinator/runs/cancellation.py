@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import Protocol
 
 from coordinator.clock import Stamps
@@ -29,6 +30,7 @@ from coordinator.schemas import (
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunAborted
 from stores.base import DecisionStore, ReadStore, RecordStore
+from stores.outbox import Outbox
 from stores.rows import Claimed, Decision
 from stores.states import OPEN
 
@@ -165,9 +167,10 @@ class Cancellations:
         waiter: Waiter,
         worker: Incarnation,
         jobs: Jobs,
+        outbox: Outbox,
     ) -> None:
         self._store, self._registry, self._worker = store, registry, worker
-        self._delivery, self._waiter, self._jobs = delivery, waiter, jobs
+        self._delivery, self._waiter, self._jobs, self._outbox = delivery, waiter, jobs, outbox
 
     async def cancel(
         self,
@@ -187,7 +190,7 @@ class Cancellations:
         abort = Abort(RunStatus.interrupted, action, cause, reason, actor)
         # A job: if the caller is cancelled, a committed decision is still delivered.
         within = WAITED_FOR if wait is None else min(wait, WAITED_FOR)
-        deciding = self._jobs.spawn(self._decide(run_id, abort, within), f"cancelling run {run_id!r}")
+        deciding = self._jobs.spawn(self._stop(run_id, abort, within), f"cancelling run {run_id!r}")
         decision = await asyncio.shield(deciding)
         answer = _answer_of(decision, self._worker.epoch)
         if answer and wait is not None:
@@ -223,26 +226,37 @@ class Cancellations:
         )
         return bool(answer)
 
-    async def _decide(self, run_id: str, abort: Abort, within: float) -> Decision | None:
-        """Commits the decision, then delivers it, for at most `within` (s)."""
+    async def _stop(self, run_id: str, abort: Abort, within: float) -> Decision | None:
+        """Commits the decision, then delivers it, for at most `within` (s). If the store is unavailable, a
+        run of this worker is stopped all the same, and the decision is committed later."""
         try:
-            decision = await self._store.decide(
-                run_id,
-                abort.status,
-                action=abort.action,
-                cause=abort.cause,
-                reason=abort.reason,
-                actor=abort.actor,
-            )
+            decision = await self._decide(run_id, abort)
         except StoreUnavailable as error:
             entry = self._registry.under_way(run_id)
             if entry is None or entry.own is None or not entry.open:  # not executed on this worker
                 raise
             self._delivery.stop_locally(entry, abort)
+            # The end of the run commits it, unless the lease ends first: then another attempt may begin.
+            self._outbox.enqueue(f"the cancel of run {run_id!r}", partial(self._decide_again, run_id, abort))
             raise CancelNotDurable(run_id, error.what) from error
         if decision is not None:
             await self._delivery.deliver(decision, within)
         return decision
+
+    async def _decide(self, run_id: str, abort: Abort) -> Decision | None:
+        return await self._store.decide(
+            run_id,
+            abort.status,
+            action=abort.action,
+            cause=abort.cause,
+            reason=abort.reason,
+            actor=abort.actor,
+        )
+
+    async def _decide_again(self, run_id: str, abort: Abort) -> None:
+        decision = await self._decide(run_id, abort)
+        if decision is not None and decision.won:
+            self._jobs.spawn(self._delivery.deliver(decision), f"delivering the cancel of run {run_id!r}")
 
     async def _visible(self, run_id: str, user_id: str) -> bool:
         entry = self._registry.entry(run_id)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from coordinator import Outcome, RunContext, RunFailed, RunManager, RunStatus, assistant
+from coordinator.errors import CancelNotDurable
 from coordinator.event_log import End, Event, Gap
 from stores.errors import StoreUnavailable
 from stores.rows import Ownership, RunRow
@@ -101,6 +102,35 @@ async def adopted(manager: RunManager, run_id: str, by: RunManager) -> None:
         return (await row_of(manager, run_id)).owner_epoch == by.worker.epoch
 
     await wait_until(is_adopted, description="the other worker is the owner of the run")
+
+
+async def test_cancel_that_could_not_be_written_stops_the_next_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is unavailable until the lease has ended, and a worker has continued the run."""
+    walk, away = Walk(waits_at=2), True
+    async with pair(tmp_path, walk) as (a, b):
+        run_id = await begun(a, walk)
+        decide = a.store.decide
+
+        async def unavailable(*args: Any, **kwargs: Any) -> Any:
+            if away:
+                raise StoreUnavailable("the store is away")
+            return await decide(*args, **kwargs)
+
+        monkeypatch.setattr(a.store, "decide", unavailable)
+        with pytest.raises(CancelNotDurable):
+            await a.cancel(run_id, reason="enough")
+        walk.waiting.clear()
+        worker = assembly_of(a).shared.worker
+        worker.fenced(worker.epoch, "a test")
+        async with asyncio.timeout(10):
+            await walk.waiting.wait()
+        away = False
+        assert await b.wait(run_id, timeout=10) is None
+        receipt = await b.runs.receipt(run_id)
+        assert (receipt.status, receipt.reason) == (RunStatus.interrupted, "enough")
+        assert walk.attempts == [1, 2]
 
 
 async def test_run_survives_the_death_of_its_worker(tmp_path: Path) -> None:
