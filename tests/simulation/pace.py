@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from stores.rows import ANY_WORKER
 from tests.simulation.faults import Faults
 from tests.simulation.process import SETTINGS, Process
 from tests.simulation.truth import Truth
@@ -32,6 +33,10 @@ class Pace:
         if took > bound:
             self._truth.wrong(f"run {run_id} received its cancel after {took:.3f} s")
 
+    def _takers(self, process: Process) -> bool:
+        """Whether a worker executes runs of others."""
+        return any(not (other.only_admits or other.departing) for other in process.world.up())
+
     def account(self, process: Process, op: str, args: tuple[Any, ...], answer: Any) -> None:
         """Measures the delay of a cancel from its commit, and of a claim from the release of the thread."""
         if answer is None:
@@ -52,6 +57,8 @@ class Pace:
                 self._decided[decision.run_id] = (self._now(), process)
         elif op in ("finish", "settle") and answer.next_home is not None and not answer.undo:
             hinted = self._faults.connected or answer.next_home in process.epochs
+            if answer.next_home == ANY_WORKER and not self._takers(process):
+                hinted = False
             beside = any(
                 not run.fence and not run.waiting for run in self._truth.in_flight(args[0].thread_id)
             )

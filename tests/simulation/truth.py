@@ -93,7 +93,10 @@ class Run:
 
     @property
     def outlives_drain(self) -> bool:
-        return self.portable and self.holds and self.status in OPEN and (self.handed_over or self.retries > 0)
+        """Whether no shutdown may end it. One that has not started may be ended if the store could not record
+        the drain of its worker."""
+        left = self.portable and self.holds and self.status in OPEN
+        return left and (self.handed_over or (self.retries > 0 and self.started_at > 0))
 
     @property
     def in_flight(self) -> bool:
@@ -124,6 +127,8 @@ class Truth:
     """How long a worker acts after its last renewal."""
     ttl: float = 0.0
     most_waiting: int = 0
+    few_places: bool = False
+    """Workers have a limit on the runs that they execute: with its turn, a run may wait for a place."""
     longest_stop: float = 0.0
     quiet: bool = False
     """This world has no faults, so that latencies can be checked."""
@@ -248,7 +253,8 @@ class Truth:
                 self.wrong(f"run {run_id} was decided twice")
             if cause == "parent" and run.parent is None:
                 self.wrong(f"run {run_id} was ended with its parent, and has none")
-            self._in_time(run, cause, waited=bool((run.queued or run.due) and not run.taken_at))
+            waits = bool((run.queued or run.due) and not run.taken_at)
+            self._in_time(run, cause, waited=waits or (self.few_places and old == RunStatus.pending))
             if cause == "orphaned" and run.portable and (run.waiting or run.due is not None):
                 self.wrong(f"portable run {run_id} was ended with its home, and others know its assistant")
             forgotten = op == "decide" and not (run.launched or run.started)

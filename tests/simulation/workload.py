@@ -57,14 +57,17 @@ class Features:
     elsewhere: bool = False
     """The portable assistant keeps the state of threads in a database of its own. Only in scenes."""
     retries: int | None = None
-    """The portable assistant takes steps that it saves, and has so many retries. Only in scenes."""
+    """The portable assistant takes steps that it saves, and has so many retries."""
     dispatch: bool = False
-    """The first process only admits. Only in scenes."""
+    """The first process only admits."""
     threads: int | None = None
     """The number of threads; None = one or two."""
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
     """Settings that differ from the usual ones."""
 
+
+PLACES = ("max_running", "max_running_per_assistant", "max_running_per_user")
+"""Settings that limit the runs which a process executes at the same time."""
 
 SHORT_MEMORY = {
     "keep_finished": 0.5,
@@ -85,6 +88,20 @@ def draw(chance: Random) -> Features:
     if some(0.2):
         features.settings["outbox_limit"] = chance.choice((1, 2))
     return features
+
+
+def mix(features: Features, chance: Random) -> None:
+    """For worlds without a scene: what else is used in scenes alone, beside anything that was drawn."""
+
+    def some(share: float) -> bool:
+        return chance.random() < share
+
+    if features.portable and some(0.5):
+        features.retries = chance.choice((0, 1, 2))
+    if features.portable and some(0.2):
+        features.dispatch = True
+    if some(0.3):
+        features.settings[chance.choice(PLACES)] = chance.choice((1, 1, 2))
 
 
 def plan(chance: Random, most: int = 8) -> list[tuple[float, str]]:

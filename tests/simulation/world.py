@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from itertools import count
@@ -56,6 +57,8 @@ class World:
         self.faults: Faults = draw(self.chance)
         self.features = workload.draw(self.chance)
         self.scene, self.aims = self._steer()
+        if self.scene is None:
+            workload.mix(self.features, Random(f"{seed}/features"))
         self.settings = _settings(*self.features.settings.items())
         planned = [] if self.scene is None else self.scene.plan
         troubled = bool(self.aims) or any(
@@ -63,6 +66,7 @@ class World:
         )
         self.truth.quiet = self.faults.none and not troubled
         self.truth.most_waiting = SETTINGS.max_waiting_per_thread or 0
+        self.truth.few_places = not self.features.settings.keys().isdisjoint(workload.PLACES)
         self.truth.longest_stop = SETTINGS.force_after + 0.5
         self.bus = Bus(self)
         self.elsewhere = Elsewhere()
@@ -164,9 +168,15 @@ class World:
             return self.truth.violations + self.errors
 
     def end(self) -> None:
-        """Kills all loops, so that tasks that are destroyed schedule nothing more."""
+        """Kills all loops, so that tasks that are destroyed schedule nothing more, and closes what waits in
+        them: collected later, it would raise its errors in the code of another test."""
         for process in self.processes:
             process.loop.kill()
+        for process in self.processes:
+            for task in asyncio.all_tasks(process.loop):
+                with suppress(BaseException):
+                    task.get_coro().close()
+        self.database.let_go()
 
     def _go(self) -> None:
         for _ in range(MOST_EVENTS):
@@ -280,7 +290,8 @@ class World:
         self.trace_step(None, "all faults are over")
         self.faults_ended, self._faults_ended_at = True, self.schedule.now
         self.trouble.end()
-        if all(process.loop.stopped or process.manager.worker.draining for process in self.up()):
+        executing = (process for process in self.up() if not process.only_admits)
+        if all(process.loop.stopped or process.manager.worker.draining for process in executing):
             self._start_process()
         self._look()
 

@@ -101,7 +101,7 @@ BUGS = (
     bug(
         "cancelled-before-it-is-written",
         (
-            _CANCEL + "_decide",
+            _CANCEL + "_stop",
             "try:",
             _EARLY,
         ),
