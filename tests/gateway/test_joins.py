@@ -13,6 +13,7 @@ import pytest
 from tests.gateway.conftest import WITH_GRAPHS, Pair, pair_of
 from tests.support.gateway_agents import GATES
 from tests.support.gateways import Served, all_closed, demo, new_thread, start_running, until_status
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_exception_is_logged")
 pair = pytest.fixture(pair_of, name="pair", params=WITH_GRAPHS)
@@ -93,6 +94,7 @@ async def test_join_of_a_rolled_back_run_returns_the_restored_values(pair: Pair,
     await local.sdk.runs.wait(thread, "agent", input=demo(tag="kept"))
     run = await start_running(local.sdk, thread, "slow_to_stop", tag="a")
     waiting = asyncio.create_task(remote.sdk.runs.join(thread, run))
+    await wait_until(lambda: remote.gateway.state.services.watchers.open, description="the client has joined")
     await remote.sdk.runs.cancel(thread, run, action="rollback")
     assert (await waiting)["log"] == ["kept:1"]
 

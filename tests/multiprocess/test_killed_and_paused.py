@@ -19,12 +19,13 @@ from tests.support.processes import (
     fleet_on,
     fleet_on_postgres,
     on_every_store,
+    pause,
 )
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.multiprocess
 
-SHORT: dict[str, Any] = {"renew": 0.2, "lease_ttl": 0.8, "lease_margin": 0.3, "sweep": 0.1}
+SHORT: dict[str, Any] = {"renew": 0.2, "lease_ttl": 2.0, "lease_margin": 0.3, "sweep": 0.1}
 
 
 async def free(worker: WorkerProcess, thread: str) -> bool:
@@ -113,7 +114,7 @@ async def test_worker_paused_past_its_lease_is_fenced(short: Fleet) -> None:
     zombie, other = await short.of(2)
     old = await zombie.do("admit", thread="t", saves={"by": "old"})
     await zombie.wait_for("started", old)
-    zombie.send(signal.SIGSTOP)
+    await pause(zombie, other)
     new = await other.do("admit", thread="t", strategy="enqueue", saves={"by": "new"})
     await other.wait_for("started", new)
     zombie.send(signal.SIGCONT)
@@ -139,7 +140,7 @@ async def test_worker_paused_for_less_than_its_lease_continues(fleet: Fleet) -> 
     slow, other = await fleet.of(2)
     run = await slow.do("admit", thread="t")
     await slow.wait_for("started", run)
-    slow.send(signal.SIGSTOP)
+    await pause(slow, other)
     assert await other.do("reconcile", error="gone") == []
     slow.send(signal.SIGCONT)
     assert await slow.do("epoch") == slow.epoch

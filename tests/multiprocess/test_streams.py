@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from coordinator.servers.valkey import ValkeyServer
-from tests.support.processes import Fleet, Refused, fleet_on
+from tests.support.processes import Fleet, Refused, fleet_on, pause
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.multiprocess
@@ -69,14 +69,14 @@ async def test_follower_of_killed_owner_receives_an_end_with_error(fleet: Fleet)
 @pytest.mark.parametrize("redis", [True, False], ids=["redis", "store only"])
 async def test_fenced_worker_appends_no_event(tmp_path: Path, own_valkey: ValkeyServer, redis: bool) -> None:
     """Two real workers: the owner is paused past its lease, a peer declares it dead and takes the thread."""
-    short = {"renew": 0.2, "lease_ttl": 0.8, "lease_margin": 0.3, "sweep": 0.1}
+    short = {"renew": 0.2, "lease_ttl": 2.0, "lease_margin": 0.3, "sweep": 0.1}
     async with fleet_on(tmp_path, own_valkey.url if redis else None, **short) as fleet:
         owner, other = await fleet.of(2)
         old = await owner.do("admit", thread="t", unwinds=5)
         await owner.wait_for("started", old)
         await owner.do("emit", run=old, data=["before"])
         await wait_until(lambda: can_read(other, old), description="its event is in the log")
-        owner.send(signal.SIGSTOP)
+        await pause(owner, other)
         await wait_until(lambda: free(other, "t"), description="the owner is declared dead", timeout=15)
         new = await other.do("admit", thread="t")
         await other.wait_for("started", new)

@@ -168,6 +168,20 @@ class WorkerProcess:
             self.complaints.append(line.decode(errors="replace"))
 
 
+async def pause(worker: WorkerProcess, other: WorkerProcess) -> None:
+    """Stops the worker (SIGSTOP) outside a transaction: within one it would hold up every write, also that
+    which declares it dead. `other` shows by a write that it does not."""
+    while True:
+        worker.send(signal.SIGSTOP)
+        write = asyncio.ensure_future(other.do("cancel", run="no such run"))
+        done, _ = await asyncio.wait((write,), timeout=0.5)
+        if not done:
+            worker.send(signal.SIGCONT)
+        await write
+        if done:
+            return
+
+
 class Fleet:
     """Workers on one store. Leaving the block kills those that are left."""
 
