@@ -9,7 +9,7 @@ import pytest
 
 from coordinator import Draining, LeaseLost, RunContext, RunManager, RunStatus
 from tests.support.agents import Agent, launched, running
-from tests.support.held import hold_answers
+from tests.support.held import hold_answers, hold_calls
 from tests.support.inside import assembly_of
 from tests.support.teams import team_of
 
@@ -131,3 +131,15 @@ async def test_wait_for_an_abandoned_run_ends(alone: RunManager) -> None:
     assert not assembly_of(alone).shared.registry.unsettled()
     agent.may_stop.set()
     await agent.stopped.wait()
+
+
+async def test_job_that_begins_while_the_worker_signs_off_does_not_outlive_it(alone: RunManager) -> None:
+    """A hint, or the end of the last run, has begun it, and the store does not answer it."""
+    await alone.open()
+    signing_off = hold_calls(alone.store, "retire")
+    leaving = asyncio.create_task(alone.aclose())
+    await signing_off.reached.wait()
+    job = assembly_of(alone).shared.jobs.spawn(asyncio.Event().wait(), "claiming a thread")
+    signing_off.go_on.set()
+    await leaving
+    assert job.done()
