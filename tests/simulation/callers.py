@@ -265,7 +265,7 @@ class Callers:
         try:
             answer = await process.manager.cancel(run_id, action=action, user_id=self._user, wait=wait)
         except CancelNotDurable:
-            truth.not_durable(run_id)
+            truth.not_durable(run_id, process)
             raise
         except NotSettled:
             if wait is not None and self._world.schedule.now - began < wait:
@@ -281,7 +281,7 @@ class Callers:
         try:
             answer = await process.manager.disconnected(run_id, user_id=self._user)
         except CancelNotDurable:
-            self._world.truth.not_durable(run_id)
+            self._world.truth.not_durable(run_id, process)
             raise
         if answer and stays:
             self._world.truth.wrong(f"run {run_id} was cancelled for its watcher, which it does not need")

@@ -57,7 +57,7 @@ class Pace:
                 self._decided[decision.run_id] = (self._now(), process)
         elif op in ("finish", "settle") and answer.next_home is not None and not answer.undo:
             hinted = self._faults.connected or answer.next_home in process.epochs
-            if answer.next_home == ANY_WORKER and not self._takers(process):
+            if answer.next_home == ANY_WORKER and (self._truth.few_places or not self._takers(process)):
                 hinted = False
             beside = any(
                 not run.fence and not run.waiting for run in self._truth.in_flight(args[0].thread_id)

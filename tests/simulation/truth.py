@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 from stores.catalogue import RemovedThread
 from stores.rows import Admission, Decision, Finish, HandedOver, Orphan, Outcome, Ownership, Started
@@ -23,6 +23,12 @@ OWNERS = frozenset(
     {"start", "save", "restore", "finish", "settle", "refence", "readopt", "hand_over", "delete_thread"}
 )
 """Writes that carry run, epoch and fence."""
+
+
+class Stopper(Protocol):
+    """A process of the world."""
+
+    died: float | None
 
 
 @dataclass
@@ -54,8 +60,9 @@ class Run:
     """Saved after its cancel was delivered."""
     result: Any = None
     acknowledged: bool = False
-    stopped_here: bool = False
-    """A cancel was answered with CancelNotDurable: the task is stopped, and the store does not know yet."""
+    stopped_by: Stopper | None = None
+    """The process that has answered a cancel with CancelNotDurable: the task is stopped, and the store does
+    not have the decision yet. It writes that, unless it ends before."""
     queued: bool = False
     refenced: bool = False
     handed_out: bool = False
@@ -655,9 +662,9 @@ class Truth:
         if run.status in OPEN and not unwritten and run.epoch not in self.dead:
             self.wrong(f"run {run_id} received a cancel that is not written")
 
-    def not_durable(self, run_id: str) -> None:
+    def not_durable(self, run_id: str, by: Stopper) -> None:
         if (run := self.runs.get(run_id)) is not None:
-            run.stopped_here = True
+            run.stopped_by = by
 
     def admitted(self, run_id: str, key: str | None) -> None:
         run = self.runs.get(run_id)
@@ -700,7 +707,8 @@ class Truth:
                 )
             if run.acknowledged and status != RunStatus.interrupted:
                 self.wrong(f"run {run_id} was cancelled, and is {status}")
-            if run.stopped_here and run.cancel_delivered_at is not None and status == RunStatus.success:
+            kept = run.stopped_by is not None and run.stopped_by.died is None
+            if kept and run.cancel_delivered_at is not None and status == RunStatus.success:
                 self.wrong(f"the task of {run_id} was stopped for a cancel, and the run is {status}")
             if (
                 run.handed_out
