@@ -270,7 +270,7 @@ class Assembly:
         await closing.step("Signing off", shared.worker.retire())
         for entry in shared.registry.unsettled():  # admitted during the drain, or not stopped by its cancel
             self.runs.settlement.abandon(entry, "the worker has left")
-        await shared.jobs.finished(within=min(1.0, closing.share))  # begun since, by hints or by last ends
+        await shared.jobs.finished(within=min(1.0, closing.share))  # those begun since the first call
         self.runs.readers.close()
         await closing.step("Closing the state of threads", self.storages.aclose())
         await closing.step("Closing the transport", shared.notifier.aclose())

@@ -76,8 +76,8 @@ def refused(end: Outcome, error: BaseException) -> Outcome:
 
 
 def is_harmless(end: Outcome) -> bool:
-    """Returns whether every store accepts its contents: it has no values and no result, and a text as of
-    `refused`."""
+    """Returns whether every store accepts the contents of `end`: it has no values, result or interrupts, and
+    its error text is as `refused` writes it."""
     text = end.error or ""
     return end.values is None and end.result is None and end.interrupts is None and text == _harmless(text)
 

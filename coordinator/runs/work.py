@@ -11,7 +11,8 @@ from coordinator.schemas import Abort
 from stores.tasks import AnyFuture
 
 PARTS = 8
-"""Of the time limit. While the loop is blocked, or the process is stopped, at most one of them passes."""
+"""The time limit consists of this number of timers, one after another. While the loop is blocked, or the
+process is stopped, at most one of them passes."""
 
 
 class Force:
@@ -27,7 +28,8 @@ class Force:
         self.timer: asyncio.TimerHandle | None = None
 
     def start(self, seconds: float, callback: Callable[[], object]) -> None:
-        """Calls `callback` after `seconds` in which the loop could run: only in them the work can stop."""
+        """Calls `callback` after `seconds`. Time in which the loop could not run does not count, because the
+        work has no chance to stop in it."""
         self._wait(PARTS, seconds / PARTS, callback)
 
     def _wait(self, parts: int, seconds: float, callback: Callable[[], object]) -> None:

@@ -131,6 +131,14 @@ async def test_run_claimed_in_a_new_epoch_before_its_admission_returns_is_execut
         assert await manager.wait(run_id, timeout=10) == "done"
 
 
+async def started_in_the_next_epoch(manager: RunManager, agent: Agent) -> None:
+    """Fences the worker, and returns when it executes the agent in the epoch that follows."""
+    worker = assembly_of(manager).shared.worker
+    worker.fenced(worker.epoch, "a test")
+    async with asyncio.timeout(10):
+        await agent.started.wait()
+
+
 async def test_run_taken_over_in_a_new_epoch_before_its_admission_returns_can_be_cancelled(
     tmp_path: Path,
 ) -> None:
@@ -140,10 +148,7 @@ async def test_run_taken_over_in_a_new_epoch_before_its_admission_returns_can_be
         held = hold_answers(manager.store, "admit")
         admitting = asyncio.create_task(manager.create_or_reject("t", "agent", kwargs={"input": 1}))
         await held.reached.wait()
-        worker = assembly_of(manager).shared.worker
-        worker.fenced(worker.epoch, "a test")
-        async with asyncio.timeout(10):
-            await agent.started.wait()
+        await started_in_the_next_epoch(manager, agent)
         held.go_on.set()
         with pytest.raises(LeaseLost):
             await admitting
@@ -210,10 +215,7 @@ async def test_takeover_that_is_late_replaces_no_later_one(tmp_path: Path, stack
     await home.worker.drain(grace=0)
     holder.may_end.set()
     await late.reached.wait()
-    worker = assembly_of(heir).shared.worker
-    worker.fenced(worker.epoch, "a test")
-    async with asyncio.timeout(10):
-        await agent.started.wait()
+    await started_in_the_next_epoch(heir, agent)
     late.go_on.set()
     await assembly_of(heir).shared.registry.all_admitted()
     assert await heir.cancel(run.run_id)

@@ -53,7 +53,9 @@ def main(argv: list[str] | None = None) -> int:
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seeds", type=int, default=5000, help="how many")
-    parser.add_argument("--first", type=int, help="the first of them, if not any; with --replay 0")
+    parser.add_argument(
+        "--first", type=int, help="the first of them; without it, one is drawn (with --replay: 0)"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes that share them")
     parser.add_argument("--seed", type=int, help="run this one and print it step by step")
     parser.add_argument(

@@ -23,6 +23,12 @@ FOUND_ELSEWHERE: Mapping[str, str] = {
     + "test_inherited_lines.py::test_handed_over_queue_needs_no_tick_between_its_runs",
     "a-removed-run-is-not-told": _TESTS
     + "test_catalogue.py::test_wait_raises_run_not_found_when_the_run_is_removed",
+    "a-cancel-ends-with-its-epoch": _TESTS
+    + "test_attempts.py::test_cancel_that_could_not_be_written_stops_the_next_attempt",
+    "a-late-job-outlives-its-manager": _TESTS
+    + "test_shutdown.py::test_job_that_begins_while_the_worker_signs_off_does_not_outlive_it",
+    "a-standstill-takes-the-time-to-stop": _TESTS
+    + "test_force.py::test_time_in_which_the_loop_is_blocked_is_not_taken_from_the_task",
     "a-late-takeover-replaces-a-later-one": _TESTS
     + "test_portable_runs.py::test_takeover_that_is_late_replaces_no_later_one",
     "an-admission-replaces-a-takeover": _TESTS + "test_portable_runs.py"

@@ -106,6 +106,19 @@ BUGS = (
             _EARLY,
         ),
     ),
+    bug("a-cancel-ends-with-its-epoch", (_CANCEL + "_stop", "self._outbox.enqueue(", "(lambda *_: None)(")),
+    bug(
+        "a-standstill-takes-the-time-to-stop",
+        ("coordinator.runs.work:Force.start", "PARTS, seconds / PARTS", "1, seconds"),
+    ),
+    bug(
+        "a-late-job-outlives-its-manager",
+        (
+            "coordinator.assembly.whole:Assembly.close",
+            "await shared.jobs.finished(within=min(1.0, closing.share))  # those",
+            "pass  #",
+        ),
+    ),
     bug(
         "wait-returns-at-once",
         (_CANCEL + "cancel", "if answer and wait is not None:", "if 0:"),
