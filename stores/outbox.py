@@ -4,8 +4,8 @@ A failed write becomes pending. Pending writes wait in order, strictly so for ea
 them when the store is available again: first one as a probe, then the rest in waves. A write is dropped only
 if its guard refuses it (the worker was fenced, and its peers end those runs) or no store could accept it.
 
-A write without disk space (StoreFull) blocks only later writes of its own run. After GIVE_UP_AFTER, its
-replacement (`instead`) is written, if the store accepts that.
+A write without disk space (StoreFull) or of a locked row (RowLocked) blocks only later writes of its own run.
+After GIVE_UP_AFTER without disk space, its replacement (`instead`) is written, if the store accepts that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from stores.errors import CoordinatorError, OutboxFull, StoreFull, StoreUnavailable
+from stores.errors import CoordinatorError, OutboxFull, RowLocked, StoreFull, StoreUnavailable
 from stores.event_loop import HomeLoop
 from stores.tasks import AnyFuture, begin_soon
 
@@ -65,7 +65,7 @@ class _PendingWrite:
         self.instead = instead
         self.since = asyncio.get_running_loop().time()
         self.refusals = 0
-        """Number of attempts that failed because of missing disk space."""
+        """Number of attempts that failed because of missing disk space or a locked row."""
         self.refused_since: float | None = None
 
 
@@ -73,6 +73,12 @@ class _Attempt(NamedTuple):
     written: bool = False
     away: bool = False
     full: bool = False
+    locked: bool = False
+
+
+def _is_away(error: BaseException) -> bool:
+    """Returns whether the store accepts no other write either."""
+    return isinstance(error, StoreUnavailable) and not isinstance(error, (StoreFull, RowLocked))
 
 
 class Outbox:
@@ -143,7 +149,7 @@ class Outbox:
             try:
                 return await write()
             except StoreUnavailable as error:
-                self._away = not isinstance(error, StoreFull)
+                self._away = _is_away(error)
                 logger.warning("%s The write is pending and is retried: %s (run %r)", error, what, run_id)
                 if not patient:
                     raise
@@ -165,7 +171,7 @@ class Outbox:
                 logger.exception("%s cannot be stored; the write is dropped", key)
                 return
             except Exception as error:
-                self._away = isinstance(error, StoreUnavailable) and not isinstance(error, StoreFull)
+                self._away = _is_away(error)
                 logger.warning("%s could not be written; the write is retried", key, exc_info=True)
             else:
                 return
@@ -259,15 +265,15 @@ class Outbox:
             refusals = refusals + 1 if all(result.full for result in results) else 0
             if refusals == REFUSALS:
                 break
-            if progress:
+            if progress or any(result.locked for result in results):
                 self._away, size = False, WAVE
         self._away = False  # the store answered, even if with errors
         return progress
 
     def _next(self, size: int, tried: set[_PendingWrite]) -> list[_PendingWrite]:
-        """Returns the oldest writes that may be sent, one for each run, and those without disk space last.
-        Drops refused writes first. A write that has failed for another reason does not block later ones of
-        its run, because a run must be able to end."""
+        """Returns the oldest writes that may be sent, one for each run, and last those that had no disk space
+        or whose row was locked. Drops writes of fenced epochs first. A write that has failed for another
+        reason does not block later ones of its run, because a run must be able to end."""
         self.weed()
         heads: dict[str, _PendingWrite] = {}
         for pending in list(self._pending):
@@ -284,6 +290,9 @@ class Outbox:
             answer = await write()
         except StoreFull as error:
             return await self._no_room(pending, error)
+        except RowLocked:
+            pending.refusals += 1
+            return _Attempt(locked=True)
         except StoreUnavailable:
             return _Attempt(away=True)
         except (Exception, asyncio.CancelledError) as error:

@@ -15,6 +15,7 @@ from stores.errors import EpochDead
 from stores.postgres import PostgresStore
 from stores.rows import Ownership
 from stores.states import RunStatus, WorkerState
+from tests.support import agents
 from tests.support.builders import (
     ENDED,
     SUCCESS,
@@ -282,6 +283,22 @@ async def test_store_is_closed_after_a_call_that_its_batch_has_left_out(scene: S
     async with asyncio.timeout(SOON):
         assert (await finishing).status is RunStatus.success
         await closing
+
+
+async def test_end_that_waits_longer_than_allowed_keeps_no_other_run_from_ending(scene: Scene) -> None:
+    """It is pending from then on, and is written when its row is released."""
+    async with open_coordinator(scene.url, postgres_schema=scene.store.schema, busy_timeout=0.5) as manager:
+        held, held_agent = await agents.running(manager, "held")
+        other, other_agent = await agents.running(manager, "other")
+        async with scene.locked("runs", "run_id", held.run_id):
+            held_agent.may_end.set()
+            await wait_until(lambda: manager.worker.pending_writes == 1, description="its end is pending")
+            other_agent.may_end.set()
+            await manager.wait(other.run_id, timeout=SOON)
+            assert (await row_of(scene.store, other.run_id)).status is RunStatus.success
+            assert (await row_of(scene.store, held.run_id)).status is RunStatus.running
+        await manager.wait(held.run_id, timeout=SOON)
+        assert (await row_of(scene.store, held.run_id)).status is RunStatus.success
 
 
 # -- a sweep

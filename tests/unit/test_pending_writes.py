@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable
 
 import pytest
 
-from stores.errors import StoreFull, StoreUnavailable
+from stores.errors import RowLocked, StoreFull, StoreUnavailable
 from stores.outbox import REFUSALS, Outbox
 from tests.support.waiting import wait_until
 
@@ -45,20 +45,25 @@ async def test_closing_waits_for_writes_in_progress_and_then_writes_pending_ones
     assert await pending == "pending"
 
 
-# -- writes for which there is no room
+# -- writes that the store refuses, although it is available: no room, or a locked row
 
 
 class Disk:
-    """What is written, in its order; a write is refused while its name is in `too_big`."""
+    """What is written, in its order; a write is refused while its name is in `too_big` or `locked`. A locked
+    row takes its time: `waits` is set, and the refusal comes with `give_up`."""
 
-    def __init__(self, *too_big: str) -> None:
-        self.too_big, self.away = set(too_big), False
+    def __init__(self, *too_big: str, locked: str | None = None) -> None:
+        self.too_big, self.locked, self.away = set(too_big), locked, False
         self.written: list[str] = []
-        self.refused = asyncio.Event()
+        self.refused, self.waits, self.give_up = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def write(self, name: str) -> str:
         if self.away:
             raise StoreUnavailable("it is away")
+        if name == self.locked:
+            self.waits.set()
+            await self.give_up.wait()
+            raise RowLocked("a row is locked")
         if name in self.too_big:
             self.refused.set()
             raise StoreFull("the disk is full")
@@ -103,13 +108,54 @@ async def test_writes_without_disk_space_do_not_block_later_pending_writes(outbo
     await asyncio.gather(*waiting)
 
 
-async def test_later_write_of_the_same_run_keeps_its_order(outbox: Outbox) -> None:
-    disk = Disk("first")
+async def test_write_of_a_locked_row_does_not_block_other_runs(outbox: Outbox) -> None:
+    """Neither new writes of them nor pending ones, of an outage while it waits for its row."""
+    disk = Disk(locked="held")
+    disk.give_up.set()
+    held = deliver(outbox, disk, "held")
+    await wait_until(lambda: len(outbox) == 1, description="its write is pending")
+    new = outbox.deliver("new", 1, "the new", lambda: disk.write("new"), patient=False)
+    assert await new == "new"
+    disk.away = True
+    waiting = [deliver(outbox, disk, f"run{at}") for at in range(3)]
+    await wait_until(lambda: len(outbox) == 4, description="all writes are pending")
+    disk.waits.clear()
+    disk.away = False
+    assert await asyncio.gather(*waiting) == ["run0", "run1", "run2"]
+    await disk.waits.wait()
+    disk.locked = None
+    assert await held == "held"
+
+
+async def test_writes_of_other_runs_are_sent_beside_one_that_waits_for_its_row(outbox: Outbox) -> None:
+    disk = Disk(locked="held")
+    held = deliver(outbox, disk, "held")
+    await disk.waits.wait()
+    disk.away = True
+    waiting = [deliver(outbox, disk, f"run{at}") for at in range(3)]
+    await wait_until(lambda: len(outbox) == 3, description="the others are pending")
+    disk.give_up.set()
+    await wait_until(lambda: len(outbox) == 4, description="all writes are pending")
+    disk.waits.clear()
+    disk.give_up.clear()
+    disk.away = False
+    assert await asyncio.gather(*waiting) == ["run0", "run1", "run2"]
+    disk.locked = None
+    disk.give_up.set()
+    assert await held == "held"
+
+
+@pytest.mark.parametrize("why", ["no room", "locked row"])
+async def test_later_write_of_the_same_run_keeps_its_order(outbox: Outbox, why: str) -> None:
+    disk = Disk("first") if why == "no room" else Disk(locked="first")
+    disk.give_up.set()
     first = deliver(outbox, disk, "first", "run")
-    await disk.refused.wait()
+    await wait_until(lambda: len(outbox) == 1, description="the first write is pending")
     second = deliver(outbox, disk, "second", "run")
     await outbox.deliver("other", 1, "the other", lambda: disk.write("other"))
+    await wait_until(lambda: len(outbox) == 2, description="both writes are pending")
     disk.too_big.clear()
+    disk.locked = None
     await asyncio.gather(first, second)
     assert disk.written == ["other", "first", "second"]
 
