@@ -254,8 +254,10 @@ class Cancellations:
         )
 
     async def _decide_again(self, run_id: str, abort: Abort) -> None:
+        """Commits a decision that was not durable, and delivers it also if it is committed already: the
+        response to the commit may have been lost."""
         decision = await self._decide(run_id, abort)
-        if decision is not None and decision.won:
+        if decision is not None:
             self._jobs.spawn(self._delivery.deliver(decision), f"delivering the cancel of run {run_id!r}")
 
     async def _visible(self, run_id: str, user_id: str) -> bool:

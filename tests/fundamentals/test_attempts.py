@@ -16,9 +16,10 @@ from coordinator.errors import CancelNotDurable
 from coordinator.event_log import End, Event, Gap
 from stores.errors import StoreUnavailable
 from stores.rows import Ownership, RunRow
+from tests.fundamentals.test_children import hints_of
 from tests.fundamentals.test_portable_runs import gateway
 from tests.fundamentals.test_worker_death import SHORT, hang
-from tests.support.held import hold_calls
+from tests.support.held import hold_answers, hold_calls
 from tests.support.inside import assembly_of
 from tests.support.waiting import wait_until
 
@@ -104,32 +105,36 @@ async def adopted(manager: RunManager, run_id: str, by: RunManager) -> None:
     await wait_until(is_adopted, description="the other worker is the owner of the run")
 
 
+@pytest.mark.parametrize("lost", [0, 1], ids=["answered", "answer-lost"])
 async def test_cancel_that_could_not_be_written_stops_the_next_attempt(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: int
 ) -> None:
-    """The store is unavailable until the lease has ended, and a worker has continued the run."""
+    """The store is unavailable until the lease has ended, and a worker has continued the run. That worker
+    gets a hint, even if the answer to the commit was lost."""
     walk, away = Walk(waits_at=2), True
-    async with pair(tmp_path, walk) as (a, b):
+    async with pair(tmp_path, walk, tick=3600.0, short_tick=3600.0) as (a, b):
+        hints = hints_of(a, monkeypatch)
         run_id = await begun(a, walk)
         decide = a.store.decide
 
         async def unavailable(*args: Any, **kwargs: Any) -> Any:
+            nonlocal lost
             if away:
                 raise StoreUnavailable("the store is away")
-            return await decide(*args, **kwargs)
+            decision = await decide(*args, **kwargs)
+            if lost:
+                lost -= 1
+                raise StoreUnavailable("the answer is lost")
+            return decision
 
         monkeypatch.setattr(a.store, "decide", unavailable)
         with pytest.raises(CancelNotDurable):
             await a.cancel(run_id, reason="enough")
-        worker = assembly_of(a).shared.worker
-        fenced = worker.epoch
-        worker.fenced(fenced, "a test")
-
-        async def is_continued() -> bool:
-            return (await row_of(b, run_id)).owner_epoch not in (None, fenced)
-
-        await wait_until(is_continued, description="a worker continues the run")
+        await hang(a)
+        await adopted(b, run_id, b)
         away = False
+        await wait_until(lambda: hints == [(b.worker.epoch, run_id)], description="its worker gets a hint")
+        await assembly_of(b).watch.tick()
         assert await b.wait(run_id, timeout=10) is None
         receipt = await b.runs.receipt(run_id)
         assert (receipt.status, receipt.reason) == (RunStatus.interrupted, "enough")
@@ -194,6 +199,29 @@ async def test_drain_does_not_wait_for_what_it_handed_over(tmp_path: Path) -> No
     async with gateway(tmp_path, walk=walk.on("b")) as b:
         assert await b.wait(run_id, timeout=10) == {"steps": [0, 1, 2, 3]}
     assert walk.log == [("a", 0), ("a", 1), ("b", 2), ("b", 3)]
+
+
+async def test_runs_that_are_handed_over_together_share_a_hint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The peers are read once for all runs that are handed over meanwhile."""
+    walk = Walk(waits_at=1)
+    async with gateway(tmp_path) as b:  # cannot continue them
+        async with gateway(tmp_path, walk=walk.on("a")) as a:
+            runs = [await a.create_or_reject(thread, "walk") for thread in ("t", "u", "v")]
+            for run in runs:
+                a.launch(run)
+            await wait_until(lambda: len(walk.log) == len(runs), description="all have saved a step")
+            hints, peers = hints_of(a, monkeypatch), hold_answers(a.store, "workers")
+            draining = asyncio.create_task(a.shutdown(timeout=30))
+
+            async def are_handed_over() -> bool:
+                return all([(await row_of(b, run.run_id)).between_attempts for run in runs])
+
+            await wait_until(are_handed_over, description="all are handed over")
+            peers.go_on.set()
+            await draining
+        assert ([epoch for epoch, _ in hints], peers.calls) == ([b.worker.epoch], 1)
 
 
 async def test_run_that_does_not_stop_within_the_grace_is_cancelled_and_continued(tmp_path: Path) -> None:

@@ -8,12 +8,15 @@ from typing import Any
 
 
 class Held:
-    """`reached` is set when the first call blocks. All calls continue when `go_on` is set."""
+    """`reached` is set when the first call blocks. All calls continue when `go_on` is set. `calls`: how many
+    there were."""
 
     def __init__(self) -> None:
         self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+        self.calls = 0
 
     async def stand(self) -> None:
+        self.calls += 1
         self.reached.set()
         await self.go_on.wait()
 
