@@ -6,12 +6,15 @@ its tick. Only the owner knows how long a run has been idle, so that limit ends 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from coordinator.errors import StoreUnavailable
 from coordinator.runs.cancellation import Delivery
 from coordinator.runs.entry import Entry
 from coordinator.runs.jobs import Jobs
 from coordinator.runs.registry import Registry
 from coordinator.runs.states import Holding, Waiting
+from coordinator.runs.work import PARTS
 from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
 from stores.base import DecisionStore
 from stores.states import OPEN
@@ -23,6 +26,23 @@ _WHY = {
 }
 REASONS = frozenset(_WHY.values())
 """The errors of runs that ended by a time limit."""
+PRECISION = 0.001  # s; a difference of times is not exactly zero
+
+
+@dataclass(slots=True)
+class _Silence:
+    """How long a run has given no sign of life (s, monotonic clock). Time in which the loop could not run
+    does not count, because the run could not give one. `due`: when its next timer is due."""
+
+    since: float
+    blocked: float = 0.0
+    due: float = 0.0
+
+    def lasts(self, active_at: float, now: float) -> float:
+        if active_at > self.since:
+            self.since, self.blocked = active_at, 0.0
+        self.blocked += max(0.0, now - max(self.due, self.since))
+        return now - self.since - self.blocked
 
 
 class Timeouts:
@@ -50,7 +70,7 @@ class Timeouts:
         if timeout is not None:
             self._after(entry, timeout, Cause.timeout)
         if idle is not None:
-            self._after(entry, idle, Cause.idle)
+            self._watch_silence(entry, _Silence(entry.work.clocks.monotonic()), idle)
 
     def _after(self, entry: Entry, seconds: float, cause: Cause) -> None:
         entry.call_later(cause, seconds, self._expired, entry, cause)
@@ -63,13 +83,20 @@ class Timeouts:
             or (cause is Cause.queue_timeout and entry.own is not None)
         ):
             return
-        if cause is Cause.idle and entry.limits.idle is not None:
-            left = entry.work.active_at + entry.limits.idle - entry.work.clocks.monotonic()
-            if left > 0:  # not idle: one timer suffices, however many signs of life
-                self._after(entry, left, cause)
-                return
         run_id = entry.record.run_id
         self._jobs.spawn(self.end(run_id, cause), f"ending run {run_id!r} ({cause})")
+
+    def _watch_silence(self, entry: Entry, silence: _Silence, limit: float) -> None:
+        """Ends the run when its silence has lasted for `limit` (s). A part of that is waited for at a time,
+        so that a blocked loop is noticed as a timer that is late."""
+        now = entry.work.clocks.monotonic()
+        left = limit - silence.lasts(entry.work.active_at, now)
+        if left < PRECISION:
+            self._expired(entry, Cause.idle)
+            return
+        part = min(left, limit / PARTS)
+        silence.due = now + part
+        entry.call_later(Cause.idle, part, self._watch_silence, entry, silence, limit)
 
     async def end(self, run_id: str, cause: Cause, *, without_place: bool = False) -> None:
         """Decides and delivers, unless another end came first. A queue limit does not end a claimed run,

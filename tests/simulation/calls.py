@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from stores.errors import StoreUnavailable
-from tests.simulation.store import WRITES
+from stores.errors import RowLocked, StoreUnavailable
+from stores.rows import Ownership
+from stores.spec import AdmissionRequest
+from tests.simulation.store import ADMISSIONS, LOCKING, WRITES
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
     from tests.simulation.world import World
 
 DATABASE_IS_THERE = "nothing keeps the database away"
+WAITS_FOR_ROWS = 1.0  # s; the store's busy_timeout
 
 
 class Call:
@@ -23,6 +26,7 @@ class Call:
         "before",
         "fate",
         "future",
+        "gives_up",
         "kwargs",
         "op",
         "point",
@@ -46,6 +50,8 @@ class Call:
         self.world, self.process, self.op, self.point = world, process, op, point
         self.args, self.kwargs, self.future = args, kwargs, future
         self.fate, self.before = fate, before
+        self.gives_up: float | None = None
+        """When it no longer waits for locked rows."""
         self.task = asyncio.current_task(process.loop) if fate == "cancel" else None
 
     def strike(self, when: float) -> float:
@@ -79,8 +85,42 @@ class Call:
         self.world.meet(self.point, self.op, "before" if self.before else "after", self.fate or "nothing")
 
     def commit(self) -> None:
+        """Executes the call when its rows are free, or answers RowLocked when it has waited too long."""
         world, process = self.world, self.process
+        now, free_at = world.schedule.now, self._free_at()
+        if free_at > now:
+            self.gives_up = self.gives_up or now + WAITS_FOR_ROWS
+            if now < self.gives_up:
+                world.schedule.at(min(free_at, self.gives_up), self.commit)
+                return
         process.sent -= 1
+        if self.op in ADMISSIONS:
+            process.admitting.discard(self.args[0].run_id)
+        if free_at > now:
+            self._answer(None, RowLocked("a simulated row is locked"))
+        else:
+            self._execute()
+
+    def _free_at(self) -> float:
+        """Returns when no foreign session locks the rows of the call. The withdrawal of an admission is made
+        after that."""
+        world = self.world
+        if self.op == "withdraw" and self.args[0] in self.process.admitting:
+            return world.schedule.now + 0.1
+        return world.trouble.locked_until(self._thread()) if self.op in LOCKING else 0.0
+
+    def _thread(self) -> str:
+        """Returns the thread whose rows the call locks; of an unknown run, its id."""
+        first = self.args[0]
+        if isinstance(first, AdmissionRequest):
+            return first.spec.thread_id
+        if isinstance(first, Ownership):
+            return first.thread_id
+        run = self.world.truth.runs.get(first)
+        return first if run is None else run.thread_id
+
+    def _execute(self) -> None:
+        world, process = self.world, self.process
         fails = self.fate == "fail"
         if fails:
             self._met()

@@ -10,7 +10,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -84,8 +84,7 @@ def run_seed(
 
 def run_batch(seeds: Iterable[int]) -> Batch:
     batch, began = Batch(), time.process_time()
-    with laboratory():
-        database = Database()
+    with laboratory(), closing(Database()) as database:
         for number, seed in enumerate(seeds):
             run_seed(seed, database, batch)
             if number % 10 == 9:
@@ -119,8 +118,7 @@ def hunt(name: str, most: int, known: int | None = None) -> Hunt:
     """Plant a bug and try seeds until one finds it, first the one that is `known` to."""
     began = time.process_time()
     seeds = range(most) if known is None else chain((known,), range(most))
-    with laboratory(), BUGS[name].planted():
-        database = Database()
+    with laboratory(), BUGS[name].planted(), closing(Database()) as database:
         for tried, seed in enumerate(seeds, 1):
             if violations := run_seed(seed, database):
                 return Hunt(name, seed, tried, time.process_time() - began, violations[0])

@@ -36,14 +36,17 @@ class Faults:
     """How often the transport of a process goes away for a while, or all that it keeps is flushed."""
     proofs: bool = False
     """All processes are on one host: a dead one is proven dead."""
+    locks: int = 0
+    """How often a foreign session holds the rows of a thread and its runs for a while."""
     disordered: bool = False
-    """Answers of one process may overtake each other, as with a pool of connections."""
+    """Calls of one process, and their answers, may overtake each other, as with a pool of connections."""
 
     @property
     def none(self) -> bool:
         """Nothing goes wrong."""
         planned = self.crashes, self.pauses, self.outages, self.cuts, self.burials, self.jumps, self.breaks
-        return not (any(planned) or any(self.strike.values()) or self.lose or self.late or self.broken)
+        at_random = *self.strike.values(), self.lose, self.late, self.broken
+        return not (any(planned) or self.locks or any(at_random))
 
 
 def draw(chance: Random) -> Faults:
@@ -76,3 +79,9 @@ def draw(chance: Random) -> Faults:
     faults.burials = int(some(0.1))
     faults.jumps = int(some(0.15))
     return faults
+
+
+def mix(faults: Faults, chance: Random) -> None:
+    """For worlds without a scene: faults that no scene has, beside any others that were drawn."""
+    if not faults.none and chance.random() < 0.3:
+        faults.locks = chance.choice((1, 2))

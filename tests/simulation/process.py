@@ -56,6 +56,10 @@ class Process:
         self.last_write = self.last_answer = self.cut_until = 0.0
         self.sent = 0
         """Calls that the store has and has not done yet."""
+        self.pauses = list[tuple[float, float]]()
+        """When each began and ended."""
+        self.admitting: set[str] = set()
+        """Runs whose admission was sent and is not committed."""
         self.unsent: list[Call] = []
         """Calls that a pause came before: they go out when it is over, and never where it is killed first."""
         self.epochs: set[int] = set()
@@ -102,6 +106,10 @@ class Process:
             return await Walker(self, heeds_drain=crc32(ctx.run.run_id.encode()) % 4 > 0)(ctx)
 
         return walk
+
+    def paused_since(self, when: float) -> float:
+        """How long (s) it was paused since `when`."""
+        return sum(max(0.0, end - max(begin, when)) for begin, end in self.pauses)
 
     @property
     def up(self) -> bool:

@@ -20,6 +20,23 @@ if TYPE_CHECKING:
     from tests.simulation.process import Process
 
 URGENT = frozenset({"decide", "beat"})
+ADMISSIONS = frozenset({"admit", "insert"})
+LOCKING = ADMISSIONS | frozenset(
+    {
+        "claim",
+        "decide",
+        "start",
+        "finish",
+        "settle",
+        "refence",
+        "save",
+        "restore",
+        "delete_thread",
+        "readopt",
+        "hand_over",
+    }
+)
+"""Calls that lock a thread or one of its runs. Their first argument names it."""
 WRITES = frozenset(
     {
         "admit",
@@ -189,6 +206,10 @@ class Database:
         except StopIteration as done:
             return done.value
         raise AssertionError("a transaction in memory never waits")
+
+    def close(self) -> None:
+        """Frees the database: its connection refers to this object, and the store is kept by a finalizer."""
+        self.cx.close()
 
     def let_go(self) -> None:
         """Drops the references to the world that has used it."""

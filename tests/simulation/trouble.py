@@ -16,6 +16,8 @@ class Trouble:
     def __init__(self, world: World) -> None:
         self._world = world
         self._outage_until = 0.0
+        self._locked_until: dict[str, float] = {}
+        """By thread."""
         self.skew = 0.0
         """Time (s) by which the clock of the host has jumped."""
 
@@ -32,6 +34,8 @@ class Trouble:
             self._soon("cut off")
         for _ in range(faults.burials):
             self._soon("declare dead")
+        for _ in range(faults.locks):
+            world.schedule.after(chance.uniform(0.1, 3.0), self.lock)
         for _ in range(faults.jumps):
             world.schedule.after(chance.uniform(0.1, 9.0), self.jump)
         for _ in range(faults.breaks):
@@ -95,6 +99,7 @@ class Trouble:
         seconds = world.chance.choice((0.5, 2.0, 7.0, 12.0))
         world.trace_step(process, f"is paused for {seconds} s")
         process.loop.stopped = True
+        process.pauses.append((world.schedule.now, world.schedule.now + seconds))
         world.schedule.after(seconds, self._go_on, process)
         return True
 
@@ -135,6 +140,19 @@ class Trouble:
         """The process does not reach the store at the moment."""
         return self._world.schedule.now < max(self._outage_until, process.cut_until)
 
+    def lock(self) -> None:
+        """A foreign session holds a thread and its runs. A sweep leaves them out in a real store; here it
+        does not meet them."""
+        world = self._world
+        threads = sorted({run.thread_id for run in world.truth.runs.values() if run.in_flight})
+        if threads:
+            thread_id, seconds = world.chance.choice(threads), world.chance.choice((0.3, 1.5, 4.0))
+            self._locked_until[thread_id] = world.schedule.now + seconds
+            world.trace_step(None, f"thread {thread_id!r} is locked for {seconds} s")
+
+    def locked_until(self, thread_id: str) -> float:
+        return self._locked_until.get(thread_id, 0.0)
+
     def jump(self) -> None:
         """All processes are on one host, as SQLite requires, and share its clock."""
         self._world.truth.clock_jumped = True
@@ -163,6 +181,7 @@ class Trouble:
         faults.crashes = faults.pauses = 0
         faults.lose = faults.repeat = faults.late = faults.broken = 0.0
         self._outage_until = 0.0
+        self._locked_until.clear()
         for process in self._world.processes:
             process.cut_until = 0.0
             self._link(process, up=True)

@@ -14,19 +14,19 @@ from typing import Any
 
 from coordinator.settings import Settings
 from stores.errors import StoreUnavailable
-from tests.simulation import pairs, stand_ins, workload
+from tests.simulation import faults, pairs, stand_ins, workload
 from tests.simulation.agents import CODES, Habits
 from tests.simulation.bus import Bus
 from tests.simulation.callers import Callers
 from tests.simulation.calls import Call
 from tests.simulation.elsewhere import Database as Elsewhere
-from tests.simulation.faults import Faults, draw
+from tests.simulation.faults import Faults
 from tests.simulation.logged import errors_logged
 from tests.simulation.loop import Livelock, Schedule
 from tests.simulation.pace import Pace
 from tests.simulation.process import SETTINGS, Process
 from tests.simulation.scenes import EVERY_ATTEMPT, FIRST_ATTEMPT, OF_ATTEMPTS, SCENES, Aim, Scene
-from tests.simulation.store import URGENT, WRITES, Database
+from tests.simulation.store import ADMISSIONS, URGENT, WRITES, Database
 from tests.simulation.trouble import Trouble
 from tests.simulation.truth import Run, Truth
 
@@ -54,11 +54,12 @@ class World:
         self.truth.wall = lambda: self.wall_ns() // 1000
         self.truth.ttl = SETTINGS.lease_ttl
         self.truth.term = SETTINGS.lease_ttl - SETTINGS.lease_margin
-        self.faults: Faults = draw(self.chance)
+        self.faults: Faults = faults.draw(self.chance)
         self.features = workload.draw(self.chance)
         self.scene, self.aims = self._steer()
         if self.scene is None:
             workload.mix(self.features, Random(f"{seed}/features"))
+            faults.mix(self.faults, Random(f"{seed}/faults"))
         self.settings = _settings(*self.features.settings.items())
         planned = [] if self.scene is None else self.scene.plan
         troubled = bool(self.aims) or any(
@@ -237,7 +238,7 @@ class World:
             future.set_exception(StoreUnavailable("the store is closed"))
             return
         if op == "decide":
-            self.truth.to_be_ended(args[0], kwargs.get("cause"))
+            self.truth.to_be_ended(args[0], kwargs.get("cause"), process.paused_since)
         strike, before = self.fate(point, op)
         call = Call(self, process, op, point, args, kwargs, future, strike, before)
         self.meet(point, op, "before", "nothing")
@@ -254,7 +255,9 @@ class World:
     def send(self, call: Call, when: float) -> None:
         """Sends the call: the store executes it even if its caller ends."""
         process = call.process
-        if call.op in WRITES and call.op not in URGENT:
+        if call.op in ADMISSIONS:
+            process.admitting.add(call.args[0].run_id)
+        if call.op in WRITES and call.op not in URGENT and not self.faults.disordered:
             when = process.last_write = max(when, process.last_write)
         process.sent += 1
         self.schedule.at(when, call.commit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.simulation.bugs.edit import bug
 
 _TIMEOUTS = "coordinator.runs.timeouts:Timeouts."
+_SILENCE = "coordinator.runs.timeouts:_Silence."
 _DELIVERY = "coordinator.runs.cancellation:Delivery."
 _CANCEL = "coordinator.runs.cancellation:Cancellations."
 _ENDINGS = "coordinator.runs.endings:Endings."
@@ -24,7 +25,11 @@ BUGS = (
     ),
     bug(
         "a-sign-of-life-is-ignored",
-        (_TIMEOUTS + "_expired", "if left > 0:", "if 0:"),
+        (_SILENCE + "lasts", "if active_at > self.since:", "if 0:"),
+    ),
+    bug(
+        "a-standstill-is-silence",
+        (_SILENCE + "lasts", "self.blocked += max(0.0,", "self.blocked += min(0.0,"),
     ),
     bug(
         "a-turn-does-not-end-the-waiting",
