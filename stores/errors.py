@@ -191,6 +191,11 @@ class RowLocked(StoreUnavailable):
     """A row that is needed is locked by another transaction. Operations on other rows are unaffected."""
 
 
+class ConnectionsBusy(StoreUnavailable):
+    """All connections that this call may use wait for locked rows or slow statements. Calls that use others,
+    such as reads, are unaffected."""
+
+
 class OutboxFull(StoreUnavailable):
     """So many writes wait for the store that this worker refuses new runs."""
 

@@ -4,8 +4,9 @@ A failed write becomes pending. Pending writes wait in order, strictly so for ea
 them when the store is available again: first one as a probe, then the rest in waves. A write is dropped only
 if its guard refuses it (the worker was fenced, and its peers end those runs) or no store could accept it.
 
-A write without disk space (StoreFull) or of a locked row (RowLocked) blocks only later writes of its own run.
-After GIVE_UP_AFTER without disk space, its replacement (`instead`) is written, if the store accepts that.
+A write without disk space (StoreFull), of a locked row (RowLocked) or behind such writes (ConnectionsBusy)
+blocks only later writes of its own run. After GIVE_UP_AFTER without disk space, its replacement (`instead`)
+is written, if the store accepts that.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from stores.errors import CoordinatorError, OutboxFull, RowLocked, StoreFull, StoreUnavailable
+from stores.errors import (
+    ConnectionsBusy,
+    CoordinatorError,
+    OutboxFull,
+    RowLocked,
+    StoreFull,
+    StoreUnavailable,
+)
 from stores.event_loop import HomeLoop
 from stores.tasks import AnyFuture, begin_soon
 
@@ -65,7 +73,7 @@ class _PendingWrite:
         self.instead = instead
         self.since = asyncio.get_running_loop().time()
         self.refusals = 0
-        """Number of attempts that failed because of missing disk space or a locked row."""
+        """Number of attempts that failed because of missing disk space or locked rows."""
         self.refused_since: float | None = None
 
 
@@ -78,7 +86,9 @@ class _Attempt(NamedTuple):
 
 def _is_away(error: BaseException) -> bool:
     """Returns whether the store accepts no other write either."""
-    return isinstance(error, StoreUnavailable) and not isinstance(error, (StoreFull, RowLocked))
+    return isinstance(error, StoreUnavailable) and not isinstance(
+        error, (StoreFull, RowLocked, ConnectionsBusy)
+    )
 
 
 class Outbox:
@@ -290,7 +300,7 @@ class Outbox:
             answer = await write()
         except StoreFull as error:
             return await self._no_room(pending, error)
-        except RowLocked:
+        except (RowLocked, ConnectionsBusy):
             pending.refusals += 1
             return _Attempt(locked=True)
         except StoreUnavailable:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, TypeVar
 
 import asyncpg
 
-from stores.errors import StaleFence, StoreUnavailable
+from stores.errors import ConnectionsBusy, StaleFence, StoreUnavailable
 from stores.postgres import searches
 from stores.postgres.driver import Pool, Pooled
 from stores.postgres.faults import AGAIN, Fault, Kind, NotConnected, fault_of
@@ -74,11 +75,22 @@ async def _nothing_to_reset(_: object) -> None:
 
 
 class Connections:
-    """One pool. `longest` (s) bounds each call, with the time it waits for a connection."""
+    """One pool. `longest` (s) bounds each call, with the time it waits for a connection. `for_reads`: how
+    many connections only reads may use, because writes may wait for locked rows."""
 
-    def __init__(self, hosts: Hosts, options: Options, *, size: int, longest: float, name: str) -> None:
+    def __init__(
+        self,
+        hosts: Hosts,
+        options: Options,
+        *,
+        size: int,
+        longest: float,
+        name: str,
+        for_reads: int = 0,
+    ) -> None:
         self._hosts, self._options = hosts, options
         self._size, self._longest, self._name = size, longest, name
+        self._for_writes = asyncio.Semaphore(size - for_reads)
         self._pool: Pool | None = None
         self._named: dict[str, str] = {}
         self._under_way = 0
@@ -155,7 +167,8 @@ class Connections:
         while True:
             try:
                 statement, args, until = call.statement.sql, call.args, began + self._longest
-                rows = await self.rows_once(statement, args, until, looked_since, longest=call.longest)
+                async with nullcontext() if reads else self._place_for_a_write(until):
+                    rows = await self.rows_once(statement, args, until, looked_since, longest=call.longest)
                 return rows, lost
             except Exception as error:
                 fault = fault_of(error)
@@ -166,6 +179,18 @@ class Connections:
                     raise fault.as_error(error, written=written) from error
             await asyncio.sleep(pause * random.uniform(0.5, 1))
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    @asynccontextmanager
+    async def _place_for_a_write(self, until: float) -> AsyncGenerator[None]:
+        try:
+            async with asyncio.timeout_at(until):
+                await self._for_writes.acquire()
+        except TimeoutError:
+            raise self._busy() from None
+        try:
+            yield
+        finally:
+            self._for_writes.release()
 
     def _patience_left(self, fault: Fault, waited: float) -> bool:
         bound = self._longest if fault.kind is Kind.lock else min(self._longest, self._options.away_timeout)
@@ -182,7 +207,7 @@ class Connections:
     ) -> Rows:
         """Waits for a busy connection until `until` (loop time). Searches for a server for `away_timeout`
         from `since` on (loop time; None = now), at least for _CONNECT_AT_LEAST. Raises what the driver
-        raises; NotConnected where no server was found in time, StoreUnavailable where no connection became
+        raises; NotConnected where no server was found in time, ConnectionsBusy where no connection became
         free."""
         pool = self._pool
         if pool is None:
@@ -284,7 +309,10 @@ class Connections:
             except TimeoutError:
                 if pool.get_size() < self._size:
                     raise  # a new one could be made, and failed
-        raise StoreUnavailable(
+        raise self._busy()
+
+    def _busy(self) -> ConnectionsBusy:
+        return ConnectionsBusy(
             f"all {self._size} connections ({self._name}) were busy for {self._longest:g} s",
             hint="Nothing was written. Check for locks, or allow more (postgres_connections).",
         )

@@ -43,6 +43,8 @@ _DECIDING = 2
 """One in so many connections may be used by cancels that wait for locked rows."""
 _SEARCHING = 4
 """One in so many connections is for searches."""
+_READING = 4
+"""One in so many connections is for reads alone: calls that wait for locked rows may have the rest."""
 
 
 class PostgresStore(WritesMadeAgain):
@@ -73,7 +75,10 @@ class PostgresStore(WritesMadeAgain):
         self._clock = clock
         self._opening = asyncio.Lock()
         busy = self._options.busy_timeout
-        self._waiting = self._pool(self._options.connections, busy, "postgres_connections")
+        connections = self._options.connections
+        self._waiting = self._pool(
+            connections, busy, "postgres_connections", for_reads=connections // _READING
+        )
         self._batches = self._pool(_BATCHES, min(busy, 5.0), "for batches")
         self._urgent = self._pool(_URGENT, busy, "for cancels")
         self._ticks = self._pool(_TICKS, busy, "for ticks")
@@ -91,8 +96,10 @@ class PostgresStore(WritesMadeAgain):
         self._host_gate: HostGate | None = None
         self._open = False
 
-    def _pool(self, size: int, longest: float, name: str) -> Connections:
-        return Connections(self._hosts, self._options, size=size, longest=longest, name=name)
+    def _pool(self, size: int, longest: float, name: str, for_reads: int = 0) -> Connections:
+        return Connections(
+            self._hosts, self._options, size=size, longest=longest, name=name, for_reads=for_reads
+        )
 
     @property
     def schema(self) -> str:

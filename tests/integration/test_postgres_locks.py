@@ -301,6 +301,23 @@ async def test_end_that_waits_longer_than_allowed_keeps_no_other_run_from_ending
         assert (await row_of(scene.store, held.run_id)).status is RunStatus.success
 
 
+async def test_reads_and_other_ends_pass_more_ends_than_connections(scene: Scene) -> None:
+    """An open transaction of an operator holds many runs: lists, runs and `explain` stay readable."""
+    store, me = scene.store, scene.me
+    held = [await running(store, me, f"held {number}") for number in range(24)]
+    other = await running(store, me, "other")
+    ends = [store.finish(own, SUCCESS) for own in held]
+    async with scene.stuck("runs", "run_id", [own.run_id for own in held], ends) as stuck:
+        await scene.waits(8)
+        async with asyncio.timeout(SOON):
+            assert (await row_of(store, held[0].run_id)).status is RunStatus.running
+            assert len(await store.list_inflight()) == 25
+            await store.finish(other, SUCCESS)
+            assert (await row_of(store, other.run_id)).status is RunStatus.success
+        assert not any(task.done() for task in stuck)
+    assert all(task.result().status is RunStatus.success for task in stuck)
+
+
 # -- a sweep
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable
 
 import pytest
 
-from stores.errors import RowLocked, StoreFull, StoreUnavailable
+from stores.errors import ConnectionsBusy, RowLocked, StoreFull, StoreUnavailable
 from stores.outbox import REFUSALS, Outbox
 from tests.support.waiting import wait_until
 
@@ -52,8 +52,8 @@ class Disk:
     """What is written, in its order; a write is refused while its name is in `too_big` or `locked`. A locked
     row takes its time: `waits` is set, and the refusal comes with `give_up`."""
 
-    def __init__(self, *too_big: str, locked: str | None = None) -> None:
-        self.too_big, self.locked, self.away = set(too_big), locked, False
+    def __init__(self, *too_big: str, locked: str | None = None, busy: bool = False) -> None:
+        self.too_big, self.locked, self.busy, self.away = set(too_big), locked, busy, False
         self.written: list[str] = []
         self.refused, self.waits, self.give_up = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -63,7 +63,7 @@ class Disk:
         if name == self.locked:
             self.waits.set()
             await self.give_up.wait()
-            raise RowLocked("a row is locked")
+            raise ConnectionsBusy("others wait") if self.busy else RowLocked("a row is locked")
         if name in self.too_big:
             self.refused.set()
             raise StoreFull("the disk is full")
@@ -108,9 +108,11 @@ async def test_writes_without_disk_space_do_not_block_later_pending_writes(outbo
     await asyncio.gather(*waiting)
 
 
-async def test_write_of_a_locked_row_does_not_block_other_runs(outbox: Outbox) -> None:
-    """Neither new writes of them nor pending ones, of an outage while it waits for its row."""
-    disk = Disk(locked="held")
+@pytest.mark.parametrize("busy", [False, True], ids=["locked", "others-wait-for-rows"])
+async def test_write_of_a_locked_row_does_not_block_other_runs(outbox: Outbox, busy: bool) -> None:
+    """Neither new writes of them nor pending ones, of an outage while it waits for its row. Nor does one for
+    which all connections are busy with calls that wait for rows."""
+    disk = Disk(locked="held", busy=busy)
     disk.give_up.set()
     held = deliver(outbox, disk, "held")
     await wait_until(lambda: len(outbox) == 1, description="its write is pending")
