@@ -58,6 +58,8 @@ class Worker:
         self._epoch = 0
         self._lost_because = TOO_LATE
         self._live = False
+        self._signed_off = 0
+        """The last epoch that was signed off."""
         self._draining = False
         self._closed = False
         self.lease = Lease(settings.lease_ttl - settings.lease_margin, clock=clock)
@@ -123,7 +125,7 @@ class Worker:
         else:
             await self._begin(epoch, began)
         if previous:
-            await self._sign_off(previous, f"lost its lease before this run finished: {lost_because}")
+            await self._sign_off_lost(previous, lost_because)
         if leaves:
             raise Draining
 
@@ -194,7 +196,8 @@ class Worker:
         self.drain_event.set()
 
     async def retire(self) -> None:
-        """Ends the epoch and the runs that are still in flight in it. Registers no new one. Idempotent."""
+        """Ends the epoch, also one that has lost its lease, and the runs that are still in flight in it.
+        Registers no new one. Idempotent."""
         self._closed = True
         if self._registering is not None:
             try:
@@ -206,8 +209,15 @@ class Worker:
             self.lease.end(self._epoch)
             self._disarm()
             await self._sign_off(self._epoch, "shut down before this run finished")
+        elif self._signed_off < self._epoch:
+            await self.dropped_runs_stopped()
+            await self._sign_off_lost(self._epoch, self._lost_because)
+
+    async def _sign_off_lost(self, epoch: int, why: str) -> None:
+        await self._sign_off(epoch, f"lost its lease before this run finished: {why}")
 
     async def _sign_off(self, epoch: int, what: str) -> None:
+        self._signed_off = epoch
         try:
             self.on_ended(await self._store.retire(epoch, error=f"Worker epoch {epoch} {what}"))
         except CoordinatorError as error:

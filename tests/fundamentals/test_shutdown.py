@@ -143,3 +143,19 @@ async def test_job_that_begins_while_the_worker_signs_off_does_not_outlive_it(al
     signing_off.go_on.set()
     await leaving
     assert job.done()
+
+
+async def test_worker_that_has_lost_its_lease_signs_off_when_it_leaves(tmp_path: Path) -> None:
+    """Its peers need not wait until the lease has expired, here a minute later."""
+    async with team_of(2, tmp_path, lease_ttl=60.0) as (a, b):
+        run, agent = await running(a, "t")
+        await assembly_of(a).loops.stop()  # else it registers anew
+        worker = assembly_of(a).shared.worker
+        worker.fenced(worker.epoch, "a test")
+        await agent.stopped.wait()
+        assert await b.has_inflight("t")
+        await a.shutdown(timeout=0)
+        assert await b.has_inflight("t"), "a drain alone signs off nothing"
+        await a.aclose()
+        assert not await b.has_inflight("t")
+        assert (await b.runs.receipt(run.run_id)).status is RunStatus.error

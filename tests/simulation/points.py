@@ -195,7 +195,6 @@ _NO_CALLER_WAITS = {
     "Reaper._undo / settle": _JOB,
     "Endings.leave_queue / decide": _JOB,
     "Endings._recreate / put": _AGAIN,
-    "Endings._recreate / thread": _AGAIN,
     "Endings._refence / refence": _JOB,
     "Endings._write_unwritten / decide": _JOB,
     "StateRemoval._claim / claim_removed_states": _OWN,

@@ -107,9 +107,9 @@ class Process:
 
         return walk
 
-    def paused_since(self, when: float) -> float:
-        """How long (s) it was paused since `when`."""
-        return sum(max(0.0, end - max(begin, when)) for begin, end in self.pauses)
+    def paused_since(self, when: float, but: float) -> float:
+        """How long (s) it was paused since `when`, without the first `but` seconds of each pause."""
+        return sum(max(0.0, end - max(begin, when) - but) for begin, end in self.pauses)
 
     @property
     def up(self) -> bool:

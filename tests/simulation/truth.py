@@ -94,9 +94,7 @@ class Run:
     sign_at: float = 0.0
     """When its code last gave a sign of life."""
     silence: float = 0.0
-    """How long (s) it had given none when its idle timeout ended it."""
-    silence_awake: float = 0.0
-    """Of that, the time in which its process was not paused."""
+    """How long (s) it had given none when its idle timeout ended it, without pauses of its process."""
     abandoned: bool = False
     """Its caller has forgotten it, or has ended it before it started: a worker that claims its thread at the
     same time does not know the run, and releases the thread a moment later."""
@@ -337,12 +335,6 @@ class Truth:
         now = self.now()
         if cause == "idle" and run.idle is not None and run.silence < run.idle - 0.001:
             self.wrong(f"run {run.run_id} was to be ended as silent {run.silence:.3f} s after a sign of life")
-        if (
-            cause == "idle"
-            and run.idle is not None
-            and run.silence_awake < run.idle * (1 - 1 / PARTS) - 0.001
-        ):
-            self.wrong(f"run {run.run_id} was to be ended as silent because its process was paused")
         if cause == "queue_timeout" and not waited:
             self.wrong(f"run {run.run_id} was ended for its waiting, and had its turn")
         if self.clock_jumped:
@@ -578,12 +570,13 @@ class Truth:
         self.values.pop(args[0].thread_id, None)
         self.removed[args[0].thread_id] = args[0].fence
 
-    def to_be_ended(self, run_id: str, cause: object, paused_since: Callable[[float], float]) -> None:
-        """Its worker is about to write the end; until that is written, it may give another sign of life."""
-        if cause == "idle" and (run := self.runs.get(run_id)) is not None:
-            silence = self.now() - run.sign_at
-            run.silence = max(run.silence, silence)
-            run.silence_awake = max(run.silence_awake, silence - paused_since(run.sign_at))
+    def to_be_ended(self, run_id: str, cause: object, paused_since: Callable[[float, float], float]) -> None:
+        """Its worker is about to write the end; until that is written, it may give another sign of life. Of
+        each pause, at most a part of the limit counts."""
+        run = self.runs.get(run_id)
+        if cause == "idle" and run is not None and run.idle is not None:
+            paused = paused_since(run.sign_at, run.idle / PARTS)
+            run.silence = max(run.silence, self.now() - run.sign_at - paused)
 
     def _expire_threads(self, args: Any, kwargs: Any, removed: list[RemovedThread], wrote: bool) -> None:
         for thread in removed:
