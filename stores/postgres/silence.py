@@ -82,7 +82,7 @@ class Silence:
             return
         await asyncio.sleep(_ON_ITS_WAY)
         for cx, since in silent.items():
-            if cx.backend not in at_work and self._since.get(cx) == since:
+            if self._since.get(cx) == since and cx.backend not in at_work:  # else it is released
                 logger.warning("A connection to the store is given up: the server is not working on its call")
                 self._lost(cx)
 

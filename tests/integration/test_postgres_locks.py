@@ -318,6 +318,21 @@ async def test_reads_and_other_ends_pass_more_ends_than_connections(scene: Scene
     assert all(task.result().status is RunStatus.success for task in stuck)
 
 
+async def test_admissions_of_a_batch_pass_one_whose_thread_was_changed(scene: Scene) -> None:
+    """A thread that is changed, and not only locked, keeps an insert of it waiting."""
+    store, me = scene.store, scene.me
+    await store.finish(await running(store, me, "held"), SUCCESS)
+    async with scene.database.connection() as stranger:
+        async with stranger.transaction():
+            await stranger.execute(f"UPDATE {store.schema}.threads SET metadata = '{{}}'")
+            calls = [admitted(store, me, thread) for thread in ("a", "held", "b")]
+            first, stuck, last = map(asyncio.create_task, calls)
+            async with asyncio.timeout(SOON / 4):  # a batch gives up after BATCH_WITHIN
+                await asyncio.gather(first, last)
+            assert not stuck.done()
+        await stuck
+
+
 # -- a sweep
 
 

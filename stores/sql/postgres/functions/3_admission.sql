@@ -120,8 +120,10 @@ BEGIN
             1 + COALESCE((SELECT d.fence FROM rc.deleted_threads d WHERE d.thread_id = new.thread_id), 0), 1, now, now,
             temporary_ms, temporary_ms IS NOT NULL
         FROM (SELECT DISTINCT ON (thread_id) thread_id, user_id, assistant_id, stamp, fresh_metadata, temporary_ms
-              FROM unnest(_calls) WITH ORDINALITY
+              FROM unnest(_calls) WITH ORDINALITY call
               WHERE epoch = ANY (v_live) AND NOT thread_must_exist AND thread_id <> ALL (v_locked)
+                -- An insert would wait for a transaction that has changed the row.
+                AND NOT EXISTS (SELECT FROM rc.threads t WHERE t.thread_id = call.thread_id OFFSET 0)
               ORDER BY thread_id, ordinality) new
         WHERE pg_try_advisory_xact_lock('rc.threads'::regclass::oid::int4, hashtext(thread_id))
         ON CONFLICT DO NOTHING
