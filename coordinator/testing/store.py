@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Concatenate
 
+from stores.base import EPOCH_ENDED
 from stores.errors import StoreUnavailable
 from stores.memory import MemoryStore
-from stores.rows import WorkerRow
+from stores.rows import Orphan, WorkerRow
 from stores.sql.statement import OnConnection, P, Query, SearchStatement, Statement, T
 
 
@@ -27,6 +28,10 @@ class WorkerStore(MemoryStore):
 
     def proven_alive(self, peer: WorkerRow) -> bool:
         return peer.epoch not in self._dead
+
+    async def retire(self, epoch: int, *, error: str = EPOCH_ENDED) -> list[Orphan]:
+        """After a crash, no effect and no error: a killed process signs off nothing and logs nothing."""
+        return [] if self.crashed else await super().retire(epoch, error=error)
 
     def forget(self, run_id: str) -> None:
         """No effect: the other workers still read the run. It is pruned, as in a file."""
