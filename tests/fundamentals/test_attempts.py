@@ -212,6 +212,7 @@ async def test_runs_that_are_handed_over_together_share_a_hint(
             for run in runs:
                 a.launch(run)
             await wait_until(lambda: len(walk.log) == len(runs), description="all have saved a step")
+            await assembly_of(a).loops.stop()  # its sweeps read the peers as well
             hints, peers = hints_of(a, monkeypatch), hold_answers(a.store, "workers")
             draining = asyncio.create_task(a.shutdown(timeout=30))
 
