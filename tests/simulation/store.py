@@ -37,23 +37,10 @@ LOCKING = ADMISSIONS | frozenset(
     }
 )
 """Calls that lock a thread or one of its runs. Their first argument names it."""
-WRITES = frozenset(
+WRITES = LOCKING | frozenset(
     {
-        "admit",
-        "insert",
-        "claim",
         "withdraw",
-        "decide",
-        "start",
-        "finish",
-        "settle",
-        "refence",
-        "save",
-        "restore",
-        "delete_thread",
         "keep_latest_checkpoint",
-        "readopt",
-        "hand_over",
         "register",
         "drain",
         "request_drain",
